@@ -1,0 +1,1 @@
+"""Kernels for the sparse masked mix, and the integer formulas they share."""

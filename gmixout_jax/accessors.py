@@ -1,0 +1,169 @@
+"""Reading a GMixout state: the weights to deploy, and the current mask."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from gmixout_jax import episodes, targets
+from gmixout_jax.anchor import Memory, MixedLeaf
+from gmixout_jax.transform import GMixoutState, Unmixed
+
+
+def gmixout_eval_params(opt_state: Any, params: Any) -> Any:
+  """The weights to evaluate and to deploy.
+
+  For `gmixout` A + (1−λ)Δ, which is where the anchor would be if the episode
+  ended now: nothing of an unfinished episode is lost, and at the end of an
+  episode these are the live weights. For `mixout` and `random_mask` A + Δ, the
+  learned weights. Leaves that are not mixed are returned as they are.
+
+  Args:
+    opt_state: A state of `gmixout`, or of anything that wraps it: chain,
+      MultiSteps, masked, partition, apply_if_finite, inject_hyperparams, an
+      `nnx.Optimizer`'s ``opt_state``, a Linen TrainState's ``opt_state``.
+    params: The live weights, whole (also where gmixout sees a part of them).
+
+  Returns:
+    A pytree like `params`.
+
+  Raises:
+    ValueError: If there is no GMixout state, or it does not fit `params`.
+
+  >>> import gmixout_jax as gx
+  >>> params = {"kernel": jnp.ones((4, 10))}
+  >>> tx = optax.chain(optax.clip(1.0), gx.gmixout(optax.sgd(0.1), key=0))
+  >>> state = tx.init(params)
+  >>> updates, state = tx.update(params, state, params)
+  >>> live = optax.apply_updates(params, updates)
+  >>> deployed = gx.gmixout_eval_params(state, live)
+
+  The live weights moved by 0.1/s² where the mask was, with s = 0.1; the anchor
+  would move by (1−λ)·0.1/s, with λ = 0.3:
+
+  >>> round(float(live["kernel"].min()), 3)
+  -9.0
+  >>> round(float(deployed["kernel"].min()), 3)
+  0.3
+  """
+
+  def deploy(state, leaf, memory, mix, now):
+    indices = mix.draw(state.key, now.index, leaf)
+    return mix.deploy(leaf, memory, indices, now, state.anchor_decay)
+
+  return _map_leaves(opt_state, params, mixed=deploy, dense=lambda leaf: leaf)
+
+
+def gmixout_masks(opt_state: Any, params: Any) -> Any:
+  """What the current episode trains.
+
+  Args:
+    opt_state: As for `gmixout_eval_params`.
+    params: The live weights, whole.
+
+  Returns:
+    A pytree like `params` of boolean arrays: the mask of a mixed leaf, True
+    for a leaf that goes through `gmixout` unmixed, False for a leaf that
+    `gmixout` does not see (masked out, or sent elsewhere by a partition).
+
+  Raises:
+    ValueError: As `gmixout_eval_params`.
+
+  >>> import gmixout_jax as gx
+  >>> params = {"kernel": jnp.ones((4, 10)), "bias": jnp.ones(10)}
+  >>> state = gx.gmixout(optax.sgd(0.1), sparsity=0.8, key=0).init(params)
+  >>> gx.gmixout_masks(state, params)["kernel"].sum(axis=1)
+  Array([2, 2, 2, 2], dtype=int32)
+  """
+
+  def mask(state, leaf, memory, mix, now):
+    del memory
+    return mix.layout.mask(mix.draw(state.key, now.index, leaf), leaf)
+
+  return _map_leaves(
+    opt_state,
+    params,
+    mixed=mask,
+    dense=lambda leaf: jnp.ones_like(leaf, dtype=jnp.bool_),
+    unseen=lambda leaf: jnp.zeros_like(leaf, dtype=jnp.bool_),
+  )
+
+
+def _find_states(opt_state: Any) -> list[GMixoutState]:
+  """All GMixout states in a pytree, with NNX variables unwrapped."""
+  is_state = lambda node: isinstance(node, GMixoutState)  # noqa: E731
+  nodes = jax.tree.leaves(opt_state, is_leaf=is_state)
+  states = [nnx.as_pure(node) for node in nodes if is_state(node)]
+  if not states:
+    raise ValueError(
+      "opt_state holds no state of gmixout, mixout or random_mask; got"
+      f" {type(opt_state).__name__} with structure"
+      f" {jax.tree.structure(opt_state)}."
+    )
+  return states
+
+
+def _map_leaves(
+  opt_state: Any,
+  params: Any,
+  *,
+  mixed: Callable[..., jax.Array],
+  dense: Callable[[jax.Array], jax.Array],
+  unseen: Callable[[jax.Array], jax.Array] = lambda leaf: leaf,
+) -> Any:
+  """Maps each leaf by what the GMixout states in `opt_state` do with it.
+
+  Leaves are matched by path, as a state may be a `flax.nnx.State` or a masked
+  tree while `params` is a plain dict.
+  """
+  named = targets.named_leaves(params)
+  results = [unseen(leaf) for _, leaf in named]
+  for state in _find_states(opt_state):
+    now = episodes.locate(
+      state.count, state.spec.resample_every, state.scheduled
+    )
+    memories = _memories_by_path(state)
+    unknown = sorted(set(memories) - {path for path, _ in named})
+    if unknown:
+      raise ValueError(
+        f"opt_state mixes the leaf {unknown[0]!r}, which params lacks: they"
+        " belong to different models."
+      )
+    for i, (path, leaf) in enumerate(named):
+      if path not in memories:
+        continue
+      memory = memories[path]
+      if memory is None:
+        results[i] = dense(leaf)
+        continue
+      mix = state.spec.mixed_leaf(path, leaf)
+      _check_fits(path, leaf, memory, mix)
+      results[i] = mixed(state, leaf, memory, mix, now)
+  return jax.tree.unflatten(jax.tree.structure(params), results)
+
+
+def _memories_by_path(state: GMixoutState) -> dict[str, Memory | None]:
+  """Memory of each mixed leaf, None for unmixed ones; masked ones left out."""
+  is_node = lambda node: isinstance(node, optax.MaskedNode)  # noqa: E731
+  trees = [state.anchor] + [state.learned] * (state.learned is not None)
+  named = [dict(targets.named_leaves(tree, is_node)) for tree in trees]
+  return {
+    path: None if is_node(anchor) else Memory(*(tree[path] for tree in named))
+    for path, anchor in named[0].items()
+    if not is_node(anchor) or isinstance(anchor, Unmixed)
+  }
+
+
+def _check_fits(
+  path: str, leaf: jax.Array, memory: Memory, mix: MixedLeaf
+) -> None:
+  expected = jax.eval_shape(lambda: mix.init(leaf)).anchor.shape
+  if memory.anchor.shape != expected:
+    raise ValueError(
+      f"leaf {path!r} of shape {leaf.shape} needs an anchor of shape {expected},"
+      f" but opt_state holds one of shape {memory.anchor.shape}: they belong to"
+      " different models."
+    )

@@ -1,0 +1,247 @@
+"""Anchor, residual and live weights of one mixed leaf.
+
+The live weights W are the parameters that a user holds and the model computes
+with. With s the kept fraction, A the anchor, Δ the residual and idx the active
+entries of the current episode, W = A off idx and W = A + Δ/s on it. What has
+to be remembered from step to step depends on the residual:
+
+* `ResetResidual` (GMixout): Δ returns to zero with every redraw. A is stored
+  at idx alone, packed, and Δ = s·(W − A) follows. Off idx, A is W.
+* `KeptResidual` (Mixout): Δ outlives the redraw. A and the learned weights
+  V = A + Δ are stored densely, and W follows.
+
+The anchor is read off W when it is first needed: at the first step of an
+episode, or of the run if the residual is kept. So weights that were loaded
+after `init`, or that a narrow dtype has rounded, are the ones that count.
+"""
+
+import abc
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gmixout_jax import masks, packing
+from gmixout_jax.episodes import Episode
+
+
+class Memory(NamedTuple):
+  """What one mixed leaf carries between steps, in float32 or wider.
+
+  Attributes:
+    anchor: A: packed at the active entries, or dense if the residual is kept.
+    learned: V = A + Δ, dense; None unless the residual is kept.
+  """
+
+  anchor: jax.Array
+  learned: jax.Array | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class MixedLeaf(abc.ABC):
+  """The arithmetic of one mixed leaf.
+
+  Attributes:
+    path: Its '/'-joined path, which its masks depend on.
+    layout: How many entries are active, and how they are packed.
+    scale: s in W = A + M⊙Δ/s; 1 where the forward pass is not rescaled.
+  """
+
+  path: str
+  layout: packing.Layout
+  scale: float
+
+  def draw(
+    self, key: jax.Array, episode: jax.Array, leaf: jax.Array
+  ) -> jax.Array:
+    """Indices of the entries that are active in an episode."""
+    return self.layout.draw(masks.leaf_key(key, episode, self.path), leaf)
+
+  @abc.abstractmethod
+  def zero_residual(self, leaf: Any) -> jax.Array:
+    """Δ = 0, in the shape that the inner optimizer sees."""
+
+  @abc.abstractmethod
+  def init(self, leaf: Any) -> Memory:
+    """Memory of zeros; the first step reads the anchor off the leaf."""
+
+  @abc.abstractmethod
+  def begin(
+    self, leaf: jax.Array, memory: Memory, indices: jax.Array, now: Episode
+  ) -> tuple[jax.Array, Memory]:
+    """Δ before the step, and memory with the anchor read off if it is due."""
+
+  @abc.abstractmethod
+  def active(self, dense: jax.Array, indices: jax.Array) -> jax.Array:
+    """The active entries of a dense update, in the shape of Δ."""
+
+  @abc.abstractmethod
+  def finish(
+    self,
+    leaf: jax.Array,
+    residual: jax.Array,
+    update: jax.Array,
+    memory: Memory,
+    indices: jax.Array,
+    redraw: Callable[[], jax.Array],
+    now: Episode,
+    anchor_decay: jax.Array,
+  ) -> tuple[jax.Array, Memory]:
+    """Adds the inner optimizer's update to Δ, and ends an episode that is due.
+
+    Args:
+      leaf: Live weights before the step.
+      residual: Δ before the step.
+      update: What is added to it.
+      memory: As `begin` returned it.
+      indices: Active entries of this step.
+      redraw: Draws those of the next one.
+      now: Where the step stands in its episode.
+      anchor_decay: λ.
+
+    Returns:
+      The new live weights less the old ones, dense and of the leaf's dtype,
+      and the memory after the step.
+    """
+
+  @abc.abstractmethod
+  def deploy(
+    self,
+    leaf: jax.Array,
+    memory: Memory,
+    indices: jax.Array,
+    now: Episode,
+    anchor_decay: jax.Array,
+  ) -> jax.Array:
+    """The weights to evaluate."""
+
+
+class ResetResidual(MixedLeaf):
+  """GMixout: each episode starts from Δ = 0, and all memory is packed."""
+
+  def zero_residual(self, leaf: Any) -> jax.Array:
+    """Packed zeros."""
+    return self.layout.packed_zeros(leaf, accumulator_dtype(leaf))
+
+  def init(self, leaf: Any) -> Memory:
+    """A packed anchor."""
+    return Memory(anchor=self.zero_residual(leaf))
+
+  def begin(
+    self, leaf: jax.Array, memory: Memory, indices: jax.Array, now: Episode
+  ) -> tuple[jax.Array, Memory]:
+    """Reads A off W at the start of an episode; Δ = s·(W − A)."""
+    live = self.active(leaf, indices)
+    anchor = jnp.where(now.starts, live, memory.anchor)
+    return self.scale * (live - anchor), Memory(anchor)
+
+  def active(self, dense: jax.Array, indices: jax.Array) -> jax.Array:
+    """Gathers; the dense array is not touched otherwise."""
+    packed = self.layout.take(dense, indices)
+    return packed.astype(accumulator_dtype(dense))
+
+  def finish(
+    self,
+    leaf: jax.Array,
+    residual: jax.Array,
+    update: jax.Array,
+    memory: Memory,
+    indices: jax.Array,
+    redraw: Callable[[], jax.Array],
+    now: Episode,
+    anchor_decay: jax.Array,
+  ) -> tuple[jax.Array, Memory]:
+    """W[idx] moves by u/s; at an episode's end it becomes A + (1−λ)Δ.
+
+    As W[idx] is A + Δ/s by then, the end is a further move of
+    Δ·((1−λ) − 1/s). Written so, and not as a difference of weights, s = 1 and
+    λ = 0 give the inner optimizer to the last bit.
+    """
+    del redraw  # the next anchor is read off W when the next episode starts
+    merge = (residual + update) * ((1 - anchor_decay) - 1 / self.scale)
+    change = update / self.scale + jnp.where(now.ends, merge, 0)
+    return self.layout.put(change.astype(leaf.dtype), indices, leaf), memory
+
+  def deploy(
+    self,
+    leaf: jax.Array,
+    memory: Memory,
+    indices: jax.Array,
+    now: Episode,
+    anchor_decay: jax.Array,
+  ) -> jax.Array:
+    """A + (1−λ)Δ: where the episode would leave the anchor if it ended now."""
+    residual, memory = self.begin(leaf, memory, indices, now)
+    merged = memory.anchor + (1 - anchor_decay) * residual
+    merged = self.layout.put(merged.astype(leaf.dtype), indices, leaf)
+    return jnp.where(self.layout.mask(indices, leaf), merged, leaf)
+
+
+class KeptResidual(MixedLeaf):
+  """Mixout: Δ is dense and outlives every redraw of the mask."""
+
+  def zero_residual(self, leaf: Any) -> jax.Array:
+    """Dense zeros."""
+    return jnp.zeros_like(leaf, dtype=accumulator_dtype(leaf))
+
+  def init(self, leaf: Any) -> Memory:
+    """A dense anchor and dense learned weights."""
+    return Memory(self.zero_residual(leaf), self.zero_residual(leaf))
+
+  def begin(
+    self, leaf: jax.Array, memory: Memory, indices: jax.Array, now: Episode
+  ) -> tuple[jax.Array, Memory]:
+    """Reads A and V off W at the first step of the run; Δ = V − A."""
+    del indices
+    first = now.starts & (now.index == 0)
+    live = leaf.astype(accumulator_dtype(leaf))
+    anchor = jnp.where(first, live, memory.anchor)
+    learned = jnp.where(first, live, memory.learned)
+    return learned - anchor, Memory(anchor, learned)
+
+  def active(self, dense: jax.Array, indices: jax.Array) -> jax.Array:
+    """Zeroes what is not active."""
+    mask = self.layout.mask(indices, dense)
+    return jnp.where(mask, dense.astype(accumulator_dtype(dense)), 0)
+
+  def finish(
+    self,
+    leaf: jax.Array,
+    residual: jax.Array,
+    update: jax.Array,
+    memory: Memory,
+    indices: jax.Array,
+    redraw: Callable[[], jax.Array],
+    now: Episode,
+    anchor_decay: jax.Array,
+  ) -> tuple[jax.Array, Memory]:
+    """V = A + Δ; at an episode's end A follows V; W = A + M⊙(V − A)/s."""
+    del residual, indices
+    assert memory.learned is not None
+    learned = memory.learned + update
+    follow = (1 - anchor_decay) * (learned - memory.anchor)
+    anchor = memory.anchor + jnp.where(now.ends, follow, 0)
+    mask = self.layout.mask(redraw(), leaf)
+    live = anchor + jnp.where(mask, (learned - anchor) / self.scale, 0)
+    return (live - leaf).astype(leaf.dtype), Memory(anchor, learned)
+
+  def deploy(
+    self,
+    leaf: jax.Array,
+    memory: Memory,
+    indices: jax.Array,
+    now: Episode,
+    anchor_decay: jax.Array,
+  ) -> jax.Array:
+    """V, the weights that Mixout has learned."""
+    del anchor_decay
+    _, memory = self.begin(leaf, memory, indices, now)
+    assert memory.learned is not None
+    return memory.learned.astype(leaf.dtype)
+
+
+def accumulator_dtype(leaf: Any) -> Any:
+  """Anchors and residuals are never narrower than float32."""
+  return jnp.promote_types(leaf.dtype, jnp.float32)

@@ -1,0 +1,174 @@
+"""Which entries an episode trains: a pure function of (key, episode, path).
+
+No mask is stored anywhere. The active entries of a leaf are drawn from
+``fold_in(fold_in(key, episode), crc32(path))`` whenever they are needed, so
+they agree bit for bit after a resume, on every device and process, and for any
+sharding of the leaf. Only threefry keys will do: other generators change their
+stream under vmap or from platform to platform.
+
+To add a sampler, give one of the layouts of `packing` a `draw` method, and
+list it in `SAMPLERS`.
+"""
+
+import math
+import zlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gmixout_jax import packing
+from pallas_kernels import strata
+
+# A Bernoulli draw has room for its mean count and this many standard
+# deviations more; what exceeds that would be dropped. The tail is 6e-16.
+_BERNOULLI_MARGIN = 8.0
+
+
+class Stratified(packing.PerRow):
+  """Per row, one uniformly drawn entry in each of k strata (the default).
+
+  ``k = max(1, round(cols · kept))``: an exact count in every row, columns in
+  order, no sort, O(k) work, and rows that may live on different devices.
+  """
+
+  def draw(self, key: jax.Array, like: jax.Array) -> jax.Array:
+    """Active columns of each row, int32 ``[..., k]``, increasing."""
+    sharding = self.packed_sharding(like)
+    bits = jax.random.bits(
+      key, self.packed_shape, jnp.uint32, out_sharding=sharding
+    )
+    return strata.draw_columns(bits, self.cols)
+
+
+class Neuron(packing.WholeRows):
+  """Whole input rows, one per stratum: the mask of the original Mixout.
+
+  A row of a kernel ``[in, out]`` holds all outgoing weights of one input
+  neuron (Lee, Cho & Kang, 2020). Their count is exact here, where the original
+  tosses a coin per neuron.
+  """
+
+  def draw(self, key: jax.Array, like: jax.Array) -> jax.Array:
+    """Active rows, int32 ``[r]``, increasing."""
+    del like  # a few hundred numbers: every device draws them all
+    bits = jax.random.bits(key, self.packed_shape[:1], jnp.uint32)
+    return strata.draw_columns(bits, self.rows)
+
+
+class Uniform(packing.Anywhere):
+  """Exactly ``int(size · kept)`` entries of the leaf, without replacement.
+
+  The law of the GMixout authors' code. Each draw sorts as many random words
+  as the leaf has entries, so it is for ablations rather than for speed.
+  """
+
+  @property
+  def packed_shape(self) -> tuple[int, ...]:
+    """``[n]`` with ``n = int(size · kept)``."""
+    return (int(self.size * self.kept),)
+
+  def draw(self, key: jax.Array, like: jax.Array) -> jax.Array:
+    """Active flat positions, int32 ``[n]``, increasing."""
+    del like
+    # 64 random bits per entry: with 32, a leaf of a million entries has about
+    # a hundred ties, which a sort would settle in favour of low positions.
+    high, low = jax.random.bits(key, (2, self.size), jnp.uint32)
+    positions = jnp.arange(self.size, dtype=jnp.int32)
+    *_, order = jax.lax.sort((high, low, positions), num_keys=2)
+    return jnp.sort(order[: self.packed_shape[0]])
+
+
+class Bernoulli(packing.Anywhere):
+  """Each entry on its own with probability ``kept``: the paper's text."""
+
+  @property
+  def packed_shape(self) -> tuple[int, ...]:
+    """``[n]`` with room for eight standard deviations above the mean."""
+    mean = self.size * self.kept
+    margin = _BERNOULLI_MARGIN * math.sqrt(mean * (1 - self.kept))
+    return (min(self.size, math.ceil(mean + margin)),)
+
+  @property
+  def kept_fraction(self) -> float:
+    """The probability itself: the count varies from draw to draw."""
+    return self.kept
+
+  def draw(self, key: jax.Array, like: jax.Array) -> jax.Array:
+    """Active flat positions, int32 ``[n]``, increasing, then unused slots."""
+    del like
+    bits = jax.random.bits(key, (self.size,), jnp.uint32)
+    # `<=` and not `<`, whose threshold for kept = 1 would need 33 bits.
+    active = bits <= np.uint32(max(1, round(self.kept * 2**32)) - 1)
+    (positions,) = jnp.nonzero(
+      active, size=self.packed_shape[0], fill_value=self.size
+    )
+    return positions.astype(jnp.int32)
+
+
+SAMPLERS: dict[str, type[packing.Layout]] = {
+  "stratified": Stratified,
+  "uniform": Uniform,
+  "bernoulli": Bernoulli,
+  "neuron": Neuron,
+}
+
+
+def leaf_layout(
+  sampler: str, path: str, shape: tuple[int, ...], kept: float
+) -> packing.Layout:
+  """Binds a sampler to one leaf.
+
+  Args:
+    sampler: A name in `SAMPLERS`.
+    path: The leaf's '/'-joined path, for messages.
+    shape: Its shape, at least two axes.
+    kept: Wanted fraction of active entries, in (0, 1].
+
+  Returns:
+    The layout of the leaf's active entries.
+
+  Raises:
+    ValueError: If the leaf is too small to keep one entry, or too large for
+      32-bit positions.
+
+  >>> layout = leaf_layout("stratified", "w", (4, 30), kept=0.1)
+  >>> layout.packed_shape, layout.kept_fraction
+  ((4, 3), 0.1)
+  """
+  layout = SAMPLERS[sampler](tuple(shape), kept)
+  if layout.size * kept < 1:
+    raise ValueError(
+      f"leaf {path!r} of shape {layout.shape} is too small to keep one of its"
+      f" {layout.size} entries at kept fraction {kept}: lower `sparsity` or"
+      " leave the leaf out of `target`."
+    )
+  limit = 2**31 - 1
+  largest = (
+    layout.size
+    if isinstance(layout, packing.Anywhere)
+    else max(layout.rows, layout.cols)
+  )
+  if largest > limit:
+    raise ValueError(
+      f"leaf {path!r} of shape {layout.shape} needs positions up to {largest}"
+      f" with sampler {sampler!r}; at most {limit} fit in 32 bits."
+    )
+  return layout
+
+
+def leaf_key(key: jax.Array, episode: jax.Array, path: str) -> jax.Array:
+  """Key of one leaf's mask in one episode.
+
+  Args:
+    key: Typed threefry key, or raw uint32 key data ``[2]``.
+    episode: Number of the episode, an integer scalar.
+    path: The leaf's '/'-joined path.
+
+  Returns:
+    A typed key.
+  """
+  if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+    key = jax.random.wrap_key_data(key, impl="threefry2x32")
+  key = jax.random.fold_in(key, episode)
+  return jax.random.fold_in(key, np.uint32(zlib.crc32(path.encode())))

@@ -1,0 +1,164 @@
+"""The static description of a mix: everything about it but arrays."""
+
+import dataclasses
+import numbers
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gmixout_jax import anchor, episodes, masks, targets
+
+Residual = Literal["reset", "keep"]
+
+
+@dataclasses.dataclass(frozen=True)
+class MixSpec:
+  """How leaves are mixed. Hashable: optimizer states carry it as metadata.
+
+  Attributes:
+    sampler: Law of the masks, a key of `masks.SAMPLERS`.
+    kept: Wanted fraction of active entries, ``1 - sparsity``.
+    resample_every: Period k of the redraw, see `episodes`.
+    target: Which leaves are mixed, see `targets.select_leaves`.
+    residual: "reset" (GMixout) or "keep" (Mixout).
+    rescale: Whether the forward pass divides the residual by s.
+  """
+
+  sampler: str
+  kept: float
+  resample_every: episodes.Period
+  target: targets.Target
+  residual: Residual
+  rescale: bool
+
+  @classmethod
+  def create(
+    cls,
+    *,
+    sparsity: float,
+    sampler: str,
+    resample_every: episodes.Period,
+    target: targets.Target,
+    residual: Residual,
+    rescale: bool,
+  ) -> "MixSpec":
+    """Checks the arguments of `gmixout` that must be known before tracing.
+
+    Raises:
+      ValueError: If one is out of range; the message quotes it.
+    """
+    if isinstance(sparsity, jax.core.Tracer):
+      raise ValueError(
+        "sparsity sets array shapes, so it must be a Python float, got the"
+        f" traced value {sparsity}; with optax.inject_hyperparams, name it in"
+        " `static_args`."
+      )
+    if not _is_number(sparsity) or not 0 <= sparsity < 1:
+      raise ValueError(
+        "sparsity must be in [0, 1): the fraction of entries held at the"
+        f" anchor, got {sparsity!r}."
+      )
+    _check_choice("sampler", sampler, tuple(masks.SAMPLERS))
+    _check_choice("residual", residual, ("reset", "keep"))
+    episodes.check_period(resample_every)
+    targets.check_target(target)
+    # 1 - 0.9 is 0.09999999999999998, of which ten entries would keep none.
+    kept = round(1.0 - float(sparsity), 12)
+    if isinstance(resample_every, numbers.Integral):
+      resample_every = int(resample_every)
+    return cls(sampler, kept, resample_every, target, residual, bool(rescale))
+
+  def mixed_leaves(self, params: Any) -> list[anchor.MixedLeaf | None]:
+    """One entry per leaf of `params`: how it is mixed, or None if it is not.
+
+    Raises:
+      ValueError: If no leaf is targeted, or one is too small to keep an entry.
+    """
+    return [
+      self.mixed_leaf(path, leaf) if selected else None
+      for (path, leaf), selected in zip(
+        targets.named_leaves(params),
+        targets.select_leaves(self.target, params),
+        strict=True,
+      )
+    ]
+
+  def mixed_leaf(self, path: str, leaf: Any) -> anchor.MixedLeaf:
+    """How the leaf at `path` is mixed if it is."""
+    layout = masks.leaf_layout(self.sampler, path, leaf.shape, self.kept)
+    scale = layout.kept_fraction if self.rescale else 1.0
+    if self.residual == "reset":
+      return anchor.ResetResidual(path, layout, scale)
+    return anchor.KeptResidual(path, layout, scale)
+
+
+def check_anchor_decay(anchor_decay: Any) -> None:
+  """Raises ValueError unless λ is a number in [0, 1], traced, or a schedule."""
+  if callable(anchor_decay) or isinstance(anchor_decay, jax.core.Tracer):
+    return
+  if not _is_number(anchor_decay) or not 0 <= anchor_decay <= 1:
+    raise ValueError(
+      "anchor_decay must be in [0, 1] or a schedule episode -> value, got"
+      f" {anchor_decay!r}."
+    )
+
+
+def check_moments(moments: Any) -> None:
+  """Raises ValueError unless `moments` is "carry" or "reset"."""
+  _check_choice("moments", moments, ("carry", "reset"))
+
+
+def raw_key(key: Any) -> np.ndarray | jax.Array:
+  """Raw uint32 key data of a typed key, of key data, or of an int seed.
+
+  A state holds raw data because `optax.lookahead(reset_state=True)` and
+  `optax.contrib.sam` do arithmetic on states, which typed keys refuse.
+
+  Args:
+    key: Typed threefry key, uint32 key data ``[2]``, or an int.
+
+  Returns:
+    uint32 ``[2]``; a NumPy array unless traced, so that every state gets a
+    buffer of its own and may be donated.
+
+  Raises:
+    ValueError: If it is none of these, or of another PRNG implementation.
+
+  >>> raw_key(7)
+  array([0, 7], dtype=uint32)
+  """
+  if isinstance(key, numbers.Integral) and not isinstance(key, bool):
+    key = jax.random.key(int(key), impl="threefry2x32")
+  dtype = getattr(key, "dtype", None)
+  if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
+    implementation = str(jax.random.key_impl(key))
+    if implementation != "threefry2x32":
+      raise ValueError(
+        "key must be a threefry2x32 key, whose streams are the same on every"
+        f" device and under vmap, got one of {implementation!r}."
+      )
+    key = jax.random.key_data(key)
+  if getattr(key, "shape", None) != (2,) or key.dtype != jnp.uint32:
+    raise ValueError(
+      "key must be a typed PRNG key, its uint32 data of shape (2,), or an int,"
+      f" got {key!r}."
+    )
+  return key if isinstance(key, jax.core.Tracer) else np.asarray(key)
+
+
+def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+  if value not in choices:
+    raise ValueError(f"{name} must be one of {choices}, got {value!r}.")
+
+
+def _is_number(value: Any) -> bool:
+  """Whether it is a real scalar: Python, NumPy, or a concrete JAX array."""
+  if isinstance(value, bool) or isinstance(value, jax.core.Tracer):
+    return False
+  return isinstance(value, numbers.Real) or (
+    isinstance(value, np.ndarray | jax.Array)
+    and value.ndim == 0
+    and jnp.issubdtype(value.dtype, jnp.number)
+  )

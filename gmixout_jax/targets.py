@@ -1,0 +1,185 @@
+"""Which leaves are mixed: paths, targets, and labels for `optax.partition`."""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+Target = str | Callable[[str, Any], bool] | None
+Rules = Sequence[tuple[str, str]]
+
+LABELS = ("mixed", "dense", "frozen")
+
+VIT_RULES: Rules = (
+  (
+    r"(^|/)(blocks?|layers?|encoderblock|resblocks)[/_]\d+/(.+/)?kernel$",
+    "mixed",
+  ),
+  (r"(^|/)(head|classifier)/(kernel|bias)$", "dense"),
+  (r"", "frozen"),
+)
+"""The paper's choice for a vision transformer: the matrices of the blocks are
+mixed, the head trains densely, all else is frozen (biases, norms, embeddings).
+Understands the names of `gmixout_jax.clip`, big_vision and Hugging Face Flax.
+"""
+
+
+def named_leaves(
+  tree: Any, is_leaf: Callable[[Any], bool] = lambda node: False
+) -> list[tuple[str, Any]]:
+  """Leaves of a pytree with their '/'-joined paths, in `jax.tree` order.
+
+  An NNX variable is named as the attribute that holds it, whether the tree
+  holds the variable or its bare array: `nnx.Optimizer` hands the former to
+  `init` and the latter to `update`, and both must mean the same leaf.
+
+  >>> named_leaves({"block": [{"kernel": 3.0}, {"kernel": 4.0}]})
+  [('block/0/kernel', 3.0), ('block/1/kernel', 4.0)]
+  """
+  named, _ = jax.tree_util.tree_flatten_with_path(
+    tree, is_leaf=lambda node: isinstance(node, nnx.Variable) or is_leaf(node)
+  )
+  return [
+    (jax.tree_util.keystr(path, simple=True, separator="/"), leaf)
+    for path, node in named
+    for leaf in jax.tree.leaves(node, is_leaf=is_leaf)
+  ]
+
+
+def is_matrix(leaf: Any) -> bool:
+  """Whether a leaf can be mixed: floating point, with at least two axes."""
+  return (
+    hasattr(leaf, "ndim")
+    and leaf.ndim >= 2
+    and jnp.issubdtype(leaf.dtype, jnp.floating)
+  )
+
+
+def check_target(target: Target) -> None:
+  """Raises ValueError unless `target` is None, a regex or a callable."""
+  if isinstance(target, str):
+    try:
+      re.compile(target)
+    except re.error as error:
+      raise ValueError(
+        f"target must be a valid regular expression, got {target!r}: {error}."
+      ) from error
+  elif target is not None and not callable(target):
+    raise ValueError(
+      "target must be None, a regular expression or a predicate on (path,"
+      f" leaf), got {target!r}."
+    )
+
+
+def select_leaves(target: Target, params: Any) -> list[bool]:
+  """Says for each leaf of `params` whether it is mixed.
+
+  Args:
+    target: None for every matrix (a floating-point leaf with two axes or
+      more); a regular expression, searched for in the leaf's path; or a
+      predicate on (path, leaf). The last two narrow the first.
+    params: The parameters.
+
+  Returns:
+    One boolean per leaf, in the order of `jax.tree.leaves`.
+
+  Raises:
+    ValueError: If there are leaves but none is selected.
+
+  >>> params = {"fc": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}}
+  >>> select_leaves(None, params)
+  [False, True]
+  """
+
+  def wanted(path: str, leaf: Any) -> bool:
+    if target is None:
+      return True
+    if isinstance(target, str):
+      return re.search(target, path) is not None
+    return bool(target(path, leaf))
+
+  named = named_leaves(params)
+  selected = [is_matrix(leaf) and wanted(path, leaf) for path, leaf in named]
+  if named and not any(selected):
+    raise ValueError(
+      f"target={target!r} selects none of the {len(named)} leaves; it must"
+      " select at least one floating-point leaf with two axes or more. The"
+      f" leaves are {_quote([path for path, _ in named])}."
+    )
+  return selected
+
+
+def gmixout_labels(params: Any, rules: Rules = VIT_RULES) -> Any:
+  """Labels every leaf "mixed", "dense" or "frozen", for `optax.partition`.
+
+  The first rule whose regular expression is found in a leaf's '/'-joined path
+  gives its label; a rule that gives "mixed" passes over leaves with fewer than
+  two axes. Pass the function itself to `optax.partition`, as below: then it
+  also works inside `nnx.Optimizer`, which shows its parameters in two forms.
+
+  Args:
+    params: The parameters, any pytree.
+    rules: Pairs (regular expression, label).
+
+  Returns:
+    A pytree like `params` with a label in place of each leaf.
+
+  Raises:
+    ValueError: If a rule matches no leaf, a leaf matches no rule, or a label
+      is unknown.
+
+  >>> import optax, gmixout_jax as gx
+  >>> params = {
+  ...   "blocks": [{"fc1": {"kernel": jnp.ones((8, 32)), "bias": jnp.ones(32)}}],
+  ...   "head": {"kernel": jnp.ones((8, 2))},
+  ... }
+  >>> gx.gmixout_labels(params)["blocks"][0]["fc1"]
+  {'bias': 'frozen', 'kernel': 'mixed'}
+  >>> tx = optax.partition(
+  ...   {
+  ...     "mixed": gx.gmixout(optax.adamw(1e-4), key=0),
+  ...     "dense": optax.adamw(1e-3),
+  ...     "frozen": optax.set_to_zero(),
+  ...   },
+  ...   gx.gmixout_labels,
+  ... )
+  >>> state = tx.init(params)
+  """
+  for pattern, label in rules:
+    if label not in LABELS:
+      raise ValueError(
+        f"rule {pattern!r} gives the label {label!r}; allowed are {LABELS}."
+      )
+  named = named_leaves(params)
+  unmatched = {pattern for pattern, _ in rules}
+  labels = []
+  for path, leaf in named:
+    found = [rule for rule in rules if re.search(rule[0], path)]
+    unmatched -= {pattern for pattern, _ in found}
+    usable = [
+      label for _, label in found if label != "mixed" or is_matrix(leaf)
+    ]
+    if not usable:
+      raise ValueError(
+        f"leaf {path!r} matches none of the rules"
+        f" {_quote([pattern for pattern, _ in rules])}; every leaf needs one"
+        ' (the rule ("", "frozen") at the end takes the rest).'
+      )
+    labels.append(usable[0])
+  if named and unmatched:
+    raise ValueError(
+      f"rule {sorted(unmatched)[0]!r} matches none of the {len(named)} leaves;"
+      " correct it or leave it out. The leaves are"
+      f" {_quote([path for path, _ in named])}."
+    )
+  return jax.tree.unflatten(jax.tree.structure(params), labels)
+
+
+def _quote(names: Sequence[str], most: int = 20) -> str:
+  """Names for an error message, cut where a list would bury the message."""
+  shown = ", ".join(repr(name) for name in names[:most])
+  hidden = len(names) - most
+  return shown + (f" and {hidden} more" if hidden > 0 else "")
