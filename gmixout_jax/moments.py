@@ -71,9 +71,7 @@ class InnerOptimizer:
     assert isinstance(state, RestartedState)
     parts = _split(treedef, residuals, mixed)
     fresh = self.transformation.init(parts[0])
-    restarted = restart_moments(
-      self.transformation, state.mixed, fresh, starts
-    )
+    restarted = restart_moments(self.transformation, state.mixed, fresh, starts)
     (ours, mixed_state), (theirs, dense_state) = (
       self.transformation.update(part_gradients, part_state, part, **extra_args)
       for part_gradients, part_state, part in zip(

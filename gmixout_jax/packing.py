@@ -186,7 +186,7 @@ class Anywhere(Layout):
 
   def take(self, dense: jax.Array, indices: jax.Array) -> jax.Array:
     """Gathers from the flattened leaf."""
-    flat = _reshard(dense, ()).reshape(-1)
+    flat = jnp.asarray(_reshard(dense, ())).reshape(-1)
     return flat.at[indices].get(
       mode="fill", fill_value=0, indices_are_sorted=True
     )

@@ -398,9 +398,7 @@ def _memory_trees(
   """The state's `anchor` and `learned`, the inverse of `leaf_memories`."""
   trees = [
     treedef.unflatten(
-      [
-        Unmixed() if memory is None else memory[part] for memory in memories
-      ]
+      [Unmixed() if memory is None else memory[part] for memory in memories]
     )
     for part in range(2)
   ]

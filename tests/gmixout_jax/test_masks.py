@@ -154,10 +154,10 @@ def test_take_and_put_are_inverse_on_the_mask(sampler, shape, rng):
 @pytest.mark.parametrize(
   ("sampler", "digest"),
   [
-    ("stratified", "GOLD"),
-    ("uniform", "GOLD"),
-    ("bernoulli", "GOLD"),
-    ("neuron", "GOLD"),
+    ("stratified", "a53a0331b0711ed1"),
+    ("uniform", "335da82ad28e84ca"),
+    ("bernoulli", "bb76b6fc2e04f949"),
+    ("neuron", "552693a26cf4eca6"),
   ],
 )
 def test_masks_never_change(sampler, digest, x64):

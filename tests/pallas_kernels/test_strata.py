@@ -12,7 +12,9 @@ SIZES = [(1, 1), (10, 3), (127, 13), (768, 77), (3072, 307), (100_003, 60_000)]
 @pytest.mark.parametrize(("cols", "count"), SIZES)
 def test_starts_are_the_floor_of_the_fraction(cols, count):
   expected = [j * cols // count for j in range(count + 1)]
-  starts = strata.stratum_start(np.arange(count + 1, dtype=np.int64), cols, count)
+  starts = strata.stratum_start(
+    np.arange(count + 1, dtype=np.int64), cols, count
+  )
   np.testing.assert_array_equal(starts, expected)
 
 

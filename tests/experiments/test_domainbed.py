@@ -1,0 +1,137 @@
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+from experiments.data import domainbed
+from experiments.data.split import augment, batches, hold_out, stream
+from tests.experiments import tiny
+
+
+@pytest.fixture
+def root(tmp_path):
+  return tiny.domainbed(tmp_path / "data")
+
+
+def test_reads_every_domain_with_the_same_labels(root):
+  (root / ".cache").mkdir()
+  (root / "art" / "cat" / "notes.txt").write_text("not an image")
+  (root / "art" / "cat" / "._0.png").write_bytes(b"left by an archiver")
+  domains = domainbed.read(root, image_size=8, workers=2)
+  assert list(domains) == sorted(tiny.DOMAINS)
+  for split in domains.values():
+    assert split.images.shape == (15, 8, 8, 3)
+    assert split.images.dtype == np.uint8
+    assert split.class_names == tiny.CLASSES
+    np.testing.assert_array_equal(split.labels, np.repeat([0, 1, 2], 5))
+    # The classes were written in order of brightness.
+    brightness = [split.images[split.labels == i].mean() for i in range(3)]
+    assert brightness[0] + 50 < brightness[1] < brightness[2] - 50
+
+
+def test_decoding_does_not_depend_on_the_number_of_threads(root):
+  one = domainbed.read(root, image_size=16, workers=1)
+  four = domainbed.read(root, image_size=16, workers=4)
+  for domain in one:
+    np.testing.assert_array_equal(one[domain].images, four[domain].images)
+
+
+def test_a_missing_class_is_named_with_its_domain(root):
+  shutil.rmtree(root / "photo" / "owl")
+  with pytest.raises(ValueError, match=r"'photo'.*'owl'"):
+    domainbed.read(root, image_size=8)
+  (root / "photo" / "owl").mkdir()  # an empty folder is no better
+  with pytest.raises(ValueError, match=r"'photo'.*'owl'"):
+    domainbed.read(root, image_size=8)
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", None])
+def test_a_broken_image_is_named(root, content):
+  path = root / "sketch" / "dog" / "1.JPG"
+  path.write_bytes(path.read_bytes()[:400] if content is None else content)
+  with pytest.raises(ValueError, match=re.escape(str(path))):
+    domainbed.read(root, image_size=8)
+
+
+def test_missing_data_says_what_was_expected(tmp_path):
+  with pytest.raises(FileNotFoundError, match="<root>/<domain>/<class>"):
+    domainbed.read(tmp_path / "nowhere", image_size=8)
+  with pytest.raises(FileNotFoundError, match="<root>/<domain>/<class>"):
+    domainbed.read(tmp_path, image_size=8)
+
+
+def test_hold_out_cuts_every_class_by_the_seed():
+  split = tiny.split(per_class=10)
+  split.images[:, 0, 0, 0] = np.arange(30)  # tells the images apart
+  source = hold_out(split, fraction=0.2, seed=3)
+  assert np.bincount(source.train.labels).tolist() == [8, 8, 8]
+  assert np.bincount(source.validation.labels).tolist() == [2, 2, 2]
+  ids = [part.images[:, 0, 0, 0].tolist() for part in source]
+  assert sorted(ids[0] + ids[1]) == list(range(30))
+  again = hold_out(split, fraction=0.2, seed=3)
+  np.testing.assert_array_equal(source.train.images, again.train.images)
+  other = hold_out(split, fraction=0.2, seed=4)
+  assert ids[1] != other.validation.images[:, 0, 0, 0].tolist()
+
+
+def test_hold_out_leaves_an_image_on_either_side():
+  pair = tiny.split(per_class=2)
+  for fraction in (0.01, 0.99):
+    source = hold_out(pair, fraction=fraction, seed=0)
+    assert len(source.train) == len(source.validation) == 3
+  with pytest.raises(ValueError, match=r"\(0, 1\), got 1\.0"):
+    hold_out(pair, fraction=1.0, seed=0)
+  with pytest.raises(ValueError, match="'class 0'"):
+    hold_out(tiny.split(per_class=1), fraction=0.5, seed=0)
+
+
+def test_batches_are_a_function_of_seed_and_step():
+  split = tiny.split()
+  dataset = batches(split, batch_size=10, seed=0)
+  first = list(stream(dataset, 0, 6))
+  assert first[0]["image"].shape == (10, 16, 16, 3)
+  assert first[0]["image"].dtype == np.uint8
+  assert first[0]["label"].dtype == np.int32
+  # Resumed at step 4, and asked for a step at random: across the epoch's end
+  # after 2.4 batches.
+  for step, batch in zip((4, 5), stream(dataset, 4, 6), strict=True):
+    np.testing.assert_array_equal(batch["image"], first[step]["image"])
+    np.testing.assert_array_equal(batch["label"], first[step]["label"])
+  np.testing.assert_array_equal(dataset[5]["image"], first[5]["image"])
+  other = batches(split, batch_size=10, seed=1)[0]
+  assert not np.array_equal(other["image"], first[0]["image"])
+
+
+def test_an_epoch_holds_every_image_once_and_the_next_is_shuffled_anew():
+  split = tiny.split()
+  dataset = batches(split, batch_size=24, seed=0, augmented=False)
+
+  def ids(batch):
+    return [image.tobytes() for image in batch["image"]]
+
+  originals = [image.tobytes() for image in split.images]
+  assert sorted(ids(dataset[0])) == sorted(ids(dataset[1])) == sorted(originals)
+  assert ids(dataset[0]) != ids(dataset[1])
+
+
+def test_augmentation_crops_and_flips():
+  # A ramp from left to right: a flip reverses it, a crop narrows its range.
+  ramp = np.broadcast_to(
+    np.arange(0, 256, 8, np.uint8)[None, :, None], (32, 32, 3)
+  )
+  record = {"image": np.ascontiguousarray(ramp), "label": np.int32(2)}
+  flipped, widths = 0, []
+  for seed in range(200):
+    result = augment(record, np.random.default_rng(seed))
+    assert result["label"] == 2
+    assert result["image"].shape == (32, 32, 3)
+    assert result["image"].dtype == np.uint8
+    row = result["image"][16, :, 0].astype(int)
+    flipped += row[0] > row[-1]
+    widths.append(abs(row[-1] - row[0]) / 248)
+  assert 70 < flipped < 130
+  # √(0.7 · 3/4) of the width at least, all of it at most.
+  assert 0.65 < min(widths) < 0.8
+  assert 0.95 < max(widths) <= 1
+  np.testing.assert_array_equal(record["image"], ramp)

@@ -1,0 +1,184 @@
+import dataclasses
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from experiments import loop
+from experiments.data.split import batches, stream
+from experiments.methods import Method
+from tests.experiments import tiny
+
+KEY = jax.random.key(0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Adam(Method):
+  rate: float = 1e-2
+
+  def transform(self, params, schedule, key):
+    return optax.adam(schedule(self.rate))
+
+
+def weights(model):
+  return nnx.to_pure_dict(nnx.state(model, nnx.Param))
+
+
+def fit(method, steps=4, data_seed=0, key=KEY, batch_size=8, **kwargs):
+  dataset = batches(tiny.split(), batch_size=batch_size, seed=data_seed)
+  return loop.fit(
+    method,
+    kwargs.pop("model", None) or tiny.classifier(),
+    stream(dataset, 0, steps),
+    steps=steps,
+    schedule=loop.warmup_cosine(steps),
+    key=key,
+    **kwargs,
+  )
+
+
+def test_loss_falls_and_the_given_model_stays():
+  model = tiny.classifier()
+  before = jax.tree.map(np.array, weights(model))
+  seen = []
+  fitted = fit(
+    Adam(),
+    steps=40,
+    batch_size=24,
+    model=model,
+    progress=lambda *args: seen.append(args),
+  )
+  # Donated buffers would raise here.
+  jax.tree.map(np.testing.assert_array_equal, before, weights(model))
+  assert fitted.losses[0] == pytest.approx(np.log(3), rel=1e-5)
+  assert fitted.losses[-1] < 0.5 * fitted.losses[0]
+  assert [step for step, _ in seen] == list(range(40))
+  np.testing.assert_allclose([x for _, x in seen], fitted.losses, rtol=1e-6)
+  images, labels = tiny.split().images, tiny.split().labels
+  assert np.mean(fitted.model(images).argmax(-1) == labels) > 0.5  # chance: 1/3
+
+  stats = fitted.stats
+  sizes = [leaf.size for leaf in jax.tree.leaves(before)]
+  assert stats.steps == 40
+  # Adam: two moments of every weight, and the counts of Adam and the schedule.
+  assert stats.optimizer_bytes == 4 * (2 * sum(sizes) + 2)
+  assert 0.9 * sum(sizes) < stats.trainable_parameters <= sum(sizes)
+  assert stats.steps_per_second > 1 / stats.first_step_seconds > 0
+
+
+def test_same_seed_same_weights_bit_for_bit():
+  first, again = fit(Adam()), fit(Adam())
+  np.testing.assert_array_equal(first.losses, again.losses)
+  jax.tree.map(
+    np.testing.assert_array_equal, weights(first.model), weights(again.model)
+  )
+  other = fit(Adam(), data_seed=1)
+  assert not np.array_equal(other.losses, first.losses)
+
+
+def test_every_hook_of_the_method_is_called():
+  keys = []
+
+  @dataclasses.dataclass(frozen=True)
+  class Hooked(Adam):
+    def transform(self, params, schedule, key):
+      keys.append(jax.random.key_data(key).tolist())
+      assert params["head"]["kernel"].shape == (16, 3)
+
+      def update(updates, state, params=None, *, value, **extra):
+        del params, extra
+        zeros = optax.tree.zeros_like(updates)
+        return zeros, state + value  # the sum of the losses
+
+      return optax.GradientTransformationExtraArgs(
+        lambda params: jnp.zeros(()), update
+      )
+
+    def loss(self, model, batch, key):
+      assert model(batch["image"]).shape == (8, 3)
+      return jax.random.uniform(key)
+
+    def deploy(self, opt_state, params):
+      bias = params["head"]["bias"] + opt_state
+      return {**params, "head": {**params["head"], "bias": bias}}
+
+  fitted = fit(Hooked())
+  assert len(keys) == 1
+  assert len(set(fitted.losses.tolist())) == 4  # a fresh key at every step
+  np.testing.assert_allclose(
+    fitted.model.head.bias[...], np.full(3, fitted.losses.sum()), rtol=1e-6
+  )
+  assert fitted.stats.trainable_parameters == 0
+  other = fit(Hooked(), key=jax.random.key(1))
+  assert keys[0] != keys[1]
+  assert not np.array_equal(fitted.losses, other.losses)
+
+
+def test_a_method_without_a_transformation_takes_no_step():
+  model = tiny.classifier()
+  fitted = loop.fit(
+    Method(),
+    model,
+    iter(()),
+    steps=5,
+    schedule=loop.warmup_cosine(5),
+    key=KEY,
+  )
+  assert fitted.model is model
+  assert fitted.losses.shape == (0,)
+  assert fitted.stats == loop.Stats()
+
+
+@pytest.mark.parametrize("at", [0, 2, 3])
+def test_a_loss_that_is_not_finite_stops_the_run(at):
+  @dataclasses.dataclass(frozen=True)
+  class Poisoned(Adam):
+    def loss(self, model, batch, key):
+      loss = model.head.bias[...].sum() ** 2
+      return jnp.where(batch["label"][0] == at, jnp.inf, loss)
+
+  poisoned = ({"label": np.array([step])} for step in range(4))
+  with pytest.raises(FloatingPointError, match=f"step {at} is inf"):
+    loop.fit(
+      Poisoned(),
+      tiny.classifier(),
+      poisoned,
+      steps=4,
+      schedule=loop.warmup_cosine(4),
+      key=KEY,
+    )
+
+
+def test_too_few_batches_are_an_error():
+  @dataclasses.dataclass(frozen=True)
+  class Cheap(Adam):
+    def loss(self, model, batch, key):
+      return model.head.bias[...].sum() * batch
+
+  for count in (0, 2):
+    with pytest.raises(ValueError, match="3 steps need as many batches"):
+      loop.fit(
+        Cheap(),
+        tiny.classifier(),
+        itertools.repeat(np.float32(1), count),
+        steps=3,
+        schedule=loop.warmup_cosine(3),
+        key=KEY,
+      )
+
+
+def test_schedule():
+  rate = loop.warmup_cosine(200, warmup=0.25)(2.0)
+  np.testing.assert_allclose(
+    [rate(step) for step in (0, 25, 50, 125, 200)],
+    [0, 1, 2, 1, 0],
+    atol=1e-6,
+  )
+  assert loop.warmup_cosine(10, warmup=0)(2.0)(0) == 2
+  for warmup in (-0.1, 1.0):
+    with pytest.raises(ValueError, match=f"got {warmup}"):
+      loop.warmup_cosine(10, warmup=warmup)

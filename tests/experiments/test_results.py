@@ -1,0 +1,78 @@
+import concurrent.futures
+import dataclasses
+import json
+import math
+import pathlib
+
+import pytest
+
+from experiments import results
+
+
+def line(seed, ood, **config):
+  return {"config": config, "seed": seed, "metrics": {"mean_ood": ood}}
+
+
+def test_round_trip(tmp_path):
+  @dataclasses.dataclass(frozen=True)
+  class Config:
+    root: pathlib.Path
+    sizes: tuple[int, ...]
+
+  path = tmp_path / "new" / "results.jsonl"
+  record = {"config": Config(tmp_path / "PACS", (1, 2)), "seed": 0}
+  results.append(path, record)
+  results.append(path, {**results.environment(), "note": "λ = 0.3"})
+  first, second = results.read(path)
+  # The folder that the data lies in is nobody's business.
+  assert first == {"config": {"root": "PACS", "sizes": [1, 2]}, "seed": 0}
+  assert second["note"] == "λ = 0.3"
+  assert set(second["versions"]) == {"gmixout-jax", "jax", "flax", "optax"}
+  assert second["platform"] == "cpu"
+  assert path.read_text().count("\n") == 2
+
+
+def test_a_record_that_is_not_json_leaves_the_file_alone(tmp_path):
+  path = tmp_path / "results.jsonl"
+  results.append(path, {"seed": 0})
+  with pytest.raises(ValueError, match="Out of range float"):
+    results.append(path, {"loss": math.nan})
+  with pytest.raises(TypeError, match="set"):
+    results.append(path, {"loss": {1, 2}})
+  assert results.read(path) == [{"seed": 0}]
+
+
+def test_concurrent_writers_do_not_tear_lines(tmp_path):
+  path = tmp_path / "results.jsonl"
+  with concurrent.futures.ThreadPoolExecutor(8) as pool:
+    for seed in range(40):
+      pool.submit(results.append, path, {"seed": seed, "x": "y" * 5000})
+  assert sorted(r["seed"] for r in results.read(path)) == list(range(40))
+
+
+@pytest.mark.parametrize("bad", ['{"seed": 1', "", "[1, 2]", "3"])
+def test_a_malformed_line_is_named(tmp_path, bad):
+  path = tmp_path / "results.jsonl"
+  path.write_text(f'{{"seed": 0}}\n{bad}\n{{"seed": 2}}\n')
+  with pytest.raises(ValueError, match=r"results\.jsonl:2: "):
+    results.read(path)
+
+
+def test_summary_over_seeds():
+  records = [
+    line(0, 0.30, method="a", lr=1.0),
+    line(0, 0.50, method="b", lr=1.0),
+    line(1, 0.40, lr=1.0, method="a"),  # the order of keys means nothing
+    line(2, 0.80, method="a", lr=1.0),
+    line(2, 0.35, method="a", lr=1.0),  # run again: the latest counts
+  ]
+  a, b = results.summarise(records, "mean_ood")
+  assert (a.config, a.n) == ({"method": "a", "lr": 1.0}, 3)
+  assert a.mean == pytest.approx(0.35)
+  assert a.std == pytest.approx(0.05)  # n − 1, not n
+  assert (b.n, b.mean) == (1, 0.5)
+  assert math.isnan(b.std)
+
+
+def test_environment_is_json():
+  json.dumps(results.environment(), allow_nan=False)

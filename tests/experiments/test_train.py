@@ -1,0 +1,103 @@
+import dataclasses
+import pathlib
+
+import pytest
+
+from experiments import methods, results, train
+from experiments.methods.gmixout import GMixout
+from gmixout_jax import clip
+from tests.experiments import tiny
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("train")
+  weights = folder / "vit.safetensors"
+  clip.vit_to_safetensors(tiny.vit(width=64, heads=1), weights)
+  return tiny.domainbed(folder / "PACS"), weights
+
+
+def arguments(files, method="gmixout"):
+  root, weights = files
+  return [
+    *(method, "--data.root", str(root), "--weights", str(weights)),
+    *("--data.image-size", "16", "--data.batch-size", "4", "--steps", "3"),
+  ]
+
+
+def test_command_line():
+  config = train.parse(
+    ["gmixout", "--sparsity=0.8", "--data.source=photo", "--seed=3"]
+  )
+  assert config.method == GMixout(sparsity=0.8)
+  assert config.data == train.Data(source="photo")
+  assert (config.seed, config.steps) == (3, 300)
+  assert config.data.root == pathlib.Path("data/PACS")
+  # Before the method's name as well as after it.
+  config = train.parse(["--seed=3", "full_finetuning", "--learning-rate=1e-5"])
+  assert config.method.learning_rate == 1e-5
+  assert config.seed == 3
+
+
+def test_help_lists_the_methods(capsys):
+  with pytest.raises(SystemExit) as stop:
+    train.parse(["--help"])
+  assert stop.value.code == 0
+  shown = capsys.readouterr().out
+  assert "python -m experiments.train" in shown
+  assert all(name in shown for name in methods.METHODS)
+
+
+def test_end_to_end(files, tmp_path, capsys):
+  path = tmp_path / "runs" / "results.jsonl"
+  command = [*arguments(files), "--results", str(path), "--seed"]
+  for seed in ("0", "1"):
+    train.main(train.parse([*command, seed]))
+  shown = capsys.readouterr().out
+  assert "sketch (held out)" in shown
+  assert "mean OOD" in shown
+
+  first, other = results.read(path)
+  config = first["config"]
+  assert config["method"] == {
+    "name": "gmixout",
+    **dataclasses.asdict(GMixout()),
+  }
+  assert config["data"]["source"] == "sketch"
+  assert config["data"]["root"] == "PACS"  # not the folder it lies in
+  assert str(tmp_path.parent) not in path.read_text()
+  assert other["config"] == config
+  assert (first["seed"], other["seed"]) == (0, 1)
+  assert first["device"] == "cpu"
+  assert set(first["metrics"]["ood"]) == {"art", "cartoon", "photo"}
+  assert len(first["losses"]) == first["stats"]["steps"] == 3
+  assert first["losses"] != other["losses"]
+  (summary,) = results.summarise([first, other], "mean_ood")
+  assert summary.n == 2
+
+
+@pytest.mark.parametrize("method", ["zero_shot", "linear_probe"])
+def test_methods_without_steps(files, tmp_path, method):
+  path = tmp_path / "results.jsonl"
+  command = [*arguments(files, method), "--results", str(path)]
+  train.main(train.parse(command))
+  (record,) = results.read(path)
+  assert record["losses"] == []
+  assert record["stats"]["steps"] == 0
+  if method == "zero_shot":  # a head of zeros names the first class
+    assert record["metrics"]["mean_ood"] == pytest.approx(1 / 3)
+  else:
+    assert record["metrics"]["mean_ood"] > 0.5
+
+
+def test_missing_files_say_what_was_expected(files, tmp_path):
+  def config(**changes):
+    return dataclasses.replace(train.parse(arguments(files)), **changes)
+
+  with pytest.raises(FileNotFoundError, match="--weights must name a ViT"):
+    train.load(config(weights=tmp_path / "none.safetensors"))
+  with pytest.raises(FileNotFoundError, match="<root>/<domain>/<class>"):
+    train.load(config(data=train.Data(root=tmp_path / "none")))
+  data = train.Data(root=files[0], source="quickdraw")
+  with pytest.raises(ValueError, match=r"'quickdraw'.* art, cartoon, photo"):
+    train.load(config(data=data))

@@ -1,0 +1,103 @@
+"""Tests that bad arguments are refused, with their value in the message."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gmixout_jax as gx
+
+PARAMS = {"kernel": jnp.ones((8, 20))}
+
+
+@pytest.mark.parametrize(
+  "sparsity", [-0.1, 1.0, 1.5, float("nan"), "0.9", None]
+)
+def test_sparsity(sparsity):
+  with pytest.raises(ValueError, match=r"sparsity must be in \[0, 1\)") as info:
+    gx.gmixout(key=0, sparsity=sparsity)
+  assert repr(sparsity) in str(info.value)
+
+
+@pytest.mark.parametrize("anchor_decay", [-0.1, 1.1, float("nan"), "1", None])
+def test_anchor_decay(anchor_decay):
+  with pytest.raises(
+    ValueError, match=r"anchor_decay must be in \[0, 1\]"
+  ) as e:
+    gx.gmixout(key=0, anchor_decay=anchor_decay)
+  assert repr(anchor_decay) in str(e.value)
+
+
+@pytest.mark.parametrize("period", [0, -1, 2.0, 1.5, True, "10", np.float32(3)])
+def test_resample_every(period):
+  with pytest.raises(ValueError, match="resample_every must be an int") as info:
+    gx.gmixout(key=0, resample_every=period)
+  assert repr(period) in str(info.value)
+
+
+@pytest.mark.parametrize(
+  ("name", "value"),
+  [("sampler", "blocks"), ("residual", "carry"), ("moments", "keep")],
+)
+def test_choices(name, value):
+  with pytest.raises(ValueError, match=f"{name} must be one of .*'{value}'"):
+    gx.gmixout(key=0, **{name: value})
+
+
+@pytest.mark.parametrize("target", [3, "(", ["kernel"]])
+def test_target(target):
+  with pytest.raises(ValueError, match="target must be") as info:
+    gx.gmixout(key=0, target=target)
+  assert repr(target) in str(info.value)
+
+
+@pytest.mark.parametrize(
+  "key",
+  ["0", 0.5, True, np.zeros(3, np.uint32), np.zeros(2, np.int32)],
+)
+def test_key(key):
+  with pytest.raises(ValueError, match="key must be a typed PRNG key"):
+    gx.gmixout(key=key)
+
+
+def test_key_of_another_generator():
+  with pytest.raises(ValueError, match="'rbg'"):
+    gx.gmixout(key=jax.random.key(0, impl="rbg"))
+
+
+def test_keys_in_all_forms_draw_the_same_masks():
+  drawn = []
+  for key in (7, np.int64(7), jax.random.key(7), jax.random.PRNGKey(7)):
+    state = gx.gmixout(key=key).init(PARAMS)
+    drawn.append(np.asarray(gx.gmixout_masks(state, PARAMS)["kernel"]))
+  for mask in drawn[1:]:
+    np.testing.assert_array_equal(mask, drawn[0])
+
+
+def test_update_needs_params():
+  tx = gx.gmixout(optax.sgd(0.1), key=0)
+  with pytest.raises(ValueError, match="params=None"):
+    tx.update(PARAMS, tx.init(PARAMS))
+
+
+@pytest.mark.parametrize("sampler", ["stratified", "uniform", "neuron"])
+def test_a_leaf_too_small_to_keep_one_entry(sampler):
+  params = {"blocks": [{"kernel": jnp.ones((2, 3))}]}
+  with pytest.raises(ValueError, match="'blocks/0/kernel' of shape"):
+    gx.gmixout(key=0, sampler=sampler).init(params)
+
+
+def test_accessors_need_a_state_of_ours():
+  state = optax.adam(0.1).init(PARAMS)
+  for accessor in (gx.gmixout_eval_params, gx.gmixout_masks):
+    with pytest.raises(ValueError, match="holds no state of gmixout"):
+      accessor(state, PARAMS)
+
+
+def test_accessors_need_the_state_of_these_params():
+  state = gx.gmixout(key=0).init(PARAMS)
+  with pytest.raises(ValueError, match="'kernel', which params lacks"):
+    gx.gmixout_eval_params(state, {"weight": jnp.ones((8, 20))})
+  with pytest.raises(ValueError, match=r"anchor of shape \(8, 4\)"):
+    gx.gmixout_eval_params(state, {"kernel": jnp.ones((8, 40))})
