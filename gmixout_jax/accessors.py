@@ -51,7 +51,7 @@ def gmixout_eval_params(opt_state: Any, params: Any) -> Any:
   """
 
   def deploy(state, leaf, memory, mix, now):
-    indices = mix.draw(state.key, now.index, leaf)
+    indices = mix.draw(state.key, now.number, leaf)
     return mix.deploy(leaf, memory, indices, now, state.anchor_decay)
 
   return _map_leaves(opt_state, params, mixed=deploy, dense=lambda leaf: leaf)
@@ -81,7 +81,7 @@ def gmixout_masks(opt_state: Any, params: Any) -> Any:
 
   def mask(state, leaf, memory, mix, now):
     del memory
-    return mix.layout.mask(mix.draw(state.key, now.index, leaf), leaf)
+    return mix.layout.mask(mix.draw(state.key, now.number, leaf), leaf)
 
   return _map_leaves(
     opt_state,
@@ -94,7 +94,7 @@ def gmixout_masks(opt_state: Any, params: Any) -> Any:
 
 def _find_states(opt_state: Any) -> list[GMixoutState]:
   """All GMixout states in a pytree, with NNX variables unwrapped."""
-  is_state = lambda node: isinstance(node, GMixoutState)  # noqa: E731
+  is_state = lambda node: isinstance(node, GMixoutState)
   nodes = jax.tree.leaves(opt_state, is_leaf=is_state)
   states = [nnx.as_pure(node) for node in nodes if is_state(node)]
   if not states:
@@ -147,7 +147,7 @@ def _map_leaves(
 
 def _memories_by_path(state: GMixoutState) -> dict[str, Memory | None]:
   """Memory of each mixed leaf, None for unmixed ones; masked ones left out."""
-  is_node = lambda node: isinstance(node, optax.MaskedNode)  # noqa: E731
+  is_node = lambda node: isinstance(node, optax.MaskedNode)
   trees = [state.anchor] + [state.learned] * (state.learned is not None)
   named = [dict(targets.named_leaves(tree, is_node)) for tree in trees]
   return {
@@ -163,7 +163,7 @@ def _check_fits(
   expected = jax.eval_shape(lambda: mix.init(leaf)).anchor.shape
   if memory.anchor.shape != expected:
     raise ValueError(
-      f"leaf {path!r} of shape {leaf.shape} needs an anchor of shape {expected},"
-      f" but opt_state holds one of shape {memory.anchor.shape}: they belong to"
-      " different models."
+      f"leaf {path!r} of shape {leaf.shape} needs an anchor of shape"
+      f" {expected}, but opt_state holds one of shape {memory.anchor.shape}:"
+      " they belong to different models."
     )

@@ -195,7 +195,8 @@ class KeptResidual(MixedLeaf):
   ) -> tuple[jax.Array, Memory]:
     """Reads A and V off W at the first step of the run; Δ = V − A."""
     del indices
-    first = now.starts & (now.index == 0)
+    assert memory.learned is not None
+    first = now.starts & (now.number == 0)
     live = leaf.astype(accumulator_dtype(leaf))
     anchor = jnp.where(first, live, memory.anchor)
     learned = jnp.where(first, live, memory.learned)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 
@@ -16,12 +17,12 @@ class Episode(NamedTuple):
   """Where an optimizer step stands in its episode.
 
   Attributes:
-    index: Number of the episode, int32 scalar.
+    number: Which episode, from 0, int32 scalar.
     starts: Whether the step is the first of the episode, bool scalar.
     ends: Whether it is the last, bool scalar.
   """
 
-  index: jax.Array
+  number: jax.Array
   starts: jax.Array
   ends: jax.Array
 
@@ -72,7 +73,7 @@ def locate(
     assert callable(resample_every)
     length = _length(resample_every, scheduled.episode)
     return Episode(
-      index=scheduled.episode,
+      number=scheduled.episode,
       starts=count == scheduled.end - length,
       ends=count + 1 == scheduled.end,
     )
@@ -82,7 +83,7 @@ def locate(
   assert isinstance(resample_every, numbers.Integral)
   every = np.int32(min(int(resample_every), 2**31 - 1))
   return Episode(
-    index=count // every,
+    number=count // every,
     starts=count % every == 0,
     ends=count % every == every - 1,
   )
@@ -95,7 +96,7 @@ def advance(
   if scheduled is None:
     return None
   assert callable(resample_every)
-  following = now.index + 1
+  following = now.number + 1
   return Scheduled(
     episode=jnp.where(now.ends, following, scheduled.episode),
     end=scheduled.end

@@ -1,6 +1,7 @@
 """The inner optimizer, and what a redraw of the mask does to its moments."""
 
 import dataclasses
+from collections.abc import Container
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -18,8 +19,8 @@ class RestartedState(NamedTuple):
     dense: State over the others; its moments go on.
   """
 
-  mixed: optax.OptState
-  dense: optax.OptState
+  mixed: Any
+  dense: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,9 +37,9 @@ class InnerOptimizer:
   moments: Moments
 
   def init(
-    self, treedef: Any, residuals: list[Any], mixed: list[bool]
-  ) -> optax.OptState:
-    """State for the given leaves, of which `mixed` says which are mixed."""
+    self, treedef: Any, residuals: list[Any], mixed: Container[int]
+  ) -> Any:
+    """State for the leaves of a tree; `mixed` holds positions among them."""
     if self.moments == "carry":
       return self.transformation.init(treedef.unflatten(residuals))
     return RestartedState(
@@ -49,13 +50,13 @@ class InnerOptimizer:
     self,
     treedef: Any,
     gradients: list[Any],
-    state: optax.OptState,
+    state: Any,
     residuals: list[Any],
-    mixed: list[bool],
-    starts: jax.Array,
+    mixed: Container[int],
+    restart: jax.Array,
     extra_args: dict[str, Any],
-  ) -> tuple[list[Any], optax.OptState]:
-    """One step; at the start of an episode moments restart if they are to.
+  ) -> tuple[list[Any], Any]:
+    """One step, before which moments that are not carried `restart`.
 
     Returns:
       The update of each leaf and the new state.
@@ -71,7 +72,9 @@ class InnerOptimizer:
     assert isinstance(state, RestartedState)
     parts = _split(treedef, residuals, mixed)
     fresh = self.transformation.init(parts[0])
-    restarted = restart_moments(self.transformation, state.mixed, fresh, starts)
+    restarted = restart_moments(
+      self.transformation, state.mixed, fresh, restart
+    )
     (ours, mixed_state), (theirs, dense_state) = (
       self.transformation.update(part_gradients, part_state, part, **extra_args)
       for part_gradients, part_state, part in zip(
@@ -82,12 +85,13 @@ class InnerOptimizer:
       )
     )
     steps = [
-      our if is_mixed else their
-      for is_mixed, our, their in zip(
-        mixed,
-        treedef.flatten_up_to(ours),
-        treedef.flatten_up_to(theirs),
-        strict=True,
+      our if i in mixed else their
+      for i, (our, their) in enumerate(
+        zip(
+          treedef.flatten_up_to(ours),
+          treedef.flatten_up_to(theirs),
+          strict=True,
+        )
       )
     ]
     return steps, RestartedState(mixed_state, dense_state)
@@ -95,10 +99,10 @@ class InnerOptimizer:
 
 def restart_moments(
   transformation: optax.GradientTransformation,
-  state: optax.OptState,
-  fresh: optax.OptState,
+  state: Any,
+  fresh: Any,
   when: jax.Array,
-) -> optax.OptState:
+) -> Any:
   """Sets moments back to their first values, together with their step counts.
 
   A count that stands beside moments corrects their bias (Adam's) and restarts
@@ -171,13 +175,13 @@ def _one_level(node: Any) -> tuple[list[Any], Any]:
   return children, None if jax.tree_util.treedef_is_leaf(treedef) else treedef
 
 
-def _split(treedef: Any, leaves: list[Any], mixed: list[bool]) -> list[Any]:
+def _split(treedef: Any, leaves: list[Any], mixed: Container[int]) -> list[Any]:
   """The tree of mixed leaves and the tree of the others, as optax.masked's."""
   return [
     treedef.unflatten(
       [
-        leaf if is_mixed == side else optax.MaskedNode()
-        for leaf, is_mixed in zip(leaves, mixed, strict=True)
+        leaf if (i in mixed) == side else optax.MaskedNode()
+        for i, leaf in enumerate(leaves)
       ]
     )
     for side in (True, False)

@@ -5,6 +5,7 @@ import numbers
 from typing import Any, Literal
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 
@@ -70,20 +71,17 @@ class MixSpec:
       resample_every = int(resample_every)
     return cls(sampler, kept, resample_every, target, residual, bool(rescale))
 
-  def mixed_leaves(self, params: Any) -> list[anchor.MixedLeaf | None]:
-    """One entry per leaf of `params`: how it is mixed, or None if it is not.
+  def mixed_leaves(self, params: Any) -> dict[int, anchor.MixedLeaf]:
+    """How each mixed leaf is mixed, by its position among the leaves.
 
     Raises:
       ValueError: If no leaf is targeted, or one is too small to keep an entry.
     """
-    return [
-      self.mixed_leaf(path, leaf) if selected else None
-      for (path, leaf), selected in zip(
-        targets.named_leaves(params),
-        targets.select_leaves(self.target, params),
-        strict=True,
-      )
-    ]
+    named = targets.named_leaves(params)
+    selected = targets.select_leaves(self.target, params)
+    return {
+      i: self.mixed_leaf(*named[i]) for i in range(len(named)) if selected[i]
+    }
 
   def mixed_leaf(self, path: str, leaf: Any) -> anchor.MixedLeaf:
     """How the leaf at `path` is mixed if it is."""
@@ -155,7 +153,7 @@ def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
 
 def _is_number(value: Any) -> bool:
   """Whether it is a real scalar: Python, NumPy, or a concrete JAX array."""
-  if isinstance(value, bool) or isinstance(value, jax.core.Tracer):
+  if isinstance(value, bool | jax.core.Tracer):
     return False
   return isinstance(value, numbers.Real) or (
     isinstance(value, np.ndarray | jax.Array)

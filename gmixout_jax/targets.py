@@ -133,10 +133,10 @@ def gmixout_labels(params: Any, rules: Rules = VIT_RULES) -> Any:
 
   >>> import optax, gmixout_jax as gx
   >>> params = {
-  ...   "blocks": [{"fc1": {"kernel": jnp.ones((8, 32)), "bias": jnp.ones(32)}}],
+  ...   "blocks": [{"kernel": jnp.ones((8, 32)), "bias": jnp.ones(32)}],
   ...   "head": {"kernel": jnp.ones((8, 2))},
   ... }
-  >>> gx.gmixout_labels(params)["blocks"][0]["fc1"]
+  >>> gx.gmixout_labels(params)["blocks"][0]
   {'bias': 'frozen', 'kernel': 'mixed'}
   >>> tx = optax.partition(
   ...   {

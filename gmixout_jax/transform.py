@@ -180,49 +180,46 @@ def gmixout(
     value = anchor_decay(episode) if callable(anchor_decay) else anchor_decay
     return jnp.asarray(value, dtype=float)
 
-  def init_fn(params: optax.Params) -> GMixoutState:
+  def init_fn(params: optax.Params) -> Any:
     leaves, treedef = jax.tree.flatten(params)
-    mixes = spec.mixed_leaves(params)
-    residuals, memories = [], []
-    for leaf, mix in zip(leaves, mixes, strict=True):
-      residuals.append(leaf if mix is None else mix.zero_residual(leaf))
-      memories.append(None if mix is None else mix.init(leaf))
+    mixed = spec.mixed_leaves(params)
+    residuals = list(leaves)
+    for i, mix in mixed.items():
+      residuals[i] = mix.zero_residual(leaves[i])
+    memories = {i: mix.init(leaves[i]) for i, mix in mixed.items()}
     return GMixoutState(
       count=jnp.zeros((), jnp.int32),
       key=jnp.array(key_data),
       anchor_decay=decay_of(jnp.zeros((), jnp.int32)),
       **_memory_trees(treedef, memories, spec),
       scheduled=episodes.first_schedule(spec.resample_every),
-      inner_state=optimizer.init(
-        treedef, residuals, [mix is not None for mix in mixes]
-      ),
+      inner_state=optimizer.init(treedef, residuals, mixed),
       spec=spec,
     )
 
   def update_fn(
     updates: optax.Updates,
-    state: GMixoutState,
+    state: Any,
     params: optax.Params | None = None,
     **extra_args: Any,
-  ) -> tuple[optax.Updates, GMixoutState]:
+  ) -> tuple[optax.Updates, Any]:
     if params is None:
       raise ValueError(
         "gmixout mixes the current weights with their anchor, so its update"
         " needs them: call update(updates, state, params), got params=None."
       )
     now = episodes.locate(state.count, spec.resample_every, state.scheduled)
-    decay = decay_of(now.index)
+    decay = decay_of(now.number)
     leaves, treedef = jax.tree.flatten(params)
     gradients = treedef.flatten_up_to(updates)
     residuals = list(leaves)
-    memories = leaf_memories(state, treedef)
-    mixes = spec.mixed_leaves(params)
-    indices: list[Any] = [None] * len(leaves)
+    memories = _memories(treedef, state)
+    mixed = spec.mixed_leaves(params)
+    indices = {
+      i: mix.draw(state.key, now.number, leaves[i]) for i, mix in mixed.items()
+    }
 
-    for i, mix in enumerate(mixes):
-      if mix is None:
-        continue
-      indices[i] = mix.draw(state.key, now.index, leaves[i])
+    for i, mix in mixed.items():
       residuals[i], memories[i] = mix.begin(
         leaves[i], memories[i], indices[i], now
       )
@@ -235,16 +232,16 @@ def gmixout(
       gradients,
       state.inner_state,
       residuals,
-      [mix is not None for mix in mixes],
-      now.starts,
-      extra_args,
+      mixed,
+      restart=now.starts,
+      extra_args=extra_args,
     )
 
-    for i, mix in enumerate(mixes):
-      if mix is None or steps[i] is None:
+    for i, mix in mixed.items():
+      if steps[i] is None:
         continue
       redraw = functools.partial(
-        mix.draw, state.key, now.index + now.ends, leaves[i]
+        mix.draw, state.key, now.number + now.ends, leaves[i]
       )
       steps[i], memories[i] = mix.finish(
         leaves[i],
@@ -256,14 +253,13 @@ def gmixout(
         now,
         decay,
       )
-    return treedef.unflatten(steps), GMixoutState(
+    return treedef.unflatten(steps), dataclasses.replace(
+      state,
       count=optax.safe_increment(state.count),
-      key=state.key,
       anchor_decay=decay,
       **_memory_trees(treedef, memories, spec),
       scheduled=episodes.advance(now, spec.resample_every, state.scheduled),
       inner_state=inner_state,
-      spec=spec,
     )
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
@@ -380,27 +376,31 @@ def random_mask(
   )
 
 
-def leaf_memories(state: GMixoutState, treedef: Any) -> list[Memory | None]:
-  """What the state remembers of each leaf; None where it is not mixed."""
+def _memories(treedef: Any, state: GMixoutState) -> dict[int, Memory]:
+  """Memory of the mixed leaves by their position among the parameters."""
   anchors = treedef.flatten_up_to(state.anchor)
   learned = [None] * len(anchors)
   if state.learned is not None:
     learned = treedef.flatten_up_to(state.learned)
-  return [
-    None if isinstance(anchor, optax.MaskedNode) else Memory(anchor, kept)
-    for anchor, kept in zip(anchors, learned, strict=True)
-  ]
+  return {
+    i: Memory(*parts)
+    for i, parts in enumerate(zip(anchors, learned, strict=True))
+    if not isinstance(parts[0], optax.MaskedNode)
+  }
 
 
 def _memory_trees(
-  treedef: Any, memories: list[Memory | None], spec: MixSpec
+  treedef: Any, memories: dict[int, Memory], spec: MixSpec
 ) -> dict[str, Any]:
-  """The state's `anchor` and `learned`, the inverse of `leaf_memories`."""
-  trees = [
+  """The state's `anchor` and `learned`: the inverse of `_memories`."""
+  anchors, learned = (
     treedef.unflatten(
-      [Unmixed() if memory is None else memory[part] for memory in memories]
+      [
+        memories[i][part] if i in memories else Unmixed()
+        for i in range(treedef.num_leaves)
+      ]
     )
     for part in range(2)
-  ]
+  )
   keeps = spec.residual == "keep"
-  return {"anchor": trees[0], "learned": trees[1] if keeps else None}
+  return {"anchor": anchors, "learned": learned if keeps else None}

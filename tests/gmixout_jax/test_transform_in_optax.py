@@ -1,6 +1,7 @@
 """Tests `gmixout_jax/transform.py`: a first-class citizen of Optax."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -176,9 +177,7 @@ def test_the_mask_is_constant_inside_an_accumulation_window():
   for _ in range(7):
     params, state, mask = step(params, state)
     drawn.append(np.asarray(mask))
-  changed = [
-    not np.array_equal(*pair) for pair in zip(drawn, drawn[1:], strict=False)
-  ]
+  changed = [not np.array_equal(*pair) for pair in itertools.pairwise(drawn)]
   assert changed == [False, False, True, False, False, True]
   # Equal micro-batches accumulate to one step of their mean.
   expected, _ = run(make(optax.sgd(0.01), resample_every=1), params_of(), 2)
@@ -223,7 +222,7 @@ def test_leaves_may_be_none_or_masked(moments):
 
 
 def test_gradients_may_be_none():
-  """Where the inner optimizer allows it, as optax.sgd does and adam does not."""
+  """Where the inner optimizer allows it: optax.sgd does, adam does not."""
   tx = make(optax.sgd(0.1))
   params = params_of()
   grads = jax.grad(loss)(params) | {"head": [None]}
@@ -363,10 +362,8 @@ def test_state_sharding_is_the_same_before_and_after_an_update(
     assert types(jitted) == types((updates, after))
     assert_equal(jitted, (updates, after))
     gx.gmixout_eval_params(after, params)
-  alone = tx.update(
-    jnp.ones((8, 8, 16), jnp.float16), tx.init(jnp.ones((8, 8, 16), jnp.float16)),
-    jnp.ones((8, 8, 16), jnp.float16),
-  )[0]  # fmt: skip
+  whole = jnp.ones((8, 8, 16), jnp.float16)
+  alone, _ = tx.update(whole, tx.init(whole), whole)
   assert_equal(alone, updates)
 
 

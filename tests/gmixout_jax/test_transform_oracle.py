@@ -148,7 +148,7 @@ def test_periods_and_decays_may_follow_schedules(problem):
 
 def test_random_mask_trains_one_mask_unscaled(problem):
   weights, gradient = problem
-  mask, layout = draw_mask("stratified", 0.3)
+  mask, _ = draw_mask("stratified", 0.3)
   tx = gx.random_mask(optax.adam(0.05), sparsity=0.7, key=0)
   expected = oracle.gmixout(
     weights, gradient, mask, inner=oracle.AdamW(72, 0.05), slots=72, s=1.0,

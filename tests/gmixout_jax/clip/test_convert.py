@@ -86,6 +86,7 @@ def test_half_precision_files_load_into_float32(model, folder, stored):
     lambda p: p.astype(stored).astype(jnp.float32), leaves(model)
   )
   jax.tree.map(np.testing.assert_array_equal, loaded, expected)
+  assert {p.dtype for p in jax.tree.leaves(loaded)} == {jnp.dtype("float32")}
   half = clip.from_pretrained(folder, param_dtype=stored, dtype=stored)
   assert {p.dtype for p in jax.tree.leaves(leaves(half))} == {jnp.dtype(stored)}
 

@@ -74,6 +74,7 @@ def test_padding_comes_from_the_files(folder):
   tokenizer = clip.load_tokenizer(folder)
   assert tokenizer.pad_token_id == 5
   # The file's own lengths must not leak in.
+  assert tokenizer.eos_token_id == made.token_to_id(END)
   assert tokenizer(["a photo of a cat"]).shape == (1, 77)
   assert (tokenizer(["a photo of a cat"])[0] != 5).sum() > 4
 

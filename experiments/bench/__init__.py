@@ -1,0 +1,1 @@
+"""Benchmarks: each prints a table and may write its figures as flat JSON."""

@@ -1,0 +1,16 @@
+"""Runs one benchmark: ``python -m experiments.bench NAME --json FILE``."""
+
+import tyro
+
+from experiments.bench import update
+
+BENCHES = {"update": update.run}
+
+
+def main() -> None:
+  """Reads the benchmark's name and options from the command line."""
+  tyro.extras.subcommand_cli_from_dict(BENCHES, prog="experiments.bench")
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,70 @@
+"""What every benchmark does alike: interleave, take medians, report."""
+
+import json
+import os
+import pathlib
+import statistics
+import time
+from collections.abc import Callable
+
+import jax
+import rich
+from rich.progress import track
+from rich.table import Table
+
+Figures = dict[str, float]
+
+
+def interleaved_medians(
+  steps: dict[str, Callable[[], object]], repeats: int
+) -> Figures:
+  """Median seconds of each step, timed in turn.
+
+  The steps take turns, so that a machine that slows down for a while slows
+  them all; the median drops what it does to one of them.
+
+  Args:
+    steps: Functions by name; each blocks until its result is ready.
+    repeats: Rounds that count, after one that does not (it compiles).
+  """
+  seconds: dict[str, list[float]] = {name: [] for name in steps}
+  for turn in track(range(repeats + 1), "Timing", transient=True):
+    for name, step in steps.items():
+      start = time.perf_counter()
+      step()
+      if turn > 0:
+        seconds[name].append(time.perf_counter() - start)
+  return {name: statistics.median(taken) for name, taken in seconds.items()}
+
+
+def report(
+  title: str,
+  figures: Figures,
+  targets: dict[str, float],
+  path: pathlib.Path | None,
+) -> None:
+  """Prints the figures beside their targets, and writes them to a file.
+
+  Args:
+    title: What was measured.
+    figures: Name to number.
+    targets: Largest wanted value of some figures.
+    path: Where to write the figures as one flat JSON object, if anywhere.
+  """
+  device = jax.devices()[0].device_kind
+  table = Table(title=f"{title} ({device}, jax {jax.__version__})")
+  table.add_column("figure")
+  table.add_column("value", justify="right")
+  table.add_column("target", justify="right")
+  for name, value in figures.items():
+    shown = f"{value:,.0f}" if name.endswith("_bytes") else f"{value:.4g}"
+    target = targets.get(name)
+    met = "" if target is None else f"≤ {target:g}"
+    style = "red" if target is not None and value > target else None
+    table.add_row(name, shown, met, style=style)
+  rich.print(table)
+  if path is not None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(figures, indent=2) + "\n")
+    os.replace(partial, path)

@@ -1,0 +1,195 @@
+"""What the towers look like: one frozen dataclass each."""
+
+import dataclasses
+import math
+from typing import Any, Literal, Self, get_args
+
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+Activation = Literal["quick_gelu", "gelu"]
+
+# Configs written before Hugging Face stored the true id all say 2, whatever
+# the tokenizer uses; they mean "pool where the token id is largest".
+LEGACY_EOS = 2
+
+
+def _check_sizes(config: Any, *names: str) -> None:
+  for name in names:
+    value = getattr(config, name)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+      raise ValueError(f"{name} must be a positive integer, got {value!r}.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TowerConfig:
+  """A stack of pre-LN transformer blocks, whatever it reads.
+
+  Attributes:
+    width: Features per token; a multiple of `heads`.
+    depth: Number of blocks.
+    heads: Attention heads per block.
+    mlp_width: Hidden features of each block's MLP.
+    activation: "quick_gelu" (x σ(1.702 x), OpenAI's CLIP) or "gelu" (exact).
+    eps: Added to the variance in every LayerNorm.
+    dtype: The type of the computation; LayerNorm statistics and softmax stay
+      in float32.
+    param_dtype: The type the parameters are stored in.
+    remat: Recompute each block in the backward pass instead of keeping its
+      activations.
+  """
+
+  width: int = 768
+  depth: int = 12
+  heads: int = 12
+  mlp_width: int = 3072
+  activation: Activation = "quick_gelu"
+  eps: float = 1e-5
+  dtype: DTypeLike = "float32"
+  param_dtype: DTypeLike = "float32"
+  remat: bool = False
+
+  def __post_init__(self):
+    _check_sizes(self, "width", "depth", "heads", "mlp_width")
+    if self.width % self.heads:
+      raise ValueError(
+        f"width must be divisible by heads, got width = {self.width} and "
+        f"heads = {self.heads}."
+      )
+    if self.activation not in get_args(Activation):
+      raise ValueError(
+        f"activation must be one of {get_args(Activation)}, got "
+        f"{self.activation!r}."
+      )
+    if not (isinstance(self.eps, (int, float)) and 0 < self.eps < math.inf):
+      raise ValueError(f"eps must be a positive number, got {self.eps!r}.")
+    for name in ("dtype", "param_dtype"):
+      value = getattr(self, name)
+      try:
+        floating = jnp.issubdtype(jnp.dtype(value), jnp.floating)
+      except TypeError:
+        floating = False
+      if not floating:
+        raise ValueError(f"{name} must be a float type, got {value!r}.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VisionConfig(TowerConfig):
+  """A vision transformer; the defaults are those of CLIP ViT-B/32.
+
+  Attributes:
+    image_size: Height and width of the images; a multiple of `patch_size`.
+    patch_size: Height and width of a patch.
+    channels: Colour channels.
+    pre_norm: Whether a LayerNorm precedes the first block (CLIP).
+    patch_bias: Whether the patch convolution has a bias (not in CLIP).
+    num_classes: Outputs of the linear head; 0 means no head.
+  """
+
+  image_size: int = 224
+  patch_size: int = 32
+  channels: int = 3
+  pre_norm: bool = True
+  patch_bias: bool = False
+  num_classes: int = 0
+
+  def __post_init__(self):
+    super().__post_init__()
+    _check_sizes(self, "image_size", "patch_size", "channels")
+    if self.image_size % self.patch_size:
+      raise ValueError(
+        f"image_size must be divisible by patch_size, got image_size = "
+        f"{self.image_size} and patch_size = {self.patch_size}."
+      )
+    if not isinstance(self.num_classes, int) or self.num_classes < 0:
+      raise ValueError(
+        f"num_classes must be an integer of at least 0, got "
+        f"{self.num_classes!r}."
+      )
+
+  @classmethod
+  def vit(cls, **fields: Any) -> Self:
+    """A plain ViT: patch bias, no first norm, exact GELU, eps 1e-6, a head.
+
+    Args:
+      **fields: Any field of the config; they win over these defaults.
+
+    Returns:
+      The config.
+
+    Raises:
+      ValueError: A value is not allowed.
+
+    Example:
+      >>> from gmixout_jax import clip
+      >>> config = clip.VisionConfig.vit(width=192, heads=3, num_classes=7)
+      >>> config.activation, config.pre_norm
+      ('gelu', False)
+    """
+    plain: dict[str, Any] = dict(
+      patch_size=16,
+      activation="gelu",
+      eps=1e-6,
+      pre_norm=False,
+      patch_bias=True,
+      num_classes=1000,
+    )
+    return cls(**(plain | fields))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextConfig(TowerConfig):
+  """CLIP's causal text transformer; the defaults are those of ViT-B/32.
+
+  Attributes:
+    vocab_size: Number of token ids.
+    context_length: The most tokens a text may have.
+    bos_token_id: Kept for the saved config; the model does not read it.
+    eos_token_id: The text is pooled at the first token with this id. 2 is the
+      legacy convention: pool at the largest id of the text.
+    pad_token_id: Kept for the saved config; the model does not read it.
+  """
+
+  width: int = 512
+  heads: int = 8
+  mlp_width: int = 2048
+  vocab_size: int = 49408
+  context_length: int = 77
+  bos_token_id: int | None = 49406
+  eos_token_id: int = 49407
+  pad_token_id: int | None = 1
+
+  def __post_init__(self):
+    super().__post_init__()
+    _check_sizes(self, "vocab_size", "context_length")
+    eos = self.eos_token_id
+    if not isinstance(eos, int) or not 0 <= eos < max(self.vocab_size, 3):
+      raise ValueError(
+        f"eos_token_id must be {LEGACY_EOS} (pool at the largest id) or an id "
+        f"below vocab_size = {self.vocab_size}, got {eos!r}."
+      )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CLIPConfig:
+  """Two towers and the space they share.
+
+  Attributes:
+    vision: The image tower, in CLIP's form (`pre_norm`, no patch bias, no
+      head).
+    text: The text tower.
+    projection_dim: Size of the embeddings.
+    logit_scale_init: Initial log of the factor on the cosines; ln(1 / 0.07).
+  """
+
+  vision: VisionConfig = VisionConfig()
+  text: TextConfig = TextConfig()
+  projection_dim: int = 512
+  logit_scale_init: float = 2.6592
+
+  def __post_init__(self):
+    _check_sizes(self, "projection_dim")
+    form = dict(pre_norm=True, patch_bias=False, num_classes=0)
+    found = {name: getattr(self.vision, name) for name in form}
+    if found != form:
+      raise ValueError(f"CLIP's image tower needs {form}, got {found}.")

@@ -1,0 +1,136 @@
+"""Hugging Face CLIP folders, in and out."""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+from flax import nnx
+from jax.typing import DTypeLike
+
+from gmixout_jax.clip import huggingface, names, weights
+from gmixout_jax.clip.config import CLIPConfig
+from gmixout_jax.clip.model import CLIP
+from gmixout_jax.clip.weights import Path
+
+
+def read_config(directory: Path, **fields: Any) -> CLIPConfig:
+  """Reads the config.json of a Hugging Face CLIP folder.
+
+  Args:
+    directory: The folder.
+    **fields: `dtype`, `param_dtype` and `remat` of both towers.
+
+  Returns:
+    The config.
+
+  Raises:
+    FileNotFoundError: The folder or the file is absent.
+    ValueError: The file does not describe a CLIP model.
+  """
+  directory = pathlib.Path(directory)
+  if not directory.is_dir():
+    raise FileNotFoundError(
+      f"There is no folder {directory}. Nothing is downloaded here: fetch the "
+      f"model's files first and name the folder that holds them."
+    )
+  path = directory / "config.json"
+  if not path.is_file():
+    raise FileNotFoundError(f"There is no file {path}.")
+  try:
+    raw = json.loads(path.read_text())
+    if not isinstance(raw, dict):
+      raise ValueError(f"expected an object, got {type(raw).__name__}.")
+    return huggingface.parse_config(raw, **fields)
+  except ValueError as error:
+    raise ValueError(f"{path}: {error}") from None
+
+
+def from_pretrained(
+  directory: Path,
+  *,
+  image_size: int | None = None,
+  dtype: DTypeLike = "float32",
+  param_dtype: DTypeLike = "float32",
+  remat: bool = False,
+) -> CLIP:
+  """Loads a Hugging Face CLIP folder: config.json and model.safetensors.
+
+  The weights may be one file or shards with an index, of any float type.
+
+  Args:
+    directory: The folder.
+    image_size: Another size than the pretrained one; position embeddings are
+      interpolated (see `resize_positions`).
+    dtype: The type of the computation.
+    param_dtype: The type of the parameters.
+    remat: Recompute blocks in the backward pass to save memory.
+
+  Returns:
+    The model.
+
+  Raises:
+    FileNotFoundError: The folder or a file is absent; it is named.
+    CheckpointError: A `ValueError`: the weights are pickled, damaged, or do
+      not fit the config; every tensor at fault is listed.
+    ValueError: The config is not one of a CLIP model, or `image_size` is not
+      a multiple of the patch size.
+
+  Example:
+    >>> import tempfile
+    >>> from flax import nnx
+    >>> from gmixout_jax import clip
+    >>> tower = dict(width=8, depth=1, heads=2, mlp_width=16)
+    >>> config = clip.CLIPConfig(
+    ...   vision=clip.VisionConfig(image_size=16, patch_size=8, **tower),
+    ...   text=clip.TextConfig(vocab_size=10, eos_token_id=9, **tower),
+    ... )
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   clip.save_pretrained(clip.CLIP(config, rngs=nnx.Rngs(0)), folder)
+    ...   model = clip.from_pretrained(folder, image_size=32)
+    >>> model.vision.position_embedding.shape
+    (17, 8)
+  """
+  config = read_config(
+    directory, dtype=dtype, param_dtype=param_dtype, remat=remat
+  )
+  tensors = weights.Files(weights.find(pathlib.Path(directory)))
+  if image_size is not None:
+    resized = dataclasses.replace(config.vision, image_size=image_size)
+    config = dataclasses.replace(config, vision=resized)
+    weights.interpolate(
+      tensors,
+      "vision_model.embeddings.position_embedding.weight",
+      grid=image_size // resized.patch_size,
+    )
+  # Older folders store these buffers; they only count from zero.
+  buffers = [k for k in tensors.shapes if k.endswith(".position_ids")]
+  # No weight is drawn only to be thrown away: the model is made of shapes.
+  abstract = nnx.eval_shape(lambda: CLIP(config, rngs=nnx.Rngs(0)))
+  return weights.fill(abstract, tensors, names.hugging_face, ignore=buffers)
+
+
+def save_pretrained(
+  model: CLIP, directory: Path, *, dtype: DTypeLike | None = None
+) -> None:
+  """Saves a model as a Hugging Face CLIP folder, for us and for PyTorch.
+
+  Each file appears whole or not at all, the weights before the config. The
+  tokenizer's files are not touched.
+
+  Args:
+    model: The model.
+    directory: The folder; it is made if it does not exist.
+    dtype: The type to store, as "float16" to halve the file; None keeps that
+      of the parameters, and then loading gives back the same model.
+
+  Example:
+    See `from_pretrained`.
+  """
+  directory = pathlib.Path(directory)
+  directory.mkdir(parents=True, exist_ok=True)
+  tensors = weights.collect(model, names.hugging_face, dtype)
+  weights.save(tensors, directory / "model.safetensors")
+  text = json.dumps(huggingface.format_config(model.config), indent=2)
+  with weights.replacing(directory / "config.json") as temporary:
+    temporary.write_text(text + "\n")

@@ -1,0 +1,160 @@
+"""The pre-LN transformer block that every tower is made of."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+from flax import nnx
+from jaxtyping import Array, Float
+
+from gmixout_jax.clip import config as config_lib
+
+Tokens = Float[Array, "batch length width"]
+
+_normal = jax.nn.initializers.truncated_normal
+
+
+def quick_gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+  """OpenAI's approximation of GELU, x σ(1.702 x).
+
+  It differs from the exact GELU by up to 0.02, so weights trained with one
+  must not be run with the other.
+
+  Example:
+    >>> from gmixout_jax.clip import layers
+    >>> float(layers.quick_gelu(0.0))
+    0.0
+  """
+  return x * jax.nn.sigmoid(1.702 * x)
+
+
+ACTIVATIONS: dict[config_lib.Activation, Callable[[Array], Array]] = {
+  "quick_gelu": quick_gelu,
+  "gelu": functools.partial(jax.nn.gelu, approximate=False),
+}
+
+
+def layer_norm(
+  config: config_lib.TowerConfig, *, rngs: nnx.Rngs
+) -> nnx.LayerNorm:
+  """A LayerNorm over the width, in the config's types."""
+  return nnx.LayerNorm(
+    config.width,
+    epsilon=config.eps,
+    dtype=config.dtype,
+    param_dtype=config.param_dtype,
+    # E[x²] − E[x]² cancels badly: trained CLIPs hold features of ~100 std.
+    use_fast_variance=False,
+    rngs=rngs,
+  )
+
+
+def _linear(
+  config: config_lib.TowerConfig,
+  inputs: int,
+  outputs: int,
+  *,
+  std: float,
+  rngs: nnx.Rngs,
+) -> nnx.Linear:
+  return nnx.Linear(
+    inputs,
+    outputs,
+    dtype=config.dtype,
+    param_dtype=config.param_dtype,
+    kernel_init=_normal(std),
+    rngs=rngs,
+  )
+
+
+def _residual_std(config: config_lib.TowerConfig) -> float:
+  # A block adds two terms to the residual stream; this keeps their sum over
+  # the depth at unit scale, as in OpenAI's CLIP.
+  return (2 * config.depth * config.width) ** -0.5
+
+
+class Attention(nnx.Module):
+  """Multi-head self-attention: softmax(q kᵀ / √d) v, then a linear map.
+
+  Four plain linear layers, not a fused qkv, so that each [in, out] kernel is
+  one matrix to whatever walks the parameters.
+  """
+
+  def __init__(
+    self, config: config_lib.TowerConfig, *, causal: bool, rngs: nnx.Rngs
+  ):
+    width = config.width
+    make = functools.partial(_linear, config, width, width, rngs=rngs)
+    self.query = make(std=width**-0.5)
+    self.key = make(std=width**-0.5)
+    self.value = make(std=width**-0.5)
+    self.out = make(std=_residual_std(config))
+    self.heads = config.heads
+    self.causal = causal
+
+  def __call__(self, x: Tokens) -> Tokens:
+    """Attends from every token to all, or, if causal, to no later one."""
+    batch, length, width = x.shape
+
+    def heads(y):
+      return y.reshape(batch, length, self.heads, width // self.heads)
+
+    y = jax.nn.dot_product_attention(
+      heads(self.query(x)),
+      heads(self.key(x)),
+      heads(self.value(x)),
+      is_causal=self.causal,
+    )
+    return self.out(y.reshape(batch, length, width))
+
+
+class MLP(nnx.Module):
+  """Two linear layers with the config's activation between them."""
+
+  def __init__(self, config: config_lib.TowerConfig, *, rngs: nnx.Rngs):
+    width, hidden = config.width, config.mlp_width
+    self.fc1 = _linear(
+      config, width, hidden, std=(2 * width) ** -0.5, rngs=rngs
+    )
+    self.fc2 = _linear(
+      config, hidden, width, std=_residual_std(config), rngs=rngs
+    )
+    self.activation: config_lib.Activation = config.activation
+
+  def __call__(self, x: Tokens) -> Tokens:
+    """Maps each token on its own."""
+    return self.fc2(ACTIVATIONS[self.activation](self.fc1(x)))
+
+
+class Block(nnx.Module):
+  """x + attention(norm1(x)), then x + mlp(norm2(x))."""
+
+  def __init__(
+    self, config: config_lib.TowerConfig, *, causal: bool, rngs: nnx.Rngs
+  ):
+    self.norm1 = layer_norm(config, rngs=rngs)
+    self.attention = Attention(config, causal=causal, rngs=rngs)
+    self.norm2 = layer_norm(config, rngs=rngs)
+    self.mlp = MLP(config, rngs=rngs)
+
+  def __call__(self, x: Tokens) -> Tokens:
+    """Adds the two residual branches."""
+    x = x + self.attention(self.norm1(x))
+    return x + self.mlp(self.norm2(x))
+
+
+def make_blocks(
+  config: config_lib.TowerConfig, *, causal: bool, rngs: nnx.Rngs
+) -> nnx.List[Block]:
+  """The config's `depth` blocks, to be run by `run_blocks`."""
+  return nnx.List(
+    [Block(config, causal=causal, rngs=rngs) for _ in range(config.depth)]
+  )
+
+
+def run_blocks(blocks: nnx.List[Block], x: Tokens, *, remat: bool) -> Tokens:
+  """Runs the blocks in turn; `remat` keeps only their inputs for backward."""
+  apply = nnx.remat(Block.__call__) if remat else Block.__call__
+  for block in blocks:
+    x = apply(block, x)
+  return x

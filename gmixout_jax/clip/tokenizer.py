@@ -1,0 +1,187 @@
+"""Text to token ids, with the tokenizer.json of a CLIP folder."""
+
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from gmixout_jax.clip.config import LEGACY_EOS
+from gmixout_jax.clip.weights import Path
+
+
+class Tokenizer:
+  """Texts to token ids of one length, each text closed by its end token.
+
+  Made by `load_tokenizer`. The ids are [begin, text ..., end, padding ...]; a
+  text that is too long loses words, never the end token, for that is where
+  CLIP reads the text's features.
+
+  Attributes:
+    context_length: Tokens per text.
+    eos_token_id: The id of the end token.
+    pad_token_id: The id after it; often the same.
+  """
+
+  def __init__(
+    self,
+    encoder: Any,
+    *,
+    context_length: int,
+    pad_token_id: int | None = None,
+  ):
+    """Wraps a `tokenizers.Tokenizer`; `pad_token_id` None is the end token."""
+    if context_length < 2:
+      raise ValueError(
+        f"context_length must be at least 2, got {context_length}."
+      )
+    # Both are done here, so that the result does not hang on the file's mood.
+    encoder.no_padding()
+    encoder.no_truncation()
+    special = encoder.encode("").ids
+    if not special:
+      raise ValueError(
+        "The tokenizer adds no end token: tokenizer.json has no post-processor."
+      )
+    self.context_length = context_length
+    self.eos_token_id: int = special[-1]
+    self.pad_token_id = (
+      self.eos_token_id if pad_token_id is None else pad_token_id
+    )
+    self._encoder = encoder
+
+  def __call__(
+    self, texts: Sequence[str]
+  ) -> Int[np.ndarray, "texts context_length"]:
+    """Encodes texts.
+
+    Args:
+      texts: The texts; a single string is refused, as a list of its letters
+        is never what was meant.
+
+    Returns:
+      The token ids, int32.
+
+    Raises:
+      ValueError: `texts` is a string.
+    """
+    if isinstance(texts, str):
+      raise ValueError(f"texts must be a list of strings, got {texts!r}.")
+    ids = np.full(
+      (len(texts), self.context_length), self.pad_token_id, np.int32
+    )
+    for row, encoding in zip(
+      ids, self._encoder.encode_batch(list(texts)), strict=True
+    ):
+      kept = encoding.ids[: self.context_length]
+      row[: len(kept)] = kept
+      if len(encoding.ids) > self.context_length:
+        row[-1] = self.eos_token_id
+    return ids
+
+
+def load_tokenizer(
+  directory: Path, *, context_length: int | None = None
+) -> Tokenizer:
+  """Loads the tokenizer of a Hugging Face CLIP folder.
+
+  Args:
+    directory: The folder, with tokenizer.json; tokenizer_config.json and
+      config.json are read if they are there.
+    context_length: Tokens per text; by default config.json's
+      `max_position_embeddings`, else 77.
+
+  Returns:
+    The tokenizer. Its padding is the file's own, else the `pad_token` of
+    tokenizer_config.json, else the `pad_token_id` of config.json, else the
+    end token.
+
+  Raises:
+    ImportError: The package `tokenizers` is not installed.
+    FileNotFoundError: There is no tokenizer.json.
+    ValueError: A file is damaged, or the tokenizer does not go with the
+      model: they disagree on the end token, or the padding would be taken for
+      the end of the text.
+
+  Example:
+    >>> import tempfile
+    >>> import tokenizers
+    >>> from gmixout_jax import clip
+    >>> words = {"<s>": 0, "</s>": 1, "<unk>": 2, "a": 3, "cat": 4}
+    >>> made = tokenizers.Tokenizer(
+    ...   tokenizers.models.WordLevel(words, unk_token="<unk>")
+    ... )
+    >>> made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    >>> made.post_processor = tokenizers.processors.TemplateProcessing(
+    ...   single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
+    ... )
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   made.save(f"{folder}/tokenizer.json")
+    ...   tokenizer = clip.load_tokenizer(folder, context_length=6)
+    >>> tokenizer(["a cat"]).tolist()
+    [[0, 3, 4, 1, 1, 1]]
+  """
+  try:
+    import tokenizers
+  except ImportError as error:
+    raise ImportError(
+      "Reading tokenizer.json needs the package tokenizers: "
+      "pip install 'gmixout-jax[experiments]'."
+    ) from error
+  directory = pathlib.Path(directory)
+  path = directory / "tokenizer.json"
+  if not path.is_file():
+    raise FileNotFoundError(f"There is no file {path}.")
+  try:
+    encoder = tokenizers.Tokenizer.from_file(str(path))
+  except Exception as error:  # The Rust side raises bare Exceptions.
+    raise ValueError(f"{path} is not a tokenizer: {error}.") from None
+  text_config = _read(directory / "config.json").get("text_config") or {}
+  if context_length is None:
+    context_length = int(text_config.get("max_position_embeddings", 77))
+  pad = _padding(encoder, directory, text_config)
+  try:
+    tokenizer = Tokenizer(
+      encoder, context_length=context_length, pad_token_id=pad
+    )
+    _check(tokenizer, text_config.get("eos_token_id"))
+  except ValueError as error:
+    raise ValueError(f"{path}: {error}") from None
+  return tokenizer
+
+
+def _read(path: pathlib.Path) -> dict[str, Any]:
+  if not path.is_file():
+    return {}
+  try:
+    return json.loads(path.read_text())
+  except ValueError as error:
+    raise ValueError(f"{path} is not JSON: {error}.") from None
+
+
+def _padding(
+  encoder: Any, directory: pathlib.Path, text_config: dict[str, Any]
+) -> int | None:
+  if encoder.padding:
+    return encoder.padding["pad_id"]
+  token = _read(directory / "tokenizer_config.json").get("pad_token")
+  # Saved as a string, or as an object with the token's properties.
+  token = token.get("content") if isinstance(token, dict) else token
+  known = None if token is None else encoder.token_to_id(token)
+  return text_config.get("pad_token_id") if known is None else known
+
+
+def _check(tokenizer: Tokenizer, eos_token_id: int | None) -> None:
+  end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
+  if eos_token_id == LEGACY_EOS and pad > end:
+    raise ValueError(
+      f"The model pools at the largest id (eos_token_id = {LEGACY_EOS}), which "
+      f"would be the padding: pad id {pad} is above the end token's {end}."
+    )
+  if eos_token_id not in (None, LEGACY_EOS, end):
+    raise ValueError(
+      f"The tokenizer ends a text with id {end}, but the model's eos_token_id "
+      f"is {eos_token_id}."
+    )

@@ -1,0 +1,221 @@
+"""Reading safetensors into a model, checked as a whole, and writing them."""
+
+import contextlib
+import json
+import os
+import pathlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+from flax import nnx
+
+from gmixout_jax.clip.names import NameMap, Shape
+from gmixout_jax.clip.vision import resize_positions
+
+Path = str | os.PathLike[str]
+
+_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+
+
+class CheckpointError(ValueError):
+  """A file is not what the model needs; the message lists every difference."""
+
+
+class Files:
+  """The tensors of one or more safetensors files, read when asked for.
+
+  Assigning to a name puts another value in place of the file's.
+
+  Attributes:
+    source: The files' names, for messages.
+    shapes: The shape of every tensor.
+  """
+
+  def __init__(self, paths: Iterable[pathlib.Path]):
+    paths = list(paths)
+    self._files: dict[str, Any] = {}
+    self._assigned: dict[str, np.ndarray] = {}
+    self.shapes: dict[str, Shape] = {}
+    self.source = ", ".join(str(path) for path in paths)
+    for path in paths:
+      file = _open(path)
+      for name in file.keys():  # noqa: SIM118 (not a mapping)
+        self.shapes[name] = tuple(file.get_slice(name).get_shape())
+        self._files[name] = file
+
+  def __getitem__(self, name: str) -> np.ndarray:
+    if name in self._assigned:
+      return self._assigned[name]
+    return self._files[name].get_tensor(name)
+
+  def __setitem__(self, name: str, value: np.ndarray):
+    self._assigned[name] = value
+    self.shapes[name] = value.shape
+
+
+def _open(path: pathlib.Path) -> Any:
+  if path.suffix in _PICKLES:
+    raise CheckpointError(
+      f"{path} is a pickle, which can run code when it is read; save the "
+      f"weights as safetensors instead (safetensors.torch.save_file)."
+    )
+  if not path.is_file():
+    raise FileNotFoundError(f"There is no file {path}.")
+  try:
+    return safetensors.safe_open(path, framework="numpy")
+  except safetensors.SafetensorError as error:
+    raise CheckpointError(
+      f"{path} is not a safetensors file, or is cut short: {error}."
+    ) from None
+
+
+def find(directory: pathlib.Path) -> list[pathlib.Path]:
+  """The weights of a Hugging Face folder, in one file or in shards.
+
+  Raises:
+    FileNotFoundError: The folder holds no weights.
+    CheckpointError: It holds only pickles, or the index is broken.
+  """
+  single = directory / "model.safetensors"
+  index = directory / "model.safetensors.index.json"
+  if single.is_file():
+    return [single]
+  if index.is_file():
+    try:
+      shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+      raise CheckpointError(f"{index} is not an index: {error!r}.") from None
+    return [directory / shard for shard in shards]
+  for path in sorted(directory.glob("*")):
+    if path.suffix in _PICKLES:
+      _open(path)
+  raise FileNotFoundError(f"There is no model.safetensors in {directory}.")
+
+
+def interpolate(tensors: Files, name: str, *, grid: int) -> None:
+  """Puts position embeddings of another grid in place of the file's."""
+  if name in tensors.shapes:
+    table = tensors[name].astype(np.float32)
+    resized = resize_positions(table.reshape(table.shape[-2:]), grid)
+    tensors[name] = np.asarray(resized).reshape(
+      *table.shape[:-2], *resized.shape
+    )
+
+
+def parameters(model: nnx.Module) -> dict[str, nnx.Variable]:
+  """A model's parameters by their path, joined by "/"."""
+  state = nnx.to_flat_state(nnx.state(model, nnx.Param))
+  return {"/".join(map(str, path)): leaf for path, leaf in state}
+
+
+def fill[Model: nnx.Module](
+  abstract: Model,
+  tensors: Files,
+  names: NameMap,
+  *,
+  ignore: Iterable[str] = (),
+) -> Model:
+  """Fills a model's parameters from a file.
+
+  Args:
+    abstract: The model, as made by `nnx.eval_shape`.
+    tensors: The tensors.
+    names: Where each parameter lives among them.
+    ignore: Tensors that the model may do without.
+
+  Returns:
+    The model with its parameters, in the types of `abstract`.
+
+  Raises:
+    CheckpointError: Tensors are missing, not known to the model, or of
+      another shape; all of them are listed.
+  """
+  leaves = parameters(abstract)
+  sources = {path: names(path, leaf.shape) for path, leaf in leaves.items()}
+  wanted = {
+    source.name: source.file_shape(leaves[path].shape)
+    for path, source in sources.items()
+  }
+  found = {k: v for k, v in tensors.shapes.items() if k not in set(ignore)}
+  faults = [f"missing: {k} {list(wanted[k])}" for k in wanted.keys() - found]
+  faults += [f"extra: {k} {list(found[k])}" for k in found.keys() - wanted]
+  faults += [
+    f"misshapen: {k} is {list(found[k])}, needs {list(wanted[k])}"
+    for k in wanted.keys() & found
+    if wanted[k] != found[k]
+  ]
+  if faults:
+    lines = "\n  ".join(sorted(faults))
+    raise CheckpointError(
+      f"{tensors.source} does not fit the model:\n  {lines}"
+    )
+  graphdef, state = nnx.split(abstract)
+  flat = [
+    (
+      path,
+      leaf.replace(_read(tensors, sources["/".join(map(str, path))], leaf)),
+    )
+    for path, leaf in nnx.to_flat_state(state)
+  ]
+  return nnx.merge(graphdef, nnx.from_flat_state(flat))
+
+
+def _read(tensors, source, leaf):
+  return jnp.asarray(source.read(tensors[source.name]), leaf.dtype)
+
+
+def collect(
+  model: nnx.Module, names: NameMap, dtype: Any = None
+) -> dict[str, np.ndarray]:
+  """Inverse of `fill`: the tensors of a file, from a model.
+
+  Args:
+    model: The model.
+    names: Where each parameter lives.
+    dtype: The type to store, or None for that of each parameter.
+
+  Returns:
+    The tensors by name.
+  """
+  tensors: dict[str, Any] = {}
+  for path, leaf in parameters(model).items():
+    source = names(path, leaf.shape)
+    value = np.asarray(leaf[...])
+    value = source.write(value if dtype is None else value.astype(dtype))
+    if source.part is None:
+      tensors[source.name] = value
+    else:
+      tensors.setdefault(source.name, {})[source.part] = value
+  for name, value in tensors.items():
+    if isinstance(value, dict):
+      value = np.concatenate([value[i] for i in range(3)])
+    # safetensors writes the buffer as it lies, whatever the strides say.
+    tensors[name] = np.ascontiguousarray(value).reshape(value.shape)
+  return tensors
+
+
+def save(tensors: Mapping[str, np.ndarray], path: pathlib.Path) -> None:
+  """Writes a safetensors file, whole or not at all."""
+  with replacing(path) as temporary:
+    # PyTorch's loaders refuse files that do not say this.
+    safetensors.numpy.save_file(
+      dict(tensors), temporary, metadata={"format": "pt"}
+    )
+
+
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
+  """Yields a temporary name beside `path`, which takes its place at the end.
+
+  A reader sees the old file or the new one, never half of it.
+  """
+  temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+  try:
+    yield temporary
+    os.replace(temporary, path)
+  finally:
+    temporary.unlink(missing_ok=True)
