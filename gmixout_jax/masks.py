@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gmixout_jax import packing
-from pallas_kernels import strata
+from pallas_kernels import strata, threefry
 
 # A Bernoulli draw has room for its mean count and this many standard
 # deviations more; what exceeds that would be dropped. The tail is 6e-16.
@@ -34,11 +34,12 @@ class Stratified(packing.PerRow):
 
   def draw(self, key: jax.Array, like: jax.Array) -> jax.Array:
     """Active columns of each row, int32 ``[..., k]``, increasing."""
-    sharding = self.packed_sharding(like)
-    bits = jax.random.bits(
-      key, self.packed_shape, jnp.uint32, out_sharding=sharding
+    words = threefry.random_words(
+      key, self.packed_shape, self.packed_sharding(like)
     )
-    return strata.draw_columns(bits, self.cols)
+    # Without the barrier XLA takes a hundred cheap operations for cheap, and
+    # does them over again in every loop that reads the indices.
+    return jax.lax.optimization_barrier(strata.draw_columns(words, self.cols))
 
 
 class Neuron(packing.WholeRows):
@@ -52,8 +53,8 @@ class Neuron(packing.WholeRows):
   def draw(self, key: jax.Array, like: jax.Array) -> jax.Array:
     """Active rows, int32 ``[r]``, increasing."""
     del like  # a few hundred numbers: every device draws them all
-    bits = jax.random.bits(key, self.packed_shape[:1], jnp.uint32)
-    return strata.draw_columns(bits, self.rows)
+    words = threefry.random_words(key, self.packed_shape[:1])
+    return strata.draw_columns(words, self.rows)
 
 
 class Uniform(packing.Anywhere):
@@ -73,7 +74,7 @@ class Uniform(packing.Anywhere):
     del like
     # 64 random bits per entry: with 32, a leaf of a million entries has about
     # a hundred ties, which a sort would settle in favour of low positions.
-    high, low = jax.random.bits(key, (2, self.size), jnp.uint32)
+    high, low = threefry.random_words(key, (2, self.size))
     positions = jnp.arange(self.size, dtype=jnp.int32)
     *_, order = jax.lax.sort((high, low, positions), num_keys=2)
     return jnp.sort(order[: self.packed_shape[0]])
@@ -97,9 +98,9 @@ class Bernoulli(packing.Anywhere):
   def draw(self, key: jax.Array, like: jax.Array) -> jax.Array:
     """Active flat positions, int32 ``[n]``, increasing, then unused slots."""
     del like
-    bits = jax.random.bits(key, (self.size,), jnp.uint32)
+    words = threefry.random_words(key, (self.size,))
     # `<=` and not `<`, whose threshold for kept = 1 would need 33 bits.
-    active = bits <= np.uint32(max(1, round(self.kept * 2**32)) - 1)
+    active = words <= np.uint32(max(1, round(self.kept * 2**32)) - 1)
     (positions,) = jnp.nonzero(
       active, size=self.packed_shape[0], fill_value=self.size
     )

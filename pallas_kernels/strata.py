@@ -9,13 +9,9 @@ operations that NumPy, XLA and the kernel languages define alike: unsigned
 32-bit multiply, add, shift and mask, and floor division.
 """
 
-from typing import TypeVar
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-Integers = TypeVar("Integers", np.ndarray, jax.Array)
 
 
 def stratum_count(cols: int, kept: float) -> int:
@@ -34,7 +30,9 @@ def stratum_count(cols: int, kept: float) -> int:
   return max(1, round(cols * kept))
 
 
-def stratum_start(j: Integers, cols: int, count: int) -> Integers:
+def stratum_start[Integers: (np.ndarray, jax.Array)](
+  j: Integers, cols: int, count: int
+) -> Integers:
   """First column of stratum `j`, ``⌊j·cols/count⌋``.
 
   Computed as ``j·q + ⌊j·r/count⌋`` with ``cols = q·count + r``, whose largest
