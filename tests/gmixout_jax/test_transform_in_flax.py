@@ -12,10 +12,13 @@ from flax.training.train_state import TrainState
 
 import gmixout_jax as gx
 
-# A large epsilon: where a gradient is all but zero, Adam would blow up the
-# rounding errors by which two ways of computing it differ.
+# SGD, as Adam blows up rounding errors wherever a gradient is all but zero.
 make = functools.partial(
-  gx.gmixout, optax.adam(0.05, eps=1e-3), sparsity=0.75, resample_every=2, key=0
+  gx.gmixout,
+  optax.sgd(0.01, momentum=0.9),
+  sparsity=0.75,
+  resample_every=2,
+  key=0,
 )
 INPUTS = jnp.linspace(-1, 1, 32).reshape(4, 8)
 TARGETS = jnp.ones((4, 3))
@@ -41,7 +44,7 @@ def partitioned():
   return optax.partition(
     {
       "mixed": make(),
-      "dense": optax.adam(0.05),
+      "dense": optax.sgd(0.01),
       "frozen": optax.set_to_zero(),
     },
     gx.gmixout_labels,
@@ -129,7 +132,7 @@ def test_linen_train_state():
     return state.apply_gradients(grads=jax.grad(loss)(state.params))
 
   first = float(loss(params))
-  for _ in range(30):
+  for _ in range(60):
     state = step(state)
   deployed = gx.gmixout_eval_params(state.opt_state, state.params)
   assert float(loss(deployed)) < 0.5 * first
