@@ -215,7 +215,11 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
   """
   temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
   try:
+    temporary.touch()
+    mode = temporary.stat().st_mode
     yield temporary
+    # safetensors makes files that only their owner can read.
+    temporary.chmod(mode)
     os.replace(temporary, path)
   finally:
     temporary.unlink(missing_ok=True)

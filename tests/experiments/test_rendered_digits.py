@@ -3,8 +3,12 @@
 import numpy as np
 import pytest
 
-from experiments import pretrain_demo
-from experiments.data import rendered_digits, scanned_digits
+from experiments import demo, pretrain_demo
+from experiments.data import (
+  handwriting,
+  rendered_digits,
+  scanned_digits,
+)
 
 
 def test_an_image_depends_on_its_seed_and_index_alone():
@@ -28,7 +32,8 @@ def test_images_are_what_the_model_reads():
 
 
 @pytest.mark.parametrize(
-  "font", rendered_digits.FONTS + rendered_digits.UNSEEN_FONTS
+  "font",
+  rendered_digits.FONTS + rendered_digits.UNSEEN_FONTS + handwriting.HANDS[:4],
 )
 def test_every_font_has_ten_different_digits(font):
   glyphs = [rendered_digits._glyph(font, digit, 0) for digit in range(10)]
@@ -39,7 +44,21 @@ def test_every_font_has_ten_different_digits(font):
 
 
 def test_no_unseen_font_is_in_the_pretraining():
-  assert not set(rendered_digits.FONTS) & set(rendered_digits.UNSEEN_FONTS)
+  assert not set(rendered_digits.STYLES) & set(rendered_digits.UNSEEN_FONTS)
+
+
+def test_a_group_shows_ten_digits_in_the_same_words():
+  _, labels, captions = rendered_digits.render(5, range(40))
+  np.testing.assert_array_equal(labels, np.tile(np.arange(10), 4))
+  for start in range(0, 40, 10):
+    lengths = {len(c.split()) for c in captions[start : start + 10]}
+    assert len(lengths) == 1
+  # Even groups are the clean half.
+  plain = [
+    rendered_digits.PLAIN_CAPTION.format(n) for n in rendered_digits.NAMES
+  ]
+  assert captions[:10] == plain
+  assert captions[20:30] == plain
 
 
 def test_captions_name_the_digit_in_known_words():
@@ -53,7 +72,7 @@ def test_captions_name_the_digit_in_known_words():
     # No other digit is named.
     digits = {*rendered_digits.NAMES, *map(str, range(10))}
     assert not (digits - names) & set(words)
-  assert len(set(captions)) > 200
+  assert len(set(captions)) > 80
 
 
 def test_captions_fit_the_tokenizer():
@@ -63,7 +82,7 @@ def test_captions_fit_the_tokenizer():
   end = tokenizer.token_to_id("<|endoftext|>")
   prompts = [
     template.replace("{}", name)
-    for template in pretrain_demo.TEMPLATES
+    for template in demo.TEMPLATES
     for name in rendered_digits.NAMES
   ]
   for encoding in tokenizer.encode_batch(captions + prompts):

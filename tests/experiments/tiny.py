@@ -1,7 +1,10 @@
 """The smallest data and models that the experiments run on."""
 
 import pathlib
+from collections.abc import Callable
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from PIL import Image
@@ -57,7 +60,18 @@ def vit(*, width: int = 16, heads: int = 2) -> clip.ViT:
     mlp_width=24,
     num_classes=0,
   )
-  return clip.ViT(config, rngs=nnx.Rngs(0))
+  return filled(lambda: clip.ViT(config, rngs=nnx.Rngs(0)))
+
+
+def filled[M: nnx.Module](make: Callable[[], M]) -> M:
+  """A model with weights from NumPy, which has no initialisers to compile."""
+  rng = np.random.default_rng(0)
+  graphdef, state = nnx.split(nnx.eval_shape(make))
+
+  def draw(leaf):
+    return jnp.asarray(0.2 * rng.standard_normal(leaf.shape), leaf.dtype)
+
+  return nnx.merge(graphdef, jax.tree.map(draw, state))
 
 
 class Mlp(nnx.Module):

@@ -1,0 +1,127 @@
+"""A linear head on any backbone: the one model the experiments train."""
+
+from collections.abc import Sequence
+from typing import Protocol, Self
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Num
+
+from gmixout_jax import clip
+
+Images = Num[Array, "batch height width channels"]
+
+
+class Backbone(Protocol):
+  """What a backbone must offer besides being an NNX module."""
+
+  def features(self, pixels: Array, /) -> Array:
+    """Maps normalised pixels [batch, h, w, 3] to features [batch, width]."""
+    ...
+
+
+class Classifier(nnx.Module):
+  """Logits = features(normalised pixels) · kernel + bias.
+
+  The backbone's parameters lie under `backbone/`, the head's are `head/kernel`
+  and `head/bias`: the names by which methods tell them apart.
+
+  Attributes:
+    backbone: What maps pixels to features.
+    head: The linear layer.
+    mean: Of the backbone's training pixels, per channel, on the scale [0, 1].
+    std: Likewise.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from flax import nnx
+    >>> from gmixout_jax import clip
+    >>> config = clip.VisionConfig.vit(
+    ...   image_size=16, patch_size=8, width=12, depth=1, heads=2, mlp_width=24,
+    ...   num_classes=0,
+    ... )
+    >>> vit = clip.ViT(config, rngs=nnx.Rngs(0))
+    >>> model = Classifier.with_zero_head(vit, width=12, classes=3)
+    >>> model(jnp.zeros((2, 16, 16, 3), jnp.uint8)).shape
+    (2, 3)
+  """
+
+  def __init__(
+    self,
+    backbone: Backbone,
+    kernel: Float[ArrayLike, "width classes"],
+    bias: Float[ArrayLike, " classes"] | None = None,
+    *,
+    mean: Sequence[float] = clip.HALF,
+    std: Sequence[float] = clip.HALF,
+  ):
+    self.backbone = backbone
+    self.head = linear(kernel, bias)
+    self.mean = tuple(mean)
+    self.std = tuple(std)
+
+  @classmethod
+  def with_zero_head(
+    cls,
+    backbone: Backbone,
+    *,
+    width: int,
+    classes: int,
+    mean: Sequence[float] = clip.HALF,
+    std: Sequence[float] = clip.HALF,
+  ) -> Self:
+    """A classifier that knows nothing yet: all logits are 0."""
+    return cls(backbone, jnp.zeros((width, classes)), mean=mean, std=std)
+
+  def features(self, images: Images) -> Float[Array, "batch width"]:
+    """The backbone's features of uint8 images, or of floats in [0, 1]."""
+    pixels = clip.preprocess(images, mean=self.mean, std=self.std)
+    return self.backbone.features(pixels)
+
+  def __call__(self, images: Images) -> Float[Array, "batch classes"]:
+    """The logits of uint8 images, or of floats in [0, 1]."""
+    return self.head(self.features(images))
+
+
+class ClipImageEncoder(nnx.Module):
+  """CLIP without its text tower: a backbone of unit-length embeddings.
+
+  With `clip.zero_shot_head(..., scaled=True)` as the kernel, a `Classifier` on
+  it starts as the zero-shot classifier, logit scale included:
+
+    kernel = clip.zero_shot_head(model, tokenizer, names, scaled=True)
+    classifier = Classifier(
+      ClipImageEncoder(model), kernel, mean=clip.CLIP_MEAN, std=clip.CLIP_STD
+    )
+
+  Its arrays are the model's own, not copies.
+
+  Attributes:
+    vision: The image tower.
+    projection: To the space shared with texts; no bias.
+  """
+
+  def __init__(self, model: clip.CLIP):
+    self.vision = model.vision
+    self.projection = model.vision_projection
+
+  def features(self, pixels: Images) -> Float[Array, "batch projection_dim"]:
+    """What `model.encode_image` computes of normalised pixels."""
+    x = self.projection(self.vision.features(pixels))
+    return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def linear(
+  kernel: Float[ArrayLike, "width classes"],
+  bias: Float[ArrayLike, " classes"] | None = None,
+) -> nnx.Linear:
+  """A linear layer of given weights; the bias is 0 if None."""
+  width, classes = jnp.shape(kernel)
+  zeros = jax.nn.initializers.zeros
+  layer = nnx.Linear(width, classes, kernel_init=zeros, rngs=nnx.Rngs(0))
+  layer.kernel = nnx.Param(jnp.asarray(kernel))
+  if bias is not None:
+    layer.bias = nnx.Param(jnp.asarray(bias))
+  return layer

@@ -1,0 +1,144 @@
+"""Labelled images in memory: held out, shuffled, augmented, batched.
+
+Images stay uint8 until they are on the device: a quarter of the bytes to copy,
+and the model that knows its own mean and deviation does the arithmetic.
+"""
+
+import dataclasses
+import os
+from typing import Any, NamedTuple
+
+import grain
+import numpy as np
+from grain import IterDataset, MapDataset
+from jaxtyping import Int, UInt8
+from PIL import Image
+
+Batch = dict[str, Any]  # image: uint8 [batch, height, width, 3]; label: int32
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+  """Images of one origin with their labels.
+
+  Attributes:
+    images: the decoded images.
+    labels: indices into ``class_names``.
+    class_names: what the labels mean.
+  """
+
+  images: UInt8[np.ndarray, "n height width 3"]
+  labels: Int[np.ndarray, " n"]
+  class_names: tuple[str, ...]
+
+  def __len__(self) -> int:
+    return len(self.labels)
+
+  def __getitem__(self, index: int) -> Batch:
+    return {"image": self.images[index], "label": self.labels[index]}
+
+  def take(self, indices: np.ndarray) -> "Split":
+    """The split of these images, in this order."""
+    return Split(self.images[indices], self.labels[indices], self.class_names)
+
+
+class Source(NamedTuple):
+  """All that a method may see: the domain it trains on, never a target.
+
+  Attributes:
+    train: what the weights are fitted to.
+    validation: what every choice (C of the probe, a stopping point) is made on.
+  """
+
+  train: Split
+  validation: Split
+
+
+def hold_out(split: Split, *, fraction: float, seed: int) -> Source:
+  """Cuts a split into training and validation images, class by class.
+
+  DomainBed draws the 20 % from the whole domain; drawing them per class keeps
+  the rare classes of small domains in both parts.
+
+  Args:
+    split: the images of the source domain.
+    fraction: of each class to hold out, in (0, 1); at least one image, and at
+      least one image stays in training.
+    seed: the same seed makes the same cut.
+
+  Returns:
+    The two parts; both keep the order of ``split``.
+
+  Raises:
+    ValueError: on a fraction outside (0, 1) or a class with a single image.
+  """
+  if not 0 < fraction < 1:
+    raise ValueError(f"fraction must be in (0, 1), got {fraction}.")
+  rng = np.random.default_rng(seed)
+  held = np.zeros(len(split), bool)
+  for label, name in enumerate(split.class_names):
+    members = rng.permutation(np.flatnonzero(split.labels == label))
+    if len(members) == 1:
+      raise ValueError(f"class {name!r} has one image: nothing to hold out.")
+    count = min(max(1, round(fraction * len(members))), len(members) - 1)
+    held[members[:count]] = True
+  return Source(
+    split.take(np.flatnonzero(~held)), split.take(np.flatnonzero(held))
+  )
+
+
+def augment(record: Batch, rng: np.random.Generator) -> Batch:
+  """A random resized crop (70 to 100 % of the area) and a horizontal flip.
+
+  The crop and the flip of DomainBed. Its colour jitter and random greyscale are
+  left out: they blur the very shift, in texture and colour, under study.
+  """
+  height, width = record["image"].shape[:2]
+  area = height * width * rng.uniform(0.7, 1.0)
+  aspect = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
+  crop_width = min(np.sqrt(area * aspect), width)
+  crop_height = min(np.sqrt(area / aspect), height)
+  left = rng.uniform(0, width - crop_width)
+  top = rng.uniform(0, height - crop_height)
+  image = Image.fromarray(record["image"]).resize(
+    (width, height),
+    Image.Resampling.BILINEAR,
+    box=(left, top, left + crop_width, top + crop_height),
+  )
+  pixels = np.asarray(image)
+  if rng.random() < 0.5:
+    pixels = pixels[:, ::-1]
+  return {**record, "image": np.ascontiguousarray(pixels)}
+
+
+def batches(
+  split: Split, *, batch_size: int, seed: int, augmented: bool = True
+) -> MapDataset[Batch]:
+  """Endless shuffled batches; batch t is a function of the seed and t alone.
+
+  So a run that resumes at step t asks for ``batches[t]`` and sees what the
+  uninterrupted run saw, whatever the number of threads that prepare them.
+
+  Args:
+    split: the images to draw from.
+    batch_size: images per batch; a batch may straddle two epochs.
+    seed: of the order and of the augmentation.
+    augmented: whether to pass every image through :func:`augment`.
+
+  Returns:
+    A random-access dataset of batches.
+  """
+  records = MapDataset.source(split).seed(seed).shuffle()
+  if augmented:
+    records = records.random_map(augment)
+  return records.repeat().batch(batch_size)
+
+
+def stream(
+  dataset: MapDataset[Batch], start: int, stop: int
+) -> IterDataset[Batch]:
+  """Batches start to stop − 1 in order, prepared ahead by a few threads."""
+  threads = min(16, os.cpu_count() or 1)
+  return dataset.slice(slice(start, stop)).to_iter_dataset(
+    grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+  )

@@ -1,0 +1,26 @@
+"""Zero-shot: evaluate the pretrained model as it is."""
+
+import dataclasses
+
+import jax
+
+from experiments.classifier import Classifier
+from experiments.data.split import Source
+from experiments.methods.method import Method
+
+
+@dataclasses.dataclass(frozen=True)
+class ZeroShot(Method):
+  """Trains nothing, not even the head.
+
+  It is the reference for a CLIP whose head is made of class names (Radford et
+  al., 2021, https://arxiv.org/abs/2103.00020). A backbone without a text tower
+  has a head of zeros and scores what always naming the first class scores.
+  """
+
+  def prepare(
+    self, model: Classifier, data: Source, key: jax.Array
+  ) -> Classifier:
+    """The model as it was handed in."""
+    del data, key
+    return model

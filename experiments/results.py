@@ -1,0 +1,137 @@
+"""The results file: one JSON object per line, one line per run.
+
+Appending is a single write, so runs on several machines or processes may share
+one file, and a run that dies leaves no half line behind.
+"""
+
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import math
+import os
+import pathlib
+import statistics
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+
+Record = dict[str, Any]
+
+PACKAGES = ("gmixout-jax", "jax", "flax", "optax")
+
+
+def environment() -> Record:
+  """What a number depends on besides the configuration."""
+  device = jax.devices()[0]
+  return {
+    "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+    "platform": device.platform,
+    "device": device.device_kind,
+    "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+  }
+
+
+def plain(value: Any) -> Any:
+  """A value as JSON can hold it: dataclasses as dicts, paths as their name.
+
+  A path's folder says where somebody keeps files, not what was run.
+  """
+  if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    return {
+      field.name: plain(getattr(value, field.name))
+      for field in dataclasses.fields(value)
+    }
+  if isinstance(value, Mapping):
+    return {str(key): plain(item) for key, item in value.items()}
+  if isinstance(value, list | tuple):
+    return [plain(item) for item in value]
+  if isinstance(value, pathlib.PurePath):
+    return value.name
+  return value
+
+
+def append(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
+  """Adds one run to a results file, creating it if need be.
+
+  Args:
+    path: the ``.jsonl`` file.
+    record: the run; whatever :func:`plain` can turn into JSON.
+
+  Raises:
+    ValueError: if the record holds NaN or infinity, which are not JSON.
+    OSError: if the line could not be written whole.
+  """
+  line = json.dumps(plain(record), allow_nan=False) + "\n"
+  data = line.encode()
+  pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
+  descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+  try:
+    # One write: the kernel appends it whole, even beside another writer.
+    if (written := os.write(descriptor, data)) != len(data):
+      raise OSError(f"{path}: wrote {written} of {len(data)} bytes.")
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)
+
+
+def read(path: str | os.PathLike[str]) -> list[Record]:
+  """All runs of a results file, oldest first.
+
+  Raises:
+    ValueError: on a line that is not a JSON object; it names file and line.
+  """
+  records = []
+  with open(path, encoding="utf-8") as lines:
+    for number, line in enumerate(lines, start=1):
+      try:
+        record = json.loads(line)
+      except json.JSONDecodeError as error:
+        raise ValueError(f"{path}:{number}: {error}") from error
+      if not isinstance(record, dict):
+        raise ValueError(f"{path}:{number}: not a JSON object.")
+      records.append(record)
+  return records
+
+
+class Summary(NamedTuple):
+  """A metric over the seeds of one configuration.
+
+  Attributes:
+    config: the configuration, without the seed.
+    mean: over seeds.
+    std: the sample standard deviation (n − 1); NaN for a single run.
+    n: how many seeds.
+  """
+
+  config: Record
+  mean: float
+  std: float
+  n: int
+
+
+def summarise(records: Iterable[Record], metric: str) -> list[Summary]:
+  """Groups runs that differ in nothing but the seed.
+
+  Args:
+    records: runs, as :func:`read` returns them.
+    metric: a key of ``record["metrics"]``, such as ``"mean_ood"``.
+
+  Returns:
+    One summary per configuration, in order of first appearance. A seed that was
+    run twice counts once, with its latest result.
+  """
+  runs: dict[str, dict[int, float]] = {}
+  for record in records:
+    group = json.dumps(record["config"], sort_keys=True)
+    runs.setdefault(group, {})[record["seed"]] = record["metrics"][metric]
+  return [
+    Summary(
+      config=json.loads(group),
+      mean=statistics.fmean(seeds.values()),
+      std=statistics.stdev(seeds.values()) if len(seeds) > 1 else math.nan,
+      n=len(seeds),
+    )
+    for group, seeds in runs.items()
+  ]
