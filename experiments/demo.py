@@ -13,6 +13,7 @@ The learning rates are the best of a grid on the validation scans, never on a
 shift; `--choose` runs that grid again.
 """
 
+import contextlib
 import dataclasses
 import pathlib
 import statistics
@@ -25,6 +26,7 @@ import rich.console
 import rich.progress
 import rich.table
 import tyro
+from jax.experimental.compilation_cache import compilation_cache
 
 from experiments import evaluate, loop, methods, plots, results
 from experiments.classifier import Classifier, ClipImageEncoder
@@ -57,11 +59,11 @@ class Config:
   """What to run.
 
   Attributes:
-    seeds: of the order of the images and of the masks; one run each.
-    steps: optimizer steps per run.
-    batch_size: images per step.
-    out: the folder for results.jsonl and demo.png.
-    choose: rather than the demo, run every learning rate of the grid and show
+    seeds: Of the order of the images and of the masks; one run each.
+    steps: Optimizer steps per run.
+    batch_size: Images per step.
+    out: The folder for results.jsonl and demo.png.
+    choose: Rather than the demo, run every learning rate of the grid and show
       its accuracy on the validation scans.
   """
 
@@ -70,6 +72,24 @@ class Config:
   batch_size: int = 64
   out: pathlib.Path = pathlib.Path("runs/demo")
   choose: bool = False
+
+
+@contextlib.contextmanager
+def shared_compilations() -> Iterator[None]:
+  """Lets the seeds of a method share one compilation.
+
+  Each fit jits its own step, but seeds differ in data and masks, not in the
+  program; JAX's cache on disk recognises it and saves 10 s a run.
+  """
+  before = jax.config.jax_compilation_cache_dir
+  with tempfile.TemporaryDirectory() as folder:
+    jax.config.update("jax_compilation_cache_dir", folder)
+    compilation_cache.reset_cache()
+    try:
+      yield
+    finally:
+      jax.config.update("jax_compilation_cache_dir", before)
+      compilation_cache.reset_cache()
 
 
 def zero_shot_classifier(
@@ -237,12 +257,7 @@ def main(config: Config) -> None:
   """Runs the demo, shows the tables and draws the picture."""
   start = time.perf_counter()
   console = rich.console.Console()
-  # Seeds differ in data and masks, not in the program: compile it only once.
-  with (
-    tempfile.TemporaryDirectory() as cache,
-    rich.progress.Progress(console=console) as bar,
-  ):
-    jax.config.update("jax_compilation_cache_dir", cache)
+  with shared_compilations(), rich.progress.Progress(console=console) as bar:
     if config.choose:
       console.print(choose(config, bar))
       return

@@ -27,15 +27,16 @@ class Stats:
     steps: Optimizer steps taken.
     steps_per_second: Over all steps but the first, which compiles.
     first_step_seconds: The first step, with its compilation.
-    trainable_parameters: Weights that one step changes. Measured, not declared:
-      the most entries of any step's update that were not zero.
+    changed_parameters: Weights that one step changes. Measured, not declared:
+      the most entries of any step's update that were not zero. Mixout's include
+      those that it swaps back, which makes 1 − p² of a matrix and not 1 − p.
     optimizer_bytes: Size of the optimizer's state.
   """
 
   steps: int = 0
   steps_per_second: float = 0.0
   first_step_seconds: float = 0.0
-  trainable_parameters: int = 0
+  changed_parameters: int = 0
   optimizer_bytes: int = 0
 
 
@@ -175,7 +176,7 @@ def fit(
     steps=steps,
     steps_per_second=(steps - 1) / (clock[-1] - clock[1]) if steps > 1 else 0.0,
     first_step_seconds=first,
-    trainable_parameters=moved,
+    changed_parameters=moved,
     optimizer_bytes=sum(leaf.nbytes for leaf in jax.tree.leaves(opt_state)),
   )
   deployed = nnx.merge(graphdef, method.deploy(opt_state, params), rest)

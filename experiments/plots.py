@@ -49,13 +49,13 @@ def ood_against_id(
   their in-distribution accuracy with robustness.
 
   Args:
-    records: runs with `config.method.name`, `metrics.id` and
+    records: Runs with `config.method.name`, `metrics.id` and
       `metrics.mean_ood`; at least one.
-    path: the picture to write; its ending names the format.
-    heading: the title.
+    path: The picture to write; its ending names the format.
+    heading: The title.
 
   Raises:
-    ValueError: there are no records.
+    ValueError: There are no records.
   """
   if not records:
     raise ValueError("there are no records to draw.")

@@ -226,7 +226,9 @@ def main(config: Config) -> None:
   tokenizer.save(str(config.out / "tokenizer.json"))
   clip.save_pretrained(model, config.out, dtype="float16")
   seconds = time.perf_counter() - start
-  rich.print(report(config.out), f"wrote {config.out} after {seconds:.0f} s")
+  rich.print(
+    report(config.out), f"wrote {config.out.name} after {seconds:.0f} s"
+  )
 
 
 if __name__ == "__main__":

@@ -228,7 +228,7 @@ def main(config: Config) -> None:
   stats, seconds = record["stats"], record["seconds"]
   console.print(
     f"{stats['steps_per_second']:.2f} steps/s,"
-    f" {stats['trainable_parameters']:,} weights per step,"
+    f" {stats['changed_parameters']:,} weights per step,"
     f" {stats['optimizer_bytes'] / 2**20:.1f} MiB of optimizer state;"
     f" {seconds['evaluate']:.0f} s of evaluation. Appended to {config.results}."
   )

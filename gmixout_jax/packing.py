@@ -143,6 +143,9 @@ class PerRow(Layout):
     XLA fuses this into the addition that follows. A scatter would be a pass
     of its own over the dense array and, on CPU, takes twice as long.
     """
+    # Or XLA would fuse what made the packed values as well, and compute it
+    # for every dense entry.
+    packed = jax.lax.optimization_barrier(packed)
     stratum = strata.stratum_of_column(self.cols, packed.shape[-1])
     columns = np.arange(self.cols, dtype=np.int32)
     columns = columns.reshape((1,) * (len(self.shape) - 1) + (-1,))
@@ -171,6 +174,7 @@ class WholeRows(Layout):
     self, packed: jax.Array, indices: jax.Array, like: jax.Array
   ) -> jax.Array:
     """Lets each row ask its own stratum whether it was drawn."""
+    packed = jax.lax.optimization_barrier(packed)  # as in `PerRow.put`
     stratum = strata.stratum_of_column(self.rows, packed.shape[0])
     drawn = indices[stratum] == np.arange(self.rows, dtype=np.int32)
     zero = jnp.zeros((), packed.dtype)

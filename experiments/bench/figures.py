@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import random
 import statistics
 import time
 from collections.abc import Callable
@@ -21,17 +22,20 @@ def interleaved_medians(
   """Median seconds of each step, timed in turn.
 
   The steps take turns, so that a machine that slows down for a while slows
-  them all; the median drops what it does to one of them.
+  them all; the median drops what it does to one of them. Their order is
+  shuffled: a step pays for the caches that the one before it has filled.
 
   Args:
     steps: Functions by name; each blocks until its result is ready.
     repeats: Rounds that count, after one that does not (it compiles).
   """
   seconds: dict[str, list[float]] = {name: [] for name in steps}
+  names = list(steps)
   for turn in track(range(repeats + 1), "Timing", transient=True):
-    for name, step in steps.items():
+    random.Random(turn).shuffle(names)
+    for name in names:
       start = time.perf_counter()
-      step()
+      steps[name]()
       if turn > 0:
         seconds[name].append(time.perf_counter() - start)
   return {name: statistics.median(taken) for name, taken in seconds.items()}

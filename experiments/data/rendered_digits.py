@@ -81,19 +81,19 @@ class Style:
   """What can be seen in one image besides the digit.
 
   Attributes:
-    font: stem of a TTF file that matplotlib ships.
-    stroke: index into the outline widths, 0 (as designed) to 3 (heavy).
-    rotation: degrees, counter-clockwise.
-    shear: horizontal slant, in pixels per pixel of height.
-    scale: width and height relative to a digit 20 pixels high.
-    shift: offset of the centre, in pixels, (right, down).
-    bend: largest displacement of the smooth random warp, in pixels.
-    ink: name of the digit's colour.
-    paper: name of the background's colour.
-    texture: one of `TEXTURES`.
-    grid: height in pixels that the strokes are coarsened to; `SIZE` is none.
-    blur: standard deviation of the Gaussian blur, in pixels.
-    noise: standard deviation of the pixel noise, in grey levels of 255.
+    font: Stem of a TTF file that matplotlib ships.
+    stroke: Index into the outline widths, 0 (as designed) to 3 (heavy).
+    rotation: Degrees, counter-clockwise.
+    shear: Horizontal slant, in pixels per pixel of height.
+    scale: Width and height relative to a digit 20 pixels high.
+    shift: Offset of the centre, in pixels, (right, down).
+    bend: Largest displacement of the smooth random warp, in pixels.
+    ink: Name of the digit's colour.
+    paper: Name of the background's colour.
+    texture: One of `TEXTURES`.
+    grid: Height in pixels that the strokes are coarsened to; `SIZE` is none.
+    blur: Standard deviation of the Gaussian blur, in pixels.
+    noise: Standard deviation of the pixel noise, in grey levels of 255.
   """
 
   font: str
@@ -120,10 +120,10 @@ def render(
   """Renders the digits at `indices` of the endless sequence called `seed`.
 
   Args:
-    seed: names the sequence; other seeds share no randomness.
-    indices: positions in it. An image depends on its own index alone, so
+    seed: Names the sequence; other seeds share no randomness.
+    indices: Positions in it. An image depends on its own index alone, so
       slices may be rendered in any order and agree.
-    fonts: stems of TTF files to draw from.
+    fonts: Stems of TTF files to draw from.
 
   Returns:
     Images uint8 [n, 28, 28, 3], labels int32 [n] and n captions.
@@ -208,8 +208,8 @@ def background(
 
   Args:
     colour: RGB, 0 to 255.
-    texture: one of `TEXTURES`.
-    rng: draws the second tone, the period, the angle and the phase.
+    texture: One of `TEXTURES`.
+    rng: Draws the second tone, the period, the angle and the phase.
   """
   y, x = np.mgrid[:SIZE, :SIZE].astype(np.float32)
   angle = rng.uniform(0, np.pi)

@@ -119,15 +119,15 @@ def apply(name: str, images: np.ndarray, *, seed: int = 0) -> np.ndarray:
   """Applies the shift called `name`; the same arguments, the same result.
 
   Args:
-    name: a key of `SHIFTS`.
-    images: uint8 [n, 28, 28, 3].
-    seed: of the shift's randomness; two shifts never share a stream.
+    name: A key of `SHIFTS`.
+    images: Of type uint8 [n, 28, 28, 3].
+    seed: Of the shift's randomness; two shifts never share a stream.
 
   Returns:
     The shifted images, uint8 of the same shape.
 
   Raises:
-    ValueError: there is no such shift.
+    ValueError: There is no such shift.
   """
   if name not in SHIFTS:
     raise ValueError(f"name must be one of {tuple(SHIFTS)}, got {name!r}.")
@@ -149,7 +149,7 @@ def out_of_distribution(test: Split) -> dict[str, Split]:
   """The sets that out-of-distribution accuracy is the mean over.
 
   Args:
-    test: scans that no training step and no choice has seen.
+    test: Scans that no training step and no choice has seen.
 
   Returns:
     A shifted copy of `test` per entry of `SHIFTS`, and "typeset".

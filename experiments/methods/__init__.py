@@ -26,5 +26,12 @@ METHODS: dict[str, type[Method]] = {
 
 
 def name_of(method: Method) -> str:
-  """The name that a method is registered under."""
-  return next(name for name, cls in METHODS.items() if type(method) is cls)
+  """The name that a method is registered under.
+
+  Raises:
+    ValueError: If its class is not registered.
+  """
+  for name, cls in METHODS.items():
+    if type(method) is cls:
+      return name
+  raise ValueError(f"{type(method).__name__} is not in METHODS.")

@@ -66,7 +66,7 @@ def test_loss_falls_and_the_given_model_stays():
   assert stats.steps == 40
   # Adam: two moments of every weight, and the counts of Adam and the schedule.
   assert stats.optimizer_bytes == 4 * (2 * sum(sizes) + 2)
-  assert 0.9 * sum(sizes) < stats.trainable_parameters <= sum(sizes)
+  assert 0.9 * sum(sizes) < stats.changed_parameters <= sum(sizes)
   assert stats.steps_per_second > 1 / stats.first_step_seconds > 0
 
 
@@ -112,7 +112,7 @@ def test_every_hook_of_the_method_is_called():
   np.testing.assert_allclose(
     fitted.model.head.bias[...], np.full(3, fitted.losses.sum()), rtol=1e-6
   )
-  assert fitted.stats.trainable_parameters == 0
+  assert fitted.stats.changed_parameters == 0
   other = fit(Hooked(), key=jax.random.key(1))
   assert keys[0] != keys[1]
   assert not np.array_equal(fitted.losses, other.losses)

@@ -73,6 +73,8 @@ def test_registry():
     *("zero_shot", "linear_probe", "full_finetuning"),
     *("mixout", "gmixout", "random_mask"),
   }
+  with pytest.raises(ValueError, match="Method is not in METHODS"):
+    methods.name_of(methods.Method())
   for name, cls in methods.METHODS.items():
     assert cls.__module__ == f"experiments.methods.{name}"
     assert methods.name_of(cls()) == name
@@ -125,9 +127,9 @@ def test_mixing_methods_change_their_share_and_the_head(method, probed, fit):
   assert counts["head/kernel"] == leaves(probed)["head/kernel"].size
 
 
-def test_trainable_parameters_are_those_of_one_step(probed, fit):
+def test_changed_parameters_are_those_of_one_step(probed, fit):
   counts = changed(probed, fit(GMIXOUT).model)
-  assert fit(GMIXOUT).stats.trainable_parameters == sum(counts.values())
+  assert fit(GMIXOUT).stats.changed_parameters == sum(counts.values())
 
 
 def test_same_key_same_weights_and_one_compilation(

@@ -1,6 +1,8 @@
 import dataclasses
 import pathlib
 
+import jax
+import numpy as np
 import pytest
 
 from experiments import methods, results, train
@@ -44,7 +46,7 @@ def test_help_lists_the_methods(capsys):
     train.parse(["--help"])
   assert stop.value.code == 0
   shown = capsys.readouterr().out
-  assert "python -m experiments.train" in shown
+  assert "usage: python -m experiments.train" in shown
   assert all(name in shown for name in methods.METHODS)
 
 
@@ -87,6 +89,45 @@ def test_the_seed_decides_and_the_time_does_not():
   assert first["config"] == other["config"]
   (summary,) = results.summarise([first, again, other], "mean_ood")
   assert summary.n == 2
+
+
+def test_a_method_sees_the_source_only_and_the_seed_cuts_it(monkeypatch):
+  seen = []
+
+  @dataclasses.dataclass(frozen=True)
+  class Spy(methods.Method):
+    def prepare(self, model, data, key):
+      seen.append((data, jax.random.key_data(key).tolist()))
+      return model
+
+  monkeypatch.setitem(methods.METHODS, "spy", Spy)
+  split = tiny.split(per_class=10)
+  domains = {"sketch": split, "photo": tiny.split(seed=1)}
+  for seed in (0, 1):
+    config = train.Config(method=Spy(), seed=seed)
+    train.run(config, domains, tiny.classifier())
+  (first, first_key), (other, other_key) = seen
+  assert first_key != other_key
+  pixels = [
+    sorted(image.tobytes() for part in data for image in part.images)
+    for data in (first, other)
+  ]
+  assert pixels[0] == pixels[1] == sorted(i.tobytes() for i in split.images)
+  assert len(first.validation) == 6
+  assert not np.array_equal(first.validation.images, other.validation.images)
+
+
+def test_the_seed_orders_the_batches(monkeypatch):
+  seeds, batches = [], train.batches
+  monkeypatch.setattr(
+    train,
+    "batches",
+    lambda *a, **k: seeds.append(k["seed"]) or batches(*a, **k),
+  )
+  domains = {"sketch": tiny.split(), "photo": tiny.split(seed=1)}
+  config = train.Config(method=methods.METHODS["zero_shot"](), seed=5)
+  train.run(config, domains, tiny.classifier())
+  assert seeds == [5]
 
 
 @pytest.mark.parametrize("method", ["zero_shot", "linear_probe"])
