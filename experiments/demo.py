@@ -48,9 +48,17 @@ TEMPLATES = (
 
 METHODS: tuple[methods.Method, ...] = (
   FullFinetuning(learning_rate=1e-3),
-  Mixout(learning_rate=1e-3),
-  GMixout(learning_rate=1e-3),
+  Mixout(learning_rate=1e-3, head_learning_rate=1e-4),
+  GMixout(learning_rate=1e-2, head_learning_rate=1e-4),
 )
+"""The best of `GRID` each, on the validation scans, with seed 0 (150 steps):
+
+                    3e-4   1e-3   3e-3   1e-2   3e-2
+  full fine-tuning  96.3   97.4   97.0   94.8   12.6
+  Mixout            94.8   96.7   94.1   27.0   10.4
+  GMixout           86.3   91.9   93.0   95.2   94.1
+"""
+
 GRID = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 
 
@@ -62,6 +70,7 @@ class Config:
     seeds: Of the order of the images and of the masks; one run each.
     steps: Optimizer steps per run.
     batch_size: Images per step.
+    folder: The CLIP to start from.
     out: The folder for results.jsonl and demo.png.
     choose: Rather than the demo, run every learning rate of the grid and show
       its accuracy on the validation scans.
@@ -70,6 +79,7 @@ class Config:
   seeds: tuple[int, ...] = (0, 1, 2)
   steps: int = 150
   batch_size: int = 64
+  folder: pathlib.Path = FOLDER
   out: pathlib.Path = pathlib.Path("runs/demo")
   choose: bool = False
 
@@ -166,7 +176,7 @@ def runs(
   """Zero-shot first, then every method and seed."""
   parts = scanned_digits.load()
   targets = shifts.out_of_distribution(parts["test"])
-  model = zero_shot_classifier()
+  model = zero_shot_classifier(config.folder)
   task = bar.add_task("runs", total=len(METHODS) * len(config.seeds))
   metrics = evaluate.evaluate(model, parts["test"], targets)
   zero_shot = methods.METHODS[plots.ZERO_SHOT]()
@@ -229,7 +239,7 @@ def table_of_shifts(records: list[results.Record]) -> rich.table.Table:
 def choose(config: Config, bar: rich.progress.Progress) -> rich.table.Table:
   """The grid of learning rates, judged on the validation scans alone."""
   parts = scanned_digits.load()
-  model = zero_shot_classifier()
+  model = zero_shot_classifier(config.folder)
   view = rich.table.Table(title="validation accuracy (%), mean over seeds")
   view.add_column("learning rate")
   for rate in GRID:

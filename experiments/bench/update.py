@@ -76,9 +76,7 @@ def run(json: pathlib.Path | None = None, repeats: int = 15) -> None:
 class Stepper:
   """Holds one optimizer's parameters and state, and updates them in place."""
 
-  def __init__(
-    self, tx: optax.GradientTransformation, shapes: Any, grads: Any
-  ):
+  def __init__(self, tx: optax.GradientTransformation, shapes: Any, grads: Any):
     self.params = jax.tree.map(
       lambda leaf: jnp.full(leaf.shape, 0.02, leaf.dtype), shapes
     )
@@ -108,6 +106,4 @@ def vit_b16_shapes() -> dict[str, Any]:
 
 def tree_bytes(tree: Any) -> int:
   """Bytes of all arrays in a tree."""
-  return sum(
-    leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)
-  )
+  return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

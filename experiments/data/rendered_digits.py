@@ -15,18 +15,14 @@ such groups can only be told apart by reading the digits:
 """
 
 import dataclasses
-import functools
-import pathlib
 from collections.abc import Iterable, Sequence
 
-import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageFilter
 
-from experiments.data import handwriting
+from experiments.data import backgrounds, glyphs, handwriting
 
-SIZE = 28
-"""Height and width of every image, in pixels."""
+SIZE = backgrounds.SIZE
 
 NAMES = (
   *("zero", "one", "two", "three", "four"),
@@ -51,29 +47,7 @@ STYLES = FONTS + handwriting.HANDS
 UNSEEN_FONTS = ("cmr10", "cmb10", "cmss10", "cmti10", "cmtt10")
 """The Computer Modern faces, kept out of pretraining."""
 
-COLOURS = {
-  "black": (12, 12, 12),
-  "gray": (128, 128, 128),
-  "white": (245, 245, 245),
-  "red": (205, 35, 35),
-  "orange": (240, 140, 25),
-  "yellow": (240, 220, 50),
-  "green": (40, 150, 60),
-  "cyan": (50, 200, 210),
-  "blue": (35, 65, 200),
-  "purple": (120, 40, 160),
-  "pink": (240, 130, 180),
-  "brown": (115, 70, 35),
-}
-
 PLAIN_CAPTION = "a photo of the digit {}"
-
-GREYS = ("black", "gray", "white")
-
-TEXTURES = ("plain", "striped", "checkered", "dotted", "cloudy", "shaded")
-
-_ATLAS = 64  # pixels of a glyph mask; its digit is about 48 of them high
-_STROKES = (0, 1, 2, 4)  # extra outline, in pixels of the atlas
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +64,7 @@ class Style:
     bend: Largest displacement of the smooth random warp, in pixels.
     ink: Name of the digit's colour.
     paper: Name of the background's colour.
-    texture: One of `TEXTURES`.
+    texture: One of `backgrounds.TEXTURES`.
     grid: Height in pixels that the strokes are coarsened to; `SIZE` is none.
     blur: Standard deviation of the Gaussian blur, in pixels.
     noise: Standard deviation of the pixel noise, in grey levels of 255.
@@ -159,18 +133,20 @@ def draw_style(
     words: Drawn from for colours, face, texture and blemishes.
     shape: Drawn from for place, size and distortion.
     fonts: Stems of TTF files.
-    clean: Grey, nearly upright, on plain paper, without blemishes.
+    clean: Grey, nearly upright, on plain paper, without noise or blur.
 
   Returns:
     The style.
   """
   rough = not clean
-  ink, paper = draw_colours(words, GREYS if clean else COLOURS)
+  ink, paper = backgrounds.draw_colours(
+    words, backgrounds.GREYS if clean else backgrounds.COLOURS
+  )
   spread = 1.0 if rough and shape.random() < 0.5 else 0.4
   size = shape.uniform(0.8, 1.25)
   return Style(
     font=str(words.choice(fonts)),
-    stroke=int(words.integers(len(_STROKES))),
+    stroke=int(words.integers(len(glyphs.STROKES))),
     rotation=spread * shape.uniform(-25, 25),
     shear=spread * shape.uniform(-0.4, 0.4),
     scale=(size * shape.uniform(0.7, 1.25), size),
@@ -178,7 +154,7 @@ def draw_style(
     bend=shape.uniform(0, 3.0),
     ink=ink,
     paper=paper,
-    texture=str(words.choice(TEXTURES)) if rough else "plain",
+    texture=str(words.choice(backgrounds.TEXTURES)) if rough else "plain",
     grid=int(words.integers(8, 13)) if words.random() < 0.4 else SIZE,
     blur=words.uniform(0.4, 1.1) if rough and words.random() < 0.3 else 0.0,
     noise=words.uniform(8, 40) if rough and words.random() < 0.3 else 0.0,
@@ -187,9 +163,26 @@ def draw_style(
 
 def draw(digit: int, style: Style, rng: np.random.Generator) -> np.ndarray:
   """Draws one image, uint8 [28, 28, 3]; `rng` gives what no word names."""
-  alpha = _coverage(digit, style, rng)[..., None]
-  ink = shade(style.ink, rng)
-  paper = background(shade(style.paper, rng), style.texture, rng)
+  alpha = glyphs.bend(
+    glyphs.glyph(style.font, digit, style.stroke),
+    SIZE,
+    rng,
+    rotation=style.rotation,
+    shear=style.shear,
+    scale=style.scale,
+    shift=style.shift,
+    warp=style.bend,
+  )
+  if style.grid < SIZE:
+    coarse = Image.fromarray(alpha).resize(
+      [style.grid] * 2, Image.Resampling.BOX
+    )
+    alpha = np.asarray(coarse.resize((SIZE, SIZE), Image.Resampling.BICUBIC))
+  alpha = np.clip(alpha, 0, 1)[..., None]
+  ink = backgrounds.shade(style.ink, rng)
+  paper = backgrounds.background(
+    backgrounds.shade(style.paper, rng), style.texture, rng
+  )
   picture = alpha * ink + (1 - alpha) * paper
   picture += style.noise * rng.standard_normal(picture.shape)
   picture = np.clip(picture, 0, 255).astype(np.uint8)
@@ -199,50 +192,6 @@ def draw(digit: int, style: Style, rng: np.random.Generator) -> np.ndarray:
     )
     picture = np.asarray(blurred)
   return picture
-
-
-def background(
-  colour: np.ndarray, texture: str, rng: np.random.Generator
-) -> np.ndarray:
-  """A background, float [28, 28, 3], around `colour` in two tones.
-
-  Args:
-    colour: RGB, 0 to 255.
-    texture: One of `TEXTURES`.
-    rng: Draws the second tone, the period, the angle and the phase.
-  """
-  y, x = np.mgrid[:SIZE, :SIZE].astype(np.float32)
-  angle = rng.uniform(0, np.pi)
-  period = rng.uniform(4, 9)
-  phase = rng.uniform(0, 2 * np.pi, 2)
-  u = np.cos(angle) * x + np.sin(angle) * y
-  v = -np.sin(angle) * x + np.cos(angle) * y
-  wave_u = np.sin(2 * np.pi * u / period + phase[0])
-  wave_v = np.sin(2 * np.pi * v / period + phase[1])
-  match texture:
-    case "plain":
-      pattern = np.zeros_like(u)
-    case "striped":
-      pattern = np.clip(2 * wave_u, -1, 1)
-    case "checkered":
-      pattern = np.clip(4 * wave_u * wave_v, -1, 1)
-    case "dotted":
-      pattern = np.clip(4 * (wave_u + wave_v) - 4, -1, 1)
-    case "cloudy":
-      cells = rng.uniform(-1, 1, (5, 5)).astype(np.float32)
-      smooth = Image.fromarray(cells).resize(
-        (SIZE, SIZE), Image.Resampling.BICUBIC
-      )
-      pattern = np.asarray(smooth)
-    case "shaded":
-      pattern = (u - u.mean()) / (0.5 * SIZE)
-    case _:
-      raise ValueError(f"texture must be one of {TEXTURES}, got {texture!r}.")
-  # The second tone is a lighter or darker one of the same colour, so that the
-  # caption's colour word stays true and the digit stays readable.
-  tone = rng.uniform(20, 50) * np.sign(127.5 - colour.mean())
-  tint = rng.uniform(0.6, 1.0, 3)
-  return colour + 0.5 * tone * tint * (pattern[..., None] + 1)
 
 
 def caption(digit: int, style: Style, rng: np.random.Generator) -> str:
@@ -270,7 +219,7 @@ def vocabulary() -> tuple[str, ...]:
     sorted(
       {*NAMES, *map(str, range(10))}
       | {*words.split(), *looks.split()}
-      | {*COLOURS, *TEXTURES}
+      | {*backgrounds.COLOURS, *backgrounds.TEXTURES}
     )
   )
 
@@ -294,91 +243,3 @@ def _look(style: Style) -> str:
   if "Serif" in style.font:
     return "serif"
   return "thin" if style.stroke == 0 else "upright"
-
-
-def draw_colours(
-  rng: np.random.Generator, names: Iterable[str] = COLOURS
-) -> tuple[str, str]:
-  """Two of the named colours that stay apart in brightness."""
-  names = list(names)
-  while True:
-    ink, paper = rng.choice(names, 2, replace=False)
-    if abs(_brightness(ink) - _brightness(paper)) > 70:
-      return str(ink), str(paper)
-
-
-def _brightness(name: str) -> float:
-  return float(np.dot(COLOURS[name], (0.299, 0.587, 0.114)))
-
-
-def shade(name: str, rng: np.random.Generator) -> np.ndarray:
-  """The colour called `name`, RGB, a little off."""
-  return np.clip(np.asarray(COLOURS[name]) + rng.uniform(-18, 18, 3), 0, 255)
-
-
-def _coverage(digit: int, style: Style, rng: np.random.Generator) -> np.ndarray:
-  """How much of each pixel the warped glyph covers, float [28, 28]."""
-  fine = 2 * SIZE  # sampled twice as finely, then averaged: no jagged edges
-  grid = (np.arange(fine, dtype=np.float32) + 0.5) / 2
-  y, x = np.meshgrid(grid, grid, indexing="ij")
-  # The smooth warp: one low sine wave per axis across the other axis.
-  wave = rng.uniform(0.5, 1.25, 4) * 2 * np.pi / SIZE
-  phase = rng.uniform(0, 2 * np.pi, 2)
-  amount = style.bend * rng.uniform(-1, 1, 2)
-  x, y = (
-    x + amount[0] * np.sin(wave[0] * y + wave[1] * x + phase[0]),
-    y + amount[1] * np.sin(wave[2] * x + wave[3] * y + phase[1]),
-  )
-  x = x - SIZE / 2 - style.shift[0]
-  y = y - SIZE / 2 - style.shift[1]
-  angle = np.deg2rad(style.rotation)
-  x, y = (
-    np.cos(angle) * x - np.sin(angle) * y,
-    np.sin(angle) * x + np.cos(angle) * y,
-  )
-  x = (x + style.shear * y) / style.scale[0]
-  y = y / style.scale[1]
-  zoom = 48 / 20  # pixels of the atlas per pixel of a digit 20 pixels high
-  glyph = _glyph(style.font, digit, style.stroke)
-  alpha = _bilinear(glyph, zoom * x + _ATLAS / 2, zoom * y + _ATLAS / 2)
-  alpha = alpha.reshape(SIZE, 2, SIZE, 2).mean((1, 3))
-  if style.grid < SIZE:
-    coarse = Image.fromarray(alpha).resize(
-      [style.grid] * 2, Image.Resampling.BOX
-    )
-    alpha = np.asarray(coarse.resize((SIZE, SIZE), Image.Resampling.BICUBIC))
-  return np.clip(alpha, 0, 1)
-
-
-@functools.cache
-def _glyph(font: str, digit: int, stroke: int) -> np.ndarray:
-  """A centred digit, 48 of 64 pixels high, float32 in [0, 1]."""
-  if font in handwriting.HANDS:
-    return handwriting.write(font, digit, _STROKES[stroke], _ATLAS)
-  folder = pathlib.Path(matplotlib.get_data_path(), "fonts", "ttf")
-  face = ImageFont.truetype(str(folder / f"{font}.ttf"), 60)
-  width = _STROKES[stroke]
-  image = Image.new("L", (128, 128))
-  ImageDraw.Draw(image).text(
-    (64, 64), str(digit), fill=255, font=face, anchor="mm", stroke_width=width
-  )
-  box = image.getbbox()
-  assert box is not None, f"{font} has no glyph for {digit}"
-  cut = image.crop(box)
-  height = 48
-  cut = cut.resize((max(1, round(cut.width * height / cut.height)), height))
-  atlas = Image.new("L", (_ATLAS, _ATLAS))
-  atlas.paste(cut, ((_ATLAS - cut.width) // 2, (_ATLAS - height) // 2))
-  return np.asarray(atlas, np.float32) / 255
-
-
-def _bilinear(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-  """Samples `image` at pixel centres (x, y); outside it is 0."""
-  padded = np.pad(image, 2)
-  x = np.clip(x + 1.5, 0, padded.shape[1] - 2)
-  y = np.clip(y + 1.5, 0, padded.shape[0] - 2)
-  left, top = x.astype(np.int32), y.astype(np.int32)
-  x, y = x - left, y - top
-  upper = (1 - x) * padded[top, left] + x * padded[top, left + 1]
-  lower = (1 - x) * padded[top + 1, left] + x * padded[top + 1, left + 1]
-  return ((1 - y) * upper + y * lower).astype(np.float32)

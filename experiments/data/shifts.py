@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageFilter
 
-from experiments.data import rendered_digits
+from experiments.data import backgrounds, rendered_digits
 from experiments.data.split import Split
 
 Shift = Callable[[np.ndarray, np.random.Generator], np.ndarray]
@@ -33,12 +33,12 @@ def colour(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
   """
   pictures = []
   for image in images:
-    ink, paper = rendered_digits.draw_colours(rng)
+    ink, paper = backgrounds.draw_colours(rng)
     pictures.append(
       _print(
         image,
-        rendered_digits.shade(ink, rng),
-        rendered_digits.shade(paper, rng)[None, None],
+        backgrounds.shade(ink, rng),
+        backgrounds.shade(paper, rng)[None, None],
       )
     )
   return np.stack(pictures)
@@ -49,16 +49,16 @@ def texture(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
   The background has two tones of the paper's colour.
   """
-  kinds = [k for k in rendered_digits.TEXTURES if k != "plain"]
+  kinds = [k for k in backgrounds.TEXTURES if k != "plain"]
   pictures = []
   for image in images:
-    ink, paper = rendered_digits.draw_colours(rng)
+    ink, paper = backgrounds.draw_colours(rng)
     pictures.append(
       _print(
         image,
-        rendered_digits.shade(ink, rng),
-        rendered_digits.background(
-          rendered_digits.shade(paper, rng), str(rng.choice(kinds)), rng
+        backgrounds.shade(ink, rng),
+        backgrounds.background(
+          backgrounds.shade(paper, rng), str(rng.choice(kinds)), rng
         ),
       )
     )

@@ -32,8 +32,8 @@ class GMixout(Method):
     moments: What becomes of Adam's moments at the end of an episode.
   """
 
-  learning_rate: float = 3e-4
-  head_learning_rate: float = 1e-4
+  learning_rate: float = 1e-3
+  head_learning_rate: float = 1e-3
   sparsity: float = 0.9
   anchor_decay: float = 0.3
   resample_every: int = 10

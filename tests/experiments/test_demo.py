@@ -1,5 +1,7 @@
 """Tests `experiments/demo.py`, the shipped CLIP and how it is remade."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -22,14 +24,47 @@ def test_the_shipped_clip_is_small_and_reads_scans():
   assert accuracy >= ZERO_SHOT - 0.05
 
 
-def test_the_demo_runs_from_end_to_end(tmp_path, capsys):
-  demo.main(demo.Config(seeds=(0,), steps=2, batch_size=8, out=tmp_path))
-  records = results.read(tmp_path / "results.jsonl")
+def test_the_shipped_clip_is_what_its_script_makes(tmp_path):
+  tokenizer = pretrain_demo.make_tokenizer()
+  model = clip.from_pretrained(demo.FOLDER)
+  assert model.config == pretrain_demo.make_config(tokenizer)
+  tokenizer.save(str(tmp_path / "tokenizer.json"))
+  shipped = demo.FOLDER / "tokenizer.json"
+  assert shipped.read_text() == (tmp_path / "tokenizer.json").read_text()
+
+
+@pytest.fixture(scope="module")
+def tiny():
+  """An untrained CLIP of the demo's form that compiles in a moment."""
+  config = pretrain_demo.make_config(pretrain_demo.make_tokenizer())
+  tower = dict(width=16, depth=1, heads=2, mlp_width=32)
+  config = dataclasses.replace(
+    config,
+    vision=dataclasses.replace(config.vision, **tower),
+    text=dataclasses.replace(config.text, **tower),
+  )
+  return clip.CLIP(config, rngs=nnx.Rngs(0))
+
+
+def save(model, folder):
+  clip.save_pretrained(model, folder, dtype="float16")
+  pretrain_demo.make_tokenizer().save(str(folder / "tokenizer.json"))
+
+
+def test_the_demo_runs_from_end_to_end(tiny, tmp_path, capsys):
+  save(tiny, tmp_path)
+  config = demo.Config(
+    seeds=(0,), steps=2, batch_size=8, folder=tmp_path, out=tmp_path / "out"
+  )
+  cache = jax.config.jax_compilation_cache_dir
+  demo.main(config)
+  assert jax.config.jax_compilation_cache_dir == cache
+  records = results.read(config.out / "results.jsonl")
   names = [line["config"]["method"]["name"] for line in records]
   assert names == ["zero_shot", "full_finetuning", "mixout", "gmixout"]
   for line in records:
     assert len(line["metrics"]["ood"]) == 8
-  assert (tmp_path / "demo.png").stat().st_size > 10_000
+  assert (config.out / "demo.png").stat().st_size > 10_000
   shown = capsys.readouterr().out
   for word in ("Full fine-tuning", "GMixout", "inverted", "typeset"):
     assert word in shown
@@ -55,17 +90,23 @@ def test_equal_captions_are_equally_right():
   assert loss == pytest.approx(2 / 3 * np.log(2), abs=1e-4)
 
 
-def test_pretraining_runs_and_its_folder_can_be_read(tmp_path):
-  config = pretrain_demo.Config(
-    steps=2, clean_steps=1, batch=10, images=20, out=tmp_path
-  )
-  pretrain_demo.main(config)
-  model = clip.from_pretrained(tmp_path)
-  tokenizer = clip.load_tokenizer(tmp_path)
-  images, _, captions = rendered_digits.render(0, range(3))
-  logits = model(clip.preprocess(images), tokenizer(captions))
-  assert logits.shape == (3, 3)
-  stored = nnx.state(model, nnx.Param)
-  shipped = nnx.state(clip.from_pretrained(demo.FOLDER), nnx.Param)
-  shapes = jax.tree.map(lambda leaf: leaf.shape, stored)
-  assert shapes == jax.tree.map(lambda leaf: leaf.shape, shipped)
+def test_pretraining_learns_and_leaves_its_input_alone(tiny):
+  images, _, captions = rendered_digits.render(0, range(20))
+  encodings = pretrain_demo.make_tokenizer().encode_batch(captions)
+  token_ids = np.asarray([encoding.ids for encoding in encodings])
+  config = pretrain_demo.Config(steps=60, clean_steps=60, batch=10, rate=1e-2)
+
+  @nnx.jit
+  def loss_of(model):
+    logits = model(clip.preprocess(images[:10]), token_ids[:10])
+    return pretrain_demo.contrastive_loss(logits, token_ids[:10])
+
+  before = float(loss_of(tiny))
+  trained = pretrain_demo.pretrain(config, images, token_ids, tiny)
+  assert float(loss_of(tiny)) == before
+  assert float(loss_of(trained)) < 0.7 * before
+
+
+def test_a_report_has_a_line_for_every_set(tiny, tmp_path):
+  save(tiny, tmp_path)
+  assert pretrain_demo.report(tmp_path).row_count == 10

@@ -5,6 +5,8 @@ import pytest
 
 from experiments import demo, pretrain_demo
 from experiments.data import (
+  backgrounds,
+  glyphs,
   handwriting,
   rendered_digits,
   scanned_digits,
@@ -36,11 +38,11 @@ def test_images_are_what_the_model_reads():
   rendered_digits.FONTS + rendered_digits.UNSEEN_FONTS + handwriting.HANDS[:4],
 )
 def test_every_font_has_ten_different_digits(font):
-  glyphs = [rendered_digits._glyph(font, digit, 0) for digit in range(10)]
-  for number, glyph in enumerate(glyphs):
-    assert glyph.max() > 0.9
-    for other in glyphs[:number]:
-      assert np.abs(glyph - other).mean() > 0.02
+  masks = [glyphs.glyph(font, digit, 0) for digit in range(10)]
+  for number, mask in enumerate(masks):
+    assert mask.max() > 0.9
+    for other in masks[:number]:
+      assert np.abs(mask - other).mean() > 0.02
 
 
 def test_no_unseen_font_is_in_the_pretraining():
@@ -94,7 +96,7 @@ def test_captions_fit_the_tokenizer():
 def test_an_unknown_texture_is_refused():
   rng = np.random.default_rng(0)
   with pytest.raises(ValueError, match="'marble'"):
-    rendered_digits.background(np.zeros(3), "marble", rng)
+    backgrounds.background(np.zeros(3), "marble", rng)
 
 
 def test_scans_are_split_into_disjoint_parts_that_are_all_of_them():
