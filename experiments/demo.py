@@ -6,8 +6,9 @@ A small CLIP, pretrained by `experiments.pretrain_demo` on rendered digits and
 shipped with the code, meets real scanned digits. It is evaluated as it is
 (zero-shot), then fine-tuned on 1,078 plain scans by full fine-tuning, Mixout
 and GMixout, from the zero-shot head and with several seeds. Accuracy is
-measured on held-out scans (in distribution) and on eight shifted sets that no
-run and no choice has seen (out of distribution, `experiments.data.shifts`).
+measured on held-out scans (in distribution) and on eight shifted sets, which
+no run sees and no learning rate was chosen on (out of distribution,
+`experiments.data.shifts`).
 
 The learning rates are the best of a grid on the validation scans, never on a
 shift; `--choose` runs that grid again.

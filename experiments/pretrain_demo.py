@@ -6,7 +6,8 @@ A CLIP of 0.58 M parameters reads 28x28 images in 16 patches and captions of at
 most 16 words. It is trained from scratch with CLIP's symmetric contrastive
 loss on images that `experiments.data.rendered_digits` makes, and saved as an
 ordinary Hugging Face folder with float16 weights. No scanned digit is
-trained on: the zero-shot accuracies printed at the end are the first contact.
+trained on, but the renderer was designed with an eye on the training scans: a
+confusion table of theirs is why `experiments.data.handwriting` exists.
 """
 
 import dataclasses

@@ -6,7 +6,7 @@ import pathlib
 import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import rich
@@ -17,7 +17,7 @@ Figures = dict[str, float]
 
 
 def interleaved_medians(
-  steps: dict[str, Callable[[], object]], repeats: int
+  steps: Mapping[str, Callable[[], object]], repeats: int
 ) -> Figures:
   """Median seconds of each step, timed in turn.
 
