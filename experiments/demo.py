@@ -29,7 +29,7 @@ import rich.table
 import tyro
 from jax.experimental.compilation_cache import compilation_cache
 
-from experiments import evaluate, loop, methods, plots, results
+from experiments import evaluate, loop, methods, plots, results, tables
 from experiments.classifier import Classifier, ClipImageEncoder
 from experiments.data import rendered_digits, scanned_digits, shifts
 from experiments.data.split import Split, batches, stream
@@ -190,53 +190,6 @@ def runs(
       bar.advance(task)
 
 
-def table(records: list[results.Record]) -> rich.table.Table:
-  """Accuracy in percent, mean ± sample standard deviation over seeds."""
-  view = rich.table.Table(title="accuracy (%), mean ± std over seeds")
-  view.add_column("method")
-  view.add_column("ID: scans", justify="right")
-  view.add_column("OOD: mean of 8", justify="right")
-  view.add_column("worst shift", justify="right")
-  view.add_column("seeds", justify="right")
-  columns = ("id", "mean_ood", "worst_ood")
-  summaries = [results.summarise(records, metric) for metric in columns]
-  for row in zip(*summaries, strict=True):
-    view.add_row(
-      plots.title(row[0].config["method"]["name"]),
-      *(
-        f"{100 * s.mean:.1f}" + (f" ± {100 * s.std:.1f}" if s.n > 1 else "")
-        for s in row
-      ),
-      str(row[0].n),
-    )
-  return view
-
-
-def table_of_shifts(records: list[results.Record]) -> rich.table.Table:
-  """Accuracy in percent on every set, mean over seeds."""
-  by_method: dict[str, list[results.Record]] = {}
-  for each in records:
-    by_method.setdefault(each["config"]["method"]["name"], []).append(each)
-  view = rich.table.Table(title="accuracy (%) by set, mean over seeds")
-  view.add_column("set")
-  for name in by_method:
-    view.add_column(plots.title(name), justify="right")
-
-  def row(name, read):
-    view.add_row(
-      name,
-      *(
-        f"{100 * statistics.fmean(read(run['metrics']) for run in group):.1f}"
-        for group in by_method.values()
-      ),
-    )
-
-  row("scans (ID)", lambda metrics: metrics["id"])
-  for shift in records[0]["metrics"]["ood"]:
-    row(shift, lambda metrics, shift=shift: metrics["ood"][shift])
-  return view
-
-
 def choose(config: Config, bar: rich.progress.Progress) -> rich.table.Table:
   """The grid of learning rates, judged on the validation scans alone."""
   parts = scanned_digits.load()
@@ -288,8 +241,8 @@ def main(config: Config) -> None:
   plots.ood_against_id(
     records, picture, heading="Fine-tuning a small CLIP on scanned digits"
   )
-  console.print(table_of_shifts(records))
-  console.print(table(records))
+  console.print(tables.by_set(records))
+  console.print(tables.by_method(records))
   console.print(
     f"{time.perf_counter() - start:.0f} s; wrote {path} and {picture}"
   )
