@@ -23,7 +23,7 @@ lint: $(READY)
 	$(BIN)/ruff check --quiet
 	$(BIN)/pyright
 
-# pip's own notes (a mirror it passes over, a newer release) are not ours.
+# The lock pins everything; the package itself needs no index.
 $(READY): requirements.lock pyproject.toml .python-version
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 12) and \
 	  "Python 3.12 or newer is needed, found %d.%d: make PYTHON=..." % v[:2])'
