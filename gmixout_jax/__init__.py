@@ -3,9 +3,9 @@
 from gmixout_jax import clip as clip
 from gmixout_jax.accessors import gmixout_eval_params as gmixout_eval_params
 from gmixout_jax.accessors import gmixout_masks as gmixout_masks
+from gmixout_jax.relatives import mixout as mixout
+from gmixout_jax.relatives import random_mask as random_mask
 from gmixout_jax.targets import VIT_RULES as VIT_RULES
 from gmixout_jax.targets import gmixout_labels as gmixout_labels
 from gmixout_jax.transform import GMixoutState as GMixoutState
 from gmixout_jax.transform import gmixout as gmixout
-from gmixout_jax.transform import mixout as mixout
-from gmixout_jax.transform import random_mask as random_mask

@@ -33,6 +33,7 @@ def gmixout_eval_params(opt_state: Any, params: Any) -> Any:
   Raises:
     ValueError: If there is no GMixout state, or it does not fit `params`.
 
+  >>> import jax, jax.numpy as jnp, optax
   >>> import gmixout_jax as gx
   >>> params = {"kernel": jnp.ones((4, 10))}
   >>> tx = optax.chain(optax.clip(1.0), gx.gmixout(optax.sgd(0.1), key=0))
@@ -72,6 +73,7 @@ def gmixout_masks(opt_state: Any, params: Any) -> Any:
   Raises:
     ValueError: As `gmixout_eval_params`.
 
+  >>> import jax, jax.numpy as jnp, optax
   >>> import gmixout_jax as gx
   >>> params = {"kernel": jnp.ones((4, 10)), "bias": jnp.ones(10)}
   >>> state = gx.gmixout(optax.sgd(0.1), sparsity=0.8, key=0).init(params)

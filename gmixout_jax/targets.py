@@ -131,7 +131,8 @@ def gmixout_labels(params: Any, rules: Rules = VIT_RULES) -> Any:
     ValueError: If a rule matches no leaf, a leaf matches no rule, or a label
       is unknown.
 
-  >>> import optax, gmixout_jax as gx
+  >>> import jax, jax.numpy as jnp, optax
+  >>> import gmixout_jax as gx
   >>> params = {
   ...   "blocks": [{"kernel": jnp.ones((8, 32)), "bias": jnp.ones(32)}],
   ...   "head": {"kernel": jnp.ones((8, 2))},
