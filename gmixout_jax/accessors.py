@@ -51,9 +51,8 @@ def gmixout_eval_params(opt_state: Any, params: Any) -> Any:
   0.3
   """
 
-  def deploy(state, leaf, memory, mix, now):
-    indices = mix.draw(state.key, now.number, leaf)
-    return mix.deploy(leaf, memory, indices, now, state.anchor_decay)
+  def deploy(leaf, memory, mix, step):
+    return mix.deploy(leaf, memory, step)
 
   return _map_leaves(opt_state, params, mixed=deploy, dense=lambda leaf: leaf)
 
@@ -81,9 +80,9 @@ def gmixout_masks(opt_state: Any, params: Any) -> Any:
   Array([2, 2, 2, 2], dtype=int32)
   """
 
-  def mask(state, leaf, memory, mix, now):
+  def mask(leaf, memory, mix, step):
     del memory
-    return mix.layout.mask(mix.draw(state.key, now.number, leaf), leaf)
+    return mix.layout.mask(step.indices, leaf)
 
   return _map_leaves(
     opt_state,
@@ -143,7 +142,8 @@ def _map_leaves(
         continue
       mix = state.spec.mixed_leaf(path, leaf)
       _check_fits(path, leaf, memory, mix)
-      results[i] = mixed(state, leaf, memory, mix, now)
+      step = mix.step(leaf, state.key, now, state.anchor_decay)
+      results[i] = mixed(leaf, memory, mix, step)
   return jax.tree.unflatten(jax.tree.structure(params), results)
 
 

@@ -39,6 +39,22 @@ class Memory(NamedTuple):
   learned: jax.Array | None = None
 
 
+class Step(NamedTuple):
+  """What the arithmetic of one leaf needs to know about an optimizer step.
+
+  Attributes:
+    indices: The leaf's active entries in this step.
+    redraw: Draws those of the next step.
+    episode: Where the step stands in its episode.
+    anchor_decay: λ, scalar.
+  """
+
+  indices: jax.Array
+  redraw: Callable[[], jax.Array]
+  episode: Episode
+  anchor_decay: jax.Array
+
+
 @dataclasses.dataclass(frozen=True)
 class MixedLeaf(abc.ABC):
   """The arithmetic of one mixed leaf.
@@ -53,11 +69,24 @@ class MixedLeaf(abc.ABC):
   layout: packing.Layout
   scale: float
 
-  def draw(
-    self, key: jax.Array, episode: jax.Array, leaf: jax.Array
-  ) -> jax.Array:
-    """Indices of the entries that are active in an episode."""
-    return self.layout.draw(masks.leaf_key(key, episode, self.path), leaf)
+  def step(
+    self,
+    leaf: jax.Array,
+    key: jax.Array,
+    episode: Episode,
+    anchor_decay: jax.Array,
+  ) -> Step:
+    """Draws what the leaf needs for a step."""
+
+    def draw(number: jax.Array) -> jax.Array:
+      return self.layout.draw(masks.leaf_key(key, number, self.path), leaf)
+
+    return Step(
+      indices=draw(episode.number),
+      redraw=lambda: draw(episode.number + episode.ends),
+      episode=episode,
+      anchor_decay=anchor_decay,
+    )
 
   @abc.abstractmethod
   def zero_residual(self, leaf: Any) -> jax.Array:
@@ -69,12 +98,12 @@ class MixedLeaf(abc.ABC):
 
   @abc.abstractmethod
   def begin(
-    self, leaf: jax.Array, memory: Memory, indices: jax.Array, now: Episode
+    self, leaf: jax.Array, memory: Memory, step: Step
   ) -> tuple[jax.Array, Memory]:
     """Δ before the step, and memory with the anchor read off if it is due."""
 
   @abc.abstractmethod
-  def active(self, dense: jax.Array, indices: jax.Array) -> jax.Array:
+  def active(self, dense: jax.Array, step: Step) -> jax.Array:
     """The active entries of a dense update, in the shape of Δ."""
 
   @abc.abstractmethod
@@ -84,10 +113,7 @@ class MixedLeaf(abc.ABC):
     residual: jax.Array,
     update: jax.Array,
     memory: Memory,
-    indices: jax.Array,
-    redraw: Callable[[], jax.Array],
-    now: Episode,
-    anchor_decay: jax.Array,
+    step: Step,
   ) -> tuple[jax.Array, Memory]:
     """Adds the inner optimizer's update to Δ, and ends an episode that is due.
 
@@ -96,10 +122,7 @@ class MixedLeaf(abc.ABC):
       residual: Δ before the step.
       update: What is added to it.
       memory: As `begin` returned it.
-      indices: Active entries of this step.
-      redraw: Draws those of the next one.
-      now: Where the step stands in its episode.
-      anchor_decay: λ.
+      step: What else is to be known about the step.
 
     Returns:
       The new live weights less the old ones, dense and of the leaf's dtype,
@@ -107,14 +130,7 @@ class MixedLeaf(abc.ABC):
     """
 
   @abc.abstractmethod
-  def deploy(
-    self,
-    leaf: jax.Array,
-    memory: Memory,
-    indices: jax.Array,
-    now: Episode,
-    anchor_decay: jax.Array,
-  ) -> jax.Array:
+  def deploy(self, leaf: jax.Array, memory: Memory, step: Step) -> jax.Array:
     """The weights to evaluate."""
 
 
@@ -130,16 +146,16 @@ class ResetResidual(MixedLeaf):
     return Memory(anchor=self.zero_residual(leaf))
 
   def begin(
-    self, leaf: jax.Array, memory: Memory, indices: jax.Array, now: Episode
+    self, leaf: jax.Array, memory: Memory, step: Step
   ) -> tuple[jax.Array, Memory]:
     """Reads A off W at the start of an episode; Δ = s·(W − A)."""
-    live = self.active(leaf, indices)
-    anchor = jnp.where(now.starts, live, memory.anchor)
+    live = self.active(leaf, step)
+    anchor = jnp.where(step.episode.starts, live, memory.anchor)
     return self.scale * (live - anchor), Memory(anchor)
 
-  def active(self, dense: jax.Array, indices: jax.Array) -> jax.Array:
+  def active(self, dense: jax.Array, step: Step) -> jax.Array:
     """Gathers; the dense array is not touched otherwise."""
-    packed = self.layout.take(dense, indices)
+    packed = self.layout.take(dense, step.indices)
     return packed.astype(accumulator_dtype(dense))
 
   def finish(
@@ -148,10 +164,7 @@ class ResetResidual(MixedLeaf):
     residual: jax.Array,
     update: jax.Array,
     memory: Memory,
-    indices: jax.Array,
-    redraw: Callable[[], jax.Array],
-    now: Episode,
-    anchor_decay: jax.Array,
+    step: Step,
   ) -> tuple[jax.Array, Memory]:
     """W[idx] moves by u/s; at an episode's end it becomes A + (1−λ)Δ.
 
@@ -159,24 +172,17 @@ class ResetResidual(MixedLeaf):
     Δ·((1−λ) − 1/s). Written so, and not as a difference of weights, s = 1 and
     λ = 0 give the inner optimizer to the last bit.
     """
-    del redraw  # the next anchor is read off W when the next episode starts
-    merge = (residual + update) * ((1 - anchor_decay) - 1 / self.scale)
-    change = update / self.scale + jnp.where(now.ends, merge, 0)
-    return self.layout.put(change.astype(leaf.dtype), indices, leaf), memory
+    merge = (residual + update) * ((1 - step.anchor_decay) - 1 / self.scale)
+    change = update / self.scale + jnp.where(step.episode.ends, merge, 0)
+    change = change.astype(leaf.dtype)
+    return self.layout.put(change, step.indices, leaf), memory
 
-  def deploy(
-    self,
-    leaf: jax.Array,
-    memory: Memory,
-    indices: jax.Array,
-    now: Episode,
-    anchor_decay: jax.Array,
-  ) -> jax.Array:
+  def deploy(self, leaf: jax.Array, memory: Memory, step: Step) -> jax.Array:
     """A + (1−λ)Δ: where the episode would leave the anchor if it ended now."""
-    residual, memory = self.begin(leaf, memory, indices, now)
-    merged = memory.anchor + (1 - anchor_decay) * residual
-    merged = self.layout.put(merged.astype(leaf.dtype), indices, leaf)
-    return jnp.where(self.layout.mask(indices, leaf), merged, leaf)
+    residual, memory = self.begin(leaf, memory, step)
+    merged = memory.anchor + (1 - step.anchor_decay) * residual
+    merged = self.layout.put(merged.astype(leaf.dtype), step.indices, leaf)
+    return jnp.where(self.layout.mask(step.indices, leaf), merged, leaf)
 
 
 class KeptResidual(MixedLeaf):
@@ -191,20 +197,19 @@ class KeptResidual(MixedLeaf):
     return Memory(self.zero_residual(leaf), self.zero_residual(leaf))
 
   def begin(
-    self, leaf: jax.Array, memory: Memory, indices: jax.Array, now: Episode
+    self, leaf: jax.Array, memory: Memory, step: Step
   ) -> tuple[jax.Array, Memory]:
     """Reads A and V off W at the first step of the run; Δ = V − A."""
-    del indices
     assert memory.learned is not None
-    first = now.starts & (now.number == 0)
+    first = step.episode.starts & (step.episode.number == 0)
     live = leaf.astype(accumulator_dtype(leaf))
     anchor = jnp.where(first, live, memory.anchor)
     learned = jnp.where(first, live, memory.learned)
     return learned - anchor, Memory(anchor, learned)
 
-  def active(self, dense: jax.Array, indices: jax.Array) -> jax.Array:
+  def active(self, dense: jax.Array, step: Step) -> jax.Array:
     """Zeroes what is not active."""
-    mask = self.layout.mask(indices, dense)
+    mask = self.layout.mask(step.indices, dense)
     return jnp.where(mask, dense.astype(accumulator_dtype(dense)), 0)
 
   def finish(
@@ -213,32 +218,21 @@ class KeptResidual(MixedLeaf):
     residual: jax.Array,
     update: jax.Array,
     memory: Memory,
-    indices: jax.Array,
-    redraw: Callable[[], jax.Array],
-    now: Episode,
-    anchor_decay: jax.Array,
+    step: Step,
   ) -> tuple[jax.Array, Memory]:
     """V = A + Δ; at an episode's end A follows V; W = A + M⊙(V − A)/s."""
-    del residual, indices
+    del residual
     assert memory.learned is not None
     learned = memory.learned + update
-    follow = (1 - anchor_decay) * (learned - memory.anchor)
-    anchor = memory.anchor + jnp.where(now.ends, follow, 0)
-    mask = self.layout.mask(redraw(), leaf)
+    follow = (1 - step.anchor_decay) * (learned - memory.anchor)
+    anchor = memory.anchor + jnp.where(step.episode.ends, follow, 0)
+    mask = self.layout.mask(step.redraw(), leaf)
     live = anchor + jnp.where(mask, (learned - anchor) / self.scale, 0)
     return (live - leaf).astype(leaf.dtype), Memory(anchor, learned)
 
-  def deploy(
-    self,
-    leaf: jax.Array,
-    memory: Memory,
-    indices: jax.Array,
-    now: Episode,
-    anchor_decay: jax.Array,
-  ) -> jax.Array:
+  def deploy(self, leaf: jax.Array, memory: Memory, step: Step) -> jax.Array:
     """V, the weights that Mixout has learned."""
-    del anchor_decay
-    _, memory = self.begin(leaf, memory, indices, now)
+    _, memory = self.begin(leaf, memory, step)
     assert memory.learned is not None
     return memory.learned.astype(leaf.dtype)
 

@@ -5,7 +5,6 @@ Medeiros, Granger & Pedersoli, 2025, arXiv 2510.06982.
 """
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax
@@ -216,16 +215,14 @@ def gmixout(
     residuals = list(leaves)
     memories = _memories(treedef, state)
     mixed = spec.mixed_leaves(params)
-    indices = {
-      i: mix.draw(state.key, now.number, leaves[i]) for i, mix in mixed.items()
+    here = {
+      i: mix.step(leaves[i], state.key, now, decay) for i, mix in mixed.items()
     }
 
     for i, mix in mixed.items():
-      residuals[i], memories[i] = mix.begin(
-        leaves[i], memories[i], indices[i], now
-      )
+      residuals[i], memories[i] = mix.begin(leaves[i], memories[i], here[i])
       if gradients[i] is not None:
-        active = mix.active(gradients[i], indices[i])
+        active = mix.active(gradients[i], here[i])
         gradients[i] = active if inner is None else active / mix.scale
 
     steps, inner_state = optimizer.update(
@@ -239,21 +236,10 @@ def gmixout(
     )
 
     for i, mix in mixed.items():
-      if steps[i] is None:
-        continue
-      redraw = functools.partial(
-        mix.draw, state.key, now.number + now.ends, leaves[i]
-      )
-      steps[i], memories[i] = mix.finish(
-        leaves[i],
-        residuals[i],
-        steps[i],
-        memories[i],
-        indices[i],
-        redraw,
-        now,
-        decay,
-      )
+      if steps[i] is not None:
+        steps[i], memories[i] = mix.finish(
+          leaves[i], residuals[i], steps[i], memories[i], here[i]
+        )
     return treedef.unflatten(steps), dataclasses.replace(
       state,
       count=optax.safe_increment(state.count),
