@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Num
 
 from gmixout_jax import clip
+from gmixout_jax.clip.model import normalize
 
 Images = Num[Array, "batch height width channels"]
 
@@ -109,8 +110,7 @@ class ClipImageEncoder(nnx.Module):
 
   def features(self, pixels: Images) -> Float[Array, "batch projection_dim"]:
     """What `model.encode_image` computes of normalised pixels."""
-    x = self.projection(self.vision.features(pixels))
-    return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
+    return normalize(self.projection(self.vision.features(pixels)))
 
 
 def linear(

@@ -1,7 +1,6 @@
 """What every benchmark does alike: interleave, take medians, report."""
 
 import json
-import os
 import pathlib
 import random
 import statistics
@@ -12,6 +11,8 @@ import jax
 import rich
 from rich.progress import track
 from rich.table import Table
+
+from gmixout_jax.clip.weights import replacing
 
 Figures = dict[str, float]
 
@@ -69,6 +70,5 @@ def report(
   rich.print(table)
   if path is not None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(figures, indent=2) + "\n")
-    os.replace(partial, path)
+    with replacing(path) as temporary:
+      temporary.write_text(json.dumps(figures, indent=2) + "\n")
