@@ -10,7 +10,7 @@ from flax import nnx
 
 from gmixout_jax import episodes, targets
 from gmixout_jax.anchor import Memory, MixedLeaf
-from gmixout_jax.transform import GMixoutState, Unmixed
+from gmixout_jax.mixing import MixState, Unmixed
 
 
 def gmixout_eval_params(opt_state: Any, params: Any) -> Any:
@@ -93,9 +93,9 @@ def gmixout_masks(opt_state: Any, params: Any) -> Any:
   )
 
 
-def _find_states(opt_state: Any) -> list[GMixoutState]:
+def _find_states(opt_state: Any) -> list[MixState]:
   """All GMixout states in a pytree, with NNX variables unwrapped."""
-  is_state = lambda node: isinstance(node, GMixoutState)
+  is_state = lambda node: isinstance(node, MixState)
   nodes = jax.tree.leaves(opt_state, is_leaf=is_state)
   states = [nnx.as_pure(node) for node in nodes if is_state(node)]
   if not states:
@@ -147,16 +147,19 @@ def _map_leaves(
   return jax.tree.unflatten(jax.tree.structure(params), results)
 
 
-def _memories_by_path(state: GMixoutState) -> dict[str, Memory | None]:
+def _memories_by_path(state: MixState) -> dict[str, Memory | None]:
   """Memory of each mixed leaf, None for unmixed ones; masked ones left out."""
   is_node = lambda node: isinstance(node, optax.MaskedNode)
-  trees = [state.anchor] + [state.learned] * (state.learned is not None)
-  named = [dict(targets.named_leaves(tree, is_node)) for tree in trees]
-  return {
-    path: None if is_node(anchor) else Memory(*(tree[path] for tree in named))
-    for path, anchor in named[0].items()
-    if not is_node(anchor) or isinstance(anchor, Unmixed)
-  }
+  anchors = targets.named_leaves(state.anchor, is_node)
+  learned = dict(targets.named_leaves(state.learned, is_node))
+  memories = {}
+  for path, anchor in anchors:
+    if not is_node(anchor):
+      own = learned[path]
+      memories[path] = Memory(anchor, None if is_node(own) else own)
+    elif isinstance(anchor, Unmixed):
+      memories[path] = None
+  return memories
 
 
 def _check_fits(

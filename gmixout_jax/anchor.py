@@ -6,7 +6,9 @@ entries of the current episode, W = A off idx and W = A + Δ/s on it. What has
 to be remembered from step to step depends on the residual:
 
 * `ResetResidual` (GMixout): Δ returns to zero with every redraw. A is stored
-  at idx alone, packed, and Δ = s·(W − A) follows. Off idx, A is W.
+  at idx alone, packed, and Δ = s·(W − A) follows. Off idx, A is W. A dtype
+  narrower than float32 would round small steps away, so for such a leaf
+  V = A + Δ is stored too, packed, and W is but its rounded image.
 * `KeptResidual` (Mixout): Δ outlives the redraw. A and the learned weights
   V = A + Δ are stored densely, and W follows.
 
@@ -32,7 +34,7 @@ class Memory(NamedTuple):
 
   Attributes:
     anchor: A: packed at the active entries, or dense if the residual is kept.
-    learned: V = A + Δ, dense; None unless the residual is kept.
+    learned: V = A + Δ, like `anchor`; None where W tells it.
   """
 
   anchor: jax.Array
@@ -102,9 +104,17 @@ class MixedLeaf(abc.ABC):
   ) -> tuple[jax.Array, Memory]:
     """Δ before the step, and memory with the anchor read off if it is due."""
 
-  @abc.abstractmethod
   def active(self, dense: jax.Array, step: Step) -> jax.Array:
     """The active entries of a dense update, in the shape of Δ."""
+    packed = self.layout.take(dense, step.indices)
+    packed = packed.astype(accumulator_dtype(dense))
+    return self.spread(packed, step.indices, dense)
+
+  @abc.abstractmethod
+  def spread(
+    self, packed: jax.Array, indices: jax.Array, like: jax.Array
+  ) -> jax.Array:
+    """Packed active entries in the shape of Δ, sharded as the leaf `like`."""
 
   @abc.abstractmethod
   def finish(
@@ -142,21 +152,27 @@ class ResetResidual(MixedLeaf):
     return self.layout.packed_zeros(leaf, accumulator_dtype(leaf))
 
   def init(self, leaf: Any) -> Memory:
-    """A packed anchor."""
-    return Memory(anchor=self.zero_residual(leaf))
+    """A packed anchor; for a narrow leaf packed learned weights too."""
+    zeros = self.zero_residual(leaf)
+    return Memory(zeros, zeros + 0 if _is_narrow(leaf) else None)
 
   def begin(
     self, leaf: jax.Array, memory: Memory, step: Step
   ) -> tuple[jax.Array, Memory]:
-    """Reads A off W at the start of an episode; Δ = s·(W − A)."""
+    """Reads A off W at the start of an episode; Δ = s·(W − A), or V − A."""
     live = self.active(leaf, step)
     anchor = jnp.where(step.episode.starts, live, memory.anchor)
-    return self.scale * (live - anchor), Memory(anchor)
+    if memory.learned is None:
+      return self.scale * (live - anchor), Memory(anchor)
+    learned = jnp.where(step.episode.starts, live, memory.learned)
+    return learned - anchor, Memory(anchor, learned)
 
-  def active(self, dense: jax.Array, step: Step) -> jax.Array:
-    """Gathers; the dense array is not touched otherwise."""
-    packed = self.layout.take(dense, step.indices)
-    return packed.astype(accumulator_dtype(dense))
+  def spread(
+    self, packed: jax.Array, indices: jax.Array, like: jax.Array
+  ) -> jax.Array:
+    """Nothing to do: Δ is packed."""
+    del indices, like
+    return packed
 
   def finish(
     self,
@@ -170,10 +186,18 @@ class ResetResidual(MixedLeaf):
 
     As W[idx] is A + Δ/s by then, the end is a further move of
     Δ·((1−λ) − 1/s). Written so, and not as a difference of weights, s = 1 and
-    λ = 0 give the inner optimizer to the last bit.
+    λ = 0 give the inner optimizer to the last bit. A narrow leaf moves to
+    where it should be instead, which undoes the rounding of the last move.
     """
-    merge = (residual + update) * ((1 - step.anchor_decay) - 1 / self.scale)
-    change = update / self.scale + jnp.where(step.episode.ends, merge, 0)
+    ends, decay = step.episode.ends, step.anchor_decay
+    if memory.learned is None:
+      merge = (residual + update) * ((1 - decay) - 1 / self.scale)
+      change = update / self.scale + jnp.where(ends, merge, 0)
+    else:
+      memory = memory._replace(learned=memory.learned + update)
+      factor = jnp.where(ends, 1 - decay, 1 / self.scale)
+      wanted = memory.anchor + factor * (residual + update)
+      change = wanted - self.active(leaf, step)
     change = change.astype(leaf.dtype)
     return self.layout.put(change, step.indices, leaf), memory
 
@@ -207,10 +231,11 @@ class KeptResidual(MixedLeaf):
     learned = jnp.where(first, live, memory.learned)
     return learned - anchor, Memory(anchor, learned)
 
-  def active(self, dense: jax.Array, step: Step) -> jax.Array:
+  def spread(
+    self, packed: jax.Array, indices: jax.Array, like: jax.Array
+  ) -> jax.Array:
     """Zeroes what is not active."""
-    mask = self.layout.mask(step.indices, dense)
-    return jnp.where(mask, dense.astype(accumulator_dtype(dense)), 0)
+    return self.layout.put(packed, indices, like)
 
   def finish(
     self,
@@ -240,3 +265,7 @@ class KeptResidual(MixedLeaf):
 def accumulator_dtype(leaf: Any) -> Any:
   """Anchors and residuals are never narrower than float32."""
   return jnp.promote_types(leaf.dtype, jnp.float32)
+
+
+def _is_narrow(leaf: Any) -> bool:
+  return leaf.dtype != accumulator_dtype(leaf)

@@ -22,7 +22,8 @@ class MixSpec:
     sampler: Law of the masks, a key of `masks.SAMPLERS`.
     kept: Wanted fraction of active entries, ``1 - sparsity``.
     resample_every: Period k of the redraw, see `episodes`.
-    target: Which leaves are mixed, see `targets.select_leaves`.
+    target: What becomes of each leaf, see `targets.label_leaves`.
+    decay_schedule: Schedule episode → λ; None if λ is a number.
     residual: "reset" (GMixout) or "keep" (Mixout).
     rescale: Whether the forward pass divides the residual by s.
   """
@@ -30,7 +31,8 @@ class MixSpec:
   sampler: str
   kept: float
   resample_every: episodes.Period
-  target: targets.Target
+  target: targets.Target | targets.Rules
+  decay_schedule: episodes.Schedule | None
   residual: Residual
   rescale: bool
 
@@ -41,11 +43,12 @@ class MixSpec:
     sparsity: float,
     sampler: str,
     resample_every: episodes.Period,
-    target: targets.Target,
+    target: targets.Target | targets.Rules,
+    anchor_decay: Any,
     residual: Residual,
     rescale: bool,
   ) -> "MixSpec":
-    """Checks the arguments of `gmixout` that must be known before tracing.
+    """Checks the arguments of `gmixout`, of which it keeps the static ones.
 
     Raises:
       ValueError: If one is out of range; the message quotes it.
@@ -64,12 +67,35 @@ class MixSpec:
     _check_choice("sampler", sampler, tuple(masks.SAMPLERS))
     _check_choice("residual", residual, ("reset", "keep"))
     episodes.check_period(resample_every)
+    check_anchor_decay(anchor_decay)
     targets.check_target(target)
     # 1 - 0.9 is 0.09999999999999998, of which ten entries would keep none.
     kept = round(1.0 - float(sparsity), 12)
     if isinstance(resample_every, numbers.Integral):
       resample_every = int(resample_every)
-    return cls(sampler, kept, resample_every, target, residual, bool(rescale))
+    return cls(
+      sampler=sampler,
+      kept=kept,
+      resample_every=resample_every,
+      target=target,
+      decay_schedule=anchor_decay if callable(anchor_decay) else None,
+      residual=residual,
+      rescale=bool(rescale),
+    )
+
+  def decay(self, episode: jax.Array, constant: Any) -> jax.Array:
+    """λ in an episode: the schedule's, or `constant` if there is none."""
+    if self.decay_schedule is not None:
+      constant = self.decay_schedule(episode)
+    return jnp.asarray(constant, dtype=float)
+
+  def labels(self, params: Any) -> list[str]:
+    """Label of each leaf: "mixed", "dense" or "frozen".
+
+    Raises:
+      ValueError: If no leaf is targeted.
+    """
+    return targets.label_leaves(self.target, params)
 
   def mixed_leaves(self, params: Any) -> dict[int, anchor.MixedLeaf]:
     """How each mixed leaf is mixed, by its position among the leaves.
@@ -78,9 +104,10 @@ class MixSpec:
       ValueError: If no leaf is targeted, or one is too small to keep an entry.
     """
     named = targets.named_leaves(params)
-    selected = targets.select_leaves(self.target, params)
     return {
-      i: self.mixed_leaf(*named[i]) for i in range(len(named)) if selected[i]
+      i: self.mixed_leaf(*named[i])
+      for i, label in enumerate(self.labels(params))
+      if label == "mixed"
     }
 
   def mixed_leaf(self, path: str, leaf: Any) -> anchor.MixedLeaf:

@@ -58,8 +58,8 @@ def is_matrix(leaf: Any) -> bool:
   )
 
 
-def check_target(target: Target) -> None:
-  """Raises ValueError unless `target` is None, a regex or a callable."""
+def check_target(target: Target | Rules) -> None:
+  """Raises ValueError unless it is None, a regex, a callable or rules."""
   if isinstance(target, str):
     try:
       re.compile(target)
@@ -67,10 +67,12 @@ def check_target(target: Target) -> None:
       raise ValueError(
         f"target must be a valid regular expression, got {target!r}: {error}."
       ) from error
+  elif isinstance(target, tuple):
+    _check_rules(target)
   elif target is not None and not callable(target):
     raise ValueError(
-      "target must be None, a regular expression or a predicate on (path,"
-      f" leaf), got {target!r}."
+      "target must be None, a regular expression, a predicate on (path, leaf)"
+      f" or a tuple of rules like VIT_RULES, got {target!r}."
     )
 
 
@@ -149,11 +151,7 @@ def gmixout_labels(params: Any, rules: Rules = VIT_RULES) -> Any:
   ... )
   >>> state = tx.init(params)
   """
-  for pattern, label in rules:
-    if label not in LABELS:
-      raise ValueError(
-        f"rule {pattern!r} gives the label {label!r}; allowed are {LABELS}."
-      )
+  _check_rules(rules)
   named = named_leaves(params)
   unmatched = {pattern for pattern, _ in rules}
   labels = []
@@ -177,6 +175,40 @@ def gmixout_labels(params: Any, rules: Rules = VIT_RULES) -> Any:
       f" {_quote([path for path, _ in named])}."
     )
   return jax.tree.unflatten(jax.tree.structure(params), labels)
+
+
+def label_leaves(target: Target | Rules, params: Any) -> list[str]:
+  """Says what becomes of each leaf: "mixed", "dense" or "frozen".
+
+  Args:
+    target: Rules for `gmixout_labels`; or what `select_leaves` takes, and then
+      all other leaves are dense.
+    params: The parameters.
+
+  Returns:
+    One label per leaf, in the order of `jax.tree.leaves`.
+
+  Raises:
+    ValueError: As the two functions named.
+
+  >>> params = {"fc": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}}
+  >>> label_leaves("kernel", params)
+  ['dense', 'mixed']
+  >>> label_leaves((("kernel", "mixed"), ("", "frozen")), params)
+  ['frozen', 'mixed']
+  """
+  if isinstance(target, tuple):
+    return jax.tree.leaves(gmixout_labels(params, target))
+  selected = select_leaves(target, params)
+  return ["mixed" if mixed else "dense" for mixed in selected]
+
+
+def _check_rules(rules: Rules) -> None:
+  for pattern, label in rules:
+    if label not in LABELS:
+      raise ValueError(
+        f"rule {pattern!r} gives the label {label!r}; allowed are {LABELS}."
+      )
 
 
 def _quote(names: Sequence[str], most: int = 20) -> str:

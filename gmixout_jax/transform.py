@@ -8,55 +8,24 @@ import dataclasses
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
+from flax import struct
 
-from gmixout_jax import episodes
-from gmixout_jax.anchor import Memory
+from gmixout_jax import episodes, mixing
 from gmixout_jax.moments import InnerOptimizer, Moments
-from gmixout_jax.spec import (
-  MixSpec,
-  Residual,
-  check_anchor_decay,
-  check_moments,
-  raw_key,
-)
+from gmixout_jax.spec import MixSpec, Residual, check_moments, raw_key
 from gmixout_jax.targets import Target
 
 
-class Unmixed(optax.MaskedNode):
-  """Stands in `GMixoutState.anchor` for a leaf that is not mixed."""
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class GMixoutState:
+@struct.dataclass
+class GMixoutState(mixing.MixState):
   """State of `gmixout`. With ``residual="reset"`` no array in it is dense.
 
   Attributes:
-    count: Optimizer steps taken, int32 scalar.
-    key: Raw data of the masks' key, uint32 ``[2]``. It never advances.
-    anchor_decay: λ of the latest step's episode, float scalar.
-    anchor: Like the parameters: the anchor of each mixed leaf in float32 or
-      wider, packed at the active entries (dense with ``residual="keep"``);
-      `Unmixed` for other leaves. Stale between the last step of an episode
-      and the first of the next: read it through `gmixout_eval_params`.
-    learned: Like `anchor`, the learned weights with ``residual="keep"``; else
-      None.
-    scheduled: Current episode and its end if `resample_every` is a schedule;
-      else None.
     inner_state: State of the inner optimizer, packed like `anchor`.
-    spec: Static description of the mix (pytree metadata).
   """
 
-  count: jax.Array
-  key: jax.Array
-  anchor_decay: jax.Array
-  anchor: optax.Params
-  learned: optax.Params | None
-  scheduled: episodes.Scheduled | None
   inner_state: optax.OptState
-  spec: MixSpec = dataclasses.field(metadata={"static": True})
 
 
 def gmixout(
@@ -165,10 +134,15 @@ def gmixout(
     sampler=sampler,
     resample_every=resample_every,
     target=target,
+    anchor_decay=anchor_decay,
     residual=residual,
     rescale=rescale,
   )
-  check_anchor_decay(anchor_decay)
+  if isinstance(target, tuple):
+    raise ValueError(
+      "gmixout freezes nothing, so it takes no rules as target; use"
+      f" optax.partition with gmixout_labels, got {target!r}."
+    )
   check_moments(moments)
   key_data = raw_key(key)
   optimizer = InnerOptimizer(
@@ -176,25 +150,17 @@ def gmixout(
     moments,
   )
 
-  def decay_of(episode: jax.Array) -> jax.Array:
-    value = anchor_decay(episode) if callable(anchor_decay) else anchor_decay
-    return jnp.asarray(value, dtype=float)
-
   def init_fn(params: optax.Params) -> Any:
-    leaves, treedef = jax.tree.flatten(params)
-    mixed = spec.mixed_leaves(params)
-    residuals = list(leaves)
-    for i, mix in mixed.items():
-      residuals[i] = mix.zero_residual(leaves[i])
-    memories = {i: mix.init(leaves[i]) for i, mix in mixed.items()}
-    return GMixoutState(
-      count=jnp.zeros((), jnp.int32),
-      key=jnp.array(key_data),
-      anchor_decay=decay_of(jnp.zeros((), jnp.int32)),
-      **_memory_trees(treedef, memories, spec),
-      scheduled=episodes.first_schedule(spec.resample_every),
-      inner_state=optimizer.init(treedef, residuals, mixed),
-      spec=spec,
+    residuals, treedef = jax.tree.flatten(params)
+    mixes = spec.mixed_leaves(params)
+    for i, mix in mixes.items():
+      residuals[i] = mix.zero_residual(residuals[i])
+    return GMixoutState.of(
+      params,
+      spec,
+      key=key_data,
+      anchor_decay=anchor_decay,
+      inner_state=optimizer.init(treedef, residuals, mixes),
     )
 
   def update_fn(
@@ -208,75 +174,23 @@ def gmixout(
         "gmixout mixes the current weights with their anchor, so its update"
         " needs them: call update(updates, state, params), got params=None."
       )
-    now = episodes.locate(state.count, spec.resample_every, state.scheduled)
-    decay = decay_of(now.number)
-    leaves, treedef = jax.tree.flatten(params)
-    gradients = treedef.flatten_up_to(updates)
-    residuals = list(leaves)
-    memories = _memories(treedef, state)
-    mixed = spec.mixed_leaves(params)
-    here = {
-      i: mix.step(leaves[i], state.key, now, decay) for i, mix in mixed.items()
-    }
-
-    for i, mix in mixed.items():
-      residuals[i], memories[i] = mix.begin(leaves[i], memories[i], here[i])
+    step = mixing.begin(state, params, anchor_decay)
+    gradients = step.treedef.flatten_up_to(updates)
+    for i, mix in step.mixes.items():
       if gradients[i] is not None:
-        active = mix.active(gradients[i], here[i])
+        active = mix.active(gradients[i], step.steps[i])
         gradients[i] = active if inner is None else active / mix.scale
-
-    steps, inner_state = optimizer.update(
-      treedef,
+    moves, inner_state = optimizer.update(
+      step.treedef,
       gradients,
       state.inner_state,
-      residuals,
-      mixed,
-      restart=now.starts,
+      step.residuals,
+      step.mixes,
+      restart=step.episode.starts,
       extra_args=extra_args,
     )
-
-    for i, mix in mixed.items():
-      if steps[i] is not None:
-        steps[i], memories[i] = mix.finish(
-          leaves[i], residuals[i], steps[i], memories[i], here[i]
-        )
-    return treedef.unflatten(steps), dataclasses.replace(
-      state,
-      count=optax.safe_increment(state.count),
-      anchor_decay=decay,
-      **_memory_trees(treedef, memories, spec),
-      scheduled=episodes.advance(now, spec.resample_every, state.scheduled),
-      inner_state=inner_state,
-    )
+    changes, state = mixing.finish(state, step, moves)
+    state = dataclasses.replace(state, inner_state=inner_state)
+    return step.treedef.unflatten(changes), state
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
-
-
-def _memories(treedef: Any, state: GMixoutState) -> dict[int, Memory]:
-  """Memory of the mixed leaves by their position among the parameters."""
-  anchors = treedef.flatten_up_to(state.anchor)
-  learned = [None] * len(anchors)
-  if state.learned is not None:
-    learned = treedef.flatten_up_to(state.learned)
-  return {
-    i: Memory(*parts)
-    for i, parts in enumerate(zip(anchors, learned, strict=True))
-    if not isinstance(parts[0], optax.MaskedNode)
-  }
-
-
-def _memory_trees(
-  treedef: Any, memories: dict[int, Memory], spec: MixSpec
-) -> dict[str, Any]:
-  """The state's `anchor` and `learned`: the inverse of `_memories`."""
-  anchors, learned = (
-    treedef.unflatten(
-      [
-        memories[i][part] if i in memories else Unmixed()
-        for i in range(treedef.num_leaves)
-      ]
-    )
-    for part in range(2)
-  )
-  keeps = spec.residual == "keep"
-  return {"anchor": anchors, "learned": learned if keeps else None}
