@@ -104,11 +104,11 @@ class MixedLeaf(abc.ABC):
   ) -> tuple[jax.Array, Memory]:
     """Δ before the step, and memory with the anchor read off if it is due."""
 
-  def active(self, dense: jax.Array, step: Step) -> jax.Array:
+  def active(self, dense: jax.Array, indices: jax.Array) -> jax.Array:
     """The active entries of a dense update, in the shape of Δ."""
-    packed = self.layout.take(dense, step.indices)
+    packed = self.layout.take(dense, indices)
     packed = packed.astype(accumulator_dtype(dense))
-    return self.spread(packed, step.indices, dense)
+    return self.spread(packed, indices, dense)
 
   @abc.abstractmethod
   def spread(
@@ -160,7 +160,7 @@ class ResetResidual(MixedLeaf):
     self, leaf: jax.Array, memory: Memory, step: Step
   ) -> tuple[jax.Array, Memory]:
     """Reads A off W at the start of an episode; Δ = s·(W − A), or V − A."""
-    live = self.active(leaf, step)
+    live = self.active(leaf, step.indices)
     anchor = jnp.where(step.episode.starts, live, memory.anchor)
     if memory.learned is None:
       return self.scale * (live - anchor), Memory(anchor)
@@ -197,7 +197,7 @@ class ResetResidual(MixedLeaf):
       memory = memory._replace(learned=memory.learned + update)
       factor = jnp.where(ends, 1 - decay, 1 / self.scale)
       wanted = memory.anchor + factor * (residual + update)
-      change = wanted - self.active(leaf, step)
+      change = wanted - self.active(leaf, step.indices)
     change = change.astype(leaf.dtype)
     return self.layout.put(change, step.indices, leaf), memory
 

@@ -59,6 +59,7 @@ class MixState:
     cls,
     params: optax.Params,
     spec: MixSpec,
+    /,
     *,
     key: Any,
     anchor_decay: Any,
@@ -96,6 +97,7 @@ class Begun(NamedTuple):
     memories: Their memory, by position, with an anchor that is read off.
     episode: Where the step stands in its episode.
     anchor_decay: λ, scalar.
+    count_after: Steps taken once it ends, int32 scalar.
   """
 
   treedef: Any
@@ -106,12 +108,28 @@ class Begun(NamedTuple):
   memories: dict[int, Memory]
   episode: episodes.Episode
   anchor_decay: jax.Array
+  count_after: jax.Array
 
 
-def begin(state: MixState, params: optax.Params, anchor_decay: Any) -> Begun:
-  """Finds masks, anchors and residuals of the step that follows `state`."""
+def begin(
+  state: MixState,
+  params: optax.Params,
+  anchor_decay: Any,
+  stepped: bool | jax.Array = True,
+) -> Begun:
+  """Finds masks, anchors and residuals of the step that follows `state`.
+
+  Args:
+    state: What is remembered.
+    params: The live weights.
+    anchor_decay: λ, unless the state follows a schedule.
+    stepped: Whether the optimizer takes this step. If not, as between the
+      steps of `optax.MultiSteps`, it is not counted and ends no episode.
+  """
   spec = state.spec
   episode = episodes.locate(state.count, spec.resample_every, state.scheduled)
+  episode = episode._replace(ends=episode.ends & stepped)
+  count = jnp.where(stepped, optax.safe_increment(state.count), state.count)
   decay = spec.decay(episode.number, anchor_decay)
   leaves, treedef = jax.tree.flatten(params)
   mixes = spec.mixed_leaves(params)
@@ -123,7 +141,15 @@ def begin(state: MixState, params: optax.Params, anchor_decay: Any) -> Begun:
   for i, mix in mixes.items():
     residuals[i], memories[i] = mix.begin(leaves[i], memories[i], steps[i])
   return Begun(
-    treedef, leaves, residuals, mixes, steps, memories, episode, decay
+    treedef=treedef,
+    leaves=leaves,
+    residuals=residuals,
+    mixes=mixes,
+    steps=steps,
+    memories=memories,
+    episode=episode,
+    anchor_decay=decay,
+    count_after=count,
   )
 
 
@@ -155,7 +181,7 @@ def finish[State: MixState](
   places = begun.treedef.flatten_up_to(state.anchor)
   return changes, dataclasses.replace(
     state,
-    count=optax.safe_increment(state.count),
+    count=begun.count_after,
     anchor_decay=begun.anchor_decay,
     **_memory_trees(begun.treedef, places, memories),
     scheduled=episodes.advance(
@@ -188,7 +214,7 @@ def _memory_trees(
     places: What stands for a leaf that has no memory, per leaf.
     memories: Memory of the mixed leaves by position.
   """
-  anchors, learned = list(places), [Unmixed() for _ in places]
+  anchors, learned = list(places), list[Any](Unmixed() for _ in places)
   for i, memory in memories.items():
     anchors[i] = memory.anchor
     if memory.learned is not None:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 Target = str | Callable[[str, Any], bool] | None
-Rules = Sequence[tuple[str, str]]
+Rules = tuple[tuple[str, str], ...]
 
 LABELS = ("mixed", "dense", "frozen")
 

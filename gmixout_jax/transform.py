@@ -178,7 +178,7 @@ def gmixout(
     gradients = step.treedef.flatten_up_to(updates)
     for i, mix in step.mixes.items():
       if gradients[i] is not None:
-        active = mix.active(gradients[i], step.steps[i])
+        active = mix.active(gradients[i], step.steps[i].indices)
         gradients[i] = active if inner is None else active / mix.scale
     moves, inner_state = optimizer.update(
       step.treedef,

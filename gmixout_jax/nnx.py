@@ -1,0 +1,258 @@
+"""NNX modules on the compact path: two functions and an optimizer.
+
+`split` and `merge` stand where `flax.nnx.split` and `flax.nnx.merge` stand in
+a functional training step. `MixedOptimizer` stands where `flax.nnx.Optimizer`
+stands in one that works on modules. Both run in graph mode and in tree mode.
+
+A merged model is the user's own, in all but this: each `flax.nnx.Linear` whose
+kernel is mixed gets, as its `dot_general`, a product with a tap in it (see
+`taps`). Other layers, and linear layers with a `dot_general` of their own,
+find taps on their weights, which gives the same gradients.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+from flax import nnx
+
+from gmixout_jax.taps import Tap
+from gmixout_jax.wrapper import MixedParams
+
+
+class TapVariable(nnx.Variable):
+  """Part of a tap inside a merged model."""
+
+
+class TappedDot(nnx.Pytree):
+  """The `dot_general` of a linear layer whose gradient goes to a tap."""
+
+  def __init__(self, tap: Tap):
+    self.residual = TapVariable(tap.residual)
+    self.indices = TapVariable(tap.indices)
+    self.mix = tap.mix
+
+  def __call__(
+    self,
+    inputs: jax.Array,
+    kernel: jax.Array,
+    dimension_numbers: Any,
+    **options: Any,
+  ) -> jax.Array:
+    """See `Tap.dot_general`."""
+    tap = Tap(self.residual[...], self.indices[...], self.mix)
+    return tap.dot_general(inputs, kernel, dimension_numbers, **options)
+
+
+def split(
+  model: Any, wrt: nnx.filterlib.Filter = nnx.Param, **settings: Any
+) -> tuple[Any, MixedParams, Any]:
+  """Splits a module like `flax.nnx.split`, with its parameters mixed.
+
+  Args:
+    model: An NNX module.
+    wrt: What its parameters are.
+    **settings: As for `MixedParams.create`: key, sparsity, target, ...
+
+  Returns:
+    The graph definition; the mixed parameters, whose `params` are nested
+    dicts; and all else that the module holds.
+
+  Raises:
+    ValueError: As `MixedParams.create`.
+
+  Example:
+    >>> import jax, jax.numpy as jnp, optax
+    >>> from flax import nnx
+    >>> import gmixout_jax as gx
+    >>> model = nnx.Linear(20, 3, rngs=nnx.Rngs(0))
+    >>> graphdef, mixed, rest = gx.nnx.split(model, sampler="neuron", key=0)
+    >>> tx = optax.adamw(1e-3)
+    >>> opt_state = tx.init(mixed.trainable())
+    >>> @jax.jit
+    ... def step(mixed, opt_state, rest, x, y):
+    ...   def loss(trainable):
+    ...     model = gx.nnx.merge(graphdef, mixed, trainable, rest)
+    ...     return jnp.mean((model(x) - y) ** 2)
+    ...   trainable = mixed.trainable()
+    ...   grads = jax.grad(loss)(trainable)
+    ...   updates, opt_state = tx.update(grads, opt_state, trainable)
+    ...   return mixed.apply_updates(updates), opt_state
+    >>> x, y = jnp.ones((4, 20)), jnp.zeros((4, 3))
+    >>> mixed, opt_state = step(mixed, opt_state, rest, x, y)
+    >>> model = nnx.merge(graphdef, mixed.eval_params(), rest)
+  """
+  graphdef, params, rest = nnx.split(model, wrt, ...)
+  params = nnx.to_pure_dict(params)
+  return graphdef, MixedParams.create(params, **settings), rest
+
+
+def merge(graphdef: Any, mixed: MixedParams, trainable: Any, rest: Any) -> Any:
+  """Merges a module whose gradients go to `trainable`.
+
+  Args:
+    graphdef: From `split`.
+    mixed: The mixed parameters.
+    trainable: As `mixed.trainable` returns it; traced by `jax.grad`.
+    rest: From `split`. Its variables are copied: what the module changes in
+      them (batch statistics, random keys) is found in the module returned.
+
+  Returns:
+    The module, to be used inside the loss.
+
+  Raises:
+    ValueError: As `MixedParams.inject`.
+  """
+  taps = mixed.taps(trainable)
+  params = mixed.inject(trainable)
+  model = nnx.merge(graphdef, params, rest, copy=True)
+  for path, module in nnx.iter_modules(model):
+    tap = taps.get("/".join(map(str, (*path, "kernel"))))
+    if (
+      tap is not None
+      and isinstance(module, nnx.Linear)
+      and module.dot_general is jax.lax.dot_general
+      and module.kernel.ndim == 2  # a stack of layers is for nnx.scan to cut
+    ):
+      module.dot_general = nnx.data(TappedDot(tap))
+  return model
+
+
+class MixedOptimizer(nnx.Pytree):
+  """An optimizer of a module's mixed parameters, from packed gradients.
+
+  It is used like `flax.nnx.Optimizer`, but makes the gradients itself, so that
+  they come out packed. The model keeps the live weights; all else that
+  `MixedParams` holds is here, with the optimizer's state.
+
+  To accumulate gradients, add them up before `update`, or wrap `tx` in
+  `optax.MultiSteps`.
+
+  Example:
+    >>> import jax.numpy as jnp, optax
+    >>> from flax import nnx
+    >>> import gmixout_jax as gx
+    >>> model = nnx.Linear(20, 3, rngs=nnx.Rngs(0))
+    >>> optimizer = gx.nnx.MixedOptimizer(model, optax.adamw(1e-3), key=0)
+    >>> @nnx.jit
+    ... def step(model, optimizer, x, y):
+    ...   loss = lambda model: jnp.mean((model(x) - y) ** 2)
+    ...   value, grads = optimizer.value_and_grad(loss)(model)
+    ...   optimizer.update(model, grads)
+    ...   return value
+    >>> value = step(model, optimizer, jnp.ones((4, 20)), jnp.zeros((4, 3)))
+    >>> deployed = optimizer.eval_model(model)
+
+  Attributes:
+    tx: The Optax transformation.
+    wrt: What the parameters of a model are.
+    mix: Key, count and anchors: `MixedParams` without the weights.
+    opt_state: State of `tx`.
+  """
+
+  def __init__(
+    self,
+    model: Any,
+    tx: optax.GradientTransformation,
+    *,
+    wrt: nnx.filterlib.Filter = nnx.Param,
+    **settings: Any,
+  ):
+    """Wraps the parameters of a model.
+
+    Args:
+      model: An NNX module. It is read, not changed.
+      tx: The optimizer of packed residuals and of leaves that are not mixed.
+      wrt: What its parameters are.
+      **settings: As for `MixedParams.create`: key, sparsity, target, ...
+
+    Raises:
+      ValueError: As `MixedParams.create`.
+    """
+    _, mixed, _ = split(model, wrt, **settings)
+    self.tx = tx
+    self.wrt = wrt
+    self.mix = nnx.data(_variables(dataclasses.replace(mixed, params=None)))
+    self.opt_state = nnx.data(_variables(tx.init(mixed.trainable())))
+
+  def value_and_grad(
+    self, loss: Callable[..., Any], *, has_aux: bool = False
+  ) -> Callable[..., tuple[Any, Any]]:
+    """Like `flax.nnx.value_and_grad`, for the first argument of `loss`.
+
+    Args:
+      loss: A function of the model and anything else.
+      has_aux: Whether it returns a pair of the loss and something more.
+
+    Returns:
+      A function of the same arguments that returns what `loss` does and the
+      packed gradients. What the loss changes in the model besides its
+      parameters (batch statistics, random keys) is changed.
+    """
+
+    def of(model: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+      graphdef, params, rest = nnx.split(model, self.wrt, ...)
+      mixed = self._mixed(params)
+
+      def of_trainable(trainable: Any) -> tuple[Any, Any]:
+        tapped = merge(graphdef, mixed, trainable, rest)
+        result = loss(tapped, *args, **kwargs)
+        _, _, _, changed = nnx.split(tapped, self.wrt, TapVariable, ...)
+        value = result[0] if has_aux else result
+        return value, (result, nnx.to_pure_dict(changed))
+
+      grads, (result, changed) = jax.grad(of_trainable, has_aux=True)(
+        mixed.trainable()
+      )
+      nnx.update(model, changed)
+      return result, grads
+
+    return of
+
+  def update(self, model: Any, grads: Any, **extra_args: Any) -> None:
+    """Takes one step, in place.
+
+    Args:
+      model: With the live weights that the gradients were taken at.
+      grads: From `value_and_grad`.
+      **extra_args: For `tx.update`.
+    """
+    mixed = self._mixed(nnx.state(model, self.wrt))
+    tx = optax.with_extra_args_support(self.tx)
+    updates, opt_state = tx.update(
+      grads, nnx.as_pure(self.opt_state), mixed.trainable(), **extra_args
+    )
+    stepped = True
+    if isinstance(opt_state, optax.MultiStepsState):
+      stepped = opt_state.mini_step == 0
+    mixed = mixed.apply_updates(updates, stepped=stepped)
+    nnx.update(model, mixed.params)
+    _assign(self.mix, dataclasses.replace(mixed, params=None))
+    _assign(self.opt_state, opt_state)
+
+  def eval_model(self, model: Any) -> Any:
+    """A copy of the model with the weights to evaluate and deploy."""
+    graphdef, params, rest = nnx.split(model, self.wrt, ...)
+    mixed = self._mixed(params)
+    return nnx.merge(graphdef, mixed.eval_params(), rest, copy=True)
+
+  def _mixed(self, params: Any) -> MixedParams:
+    mix = nnx.as_pure(self.mix)
+    return dataclasses.replace(mix, params=nnx.to_pure_dict(params))
+
+
+def _variables(tree: Any) -> Any:
+  return jax.tree.map(nnx.OptArray, tree)
+
+
+def _assign(variables: Any, values: Any) -> None:
+  """Writes arrays into variables that `_variables` made."""
+  is_variable = lambda node: isinstance(node, nnx.Variable)
+  for variable, value in zip(
+    jax.tree.leaves(variables, is_leaf=is_variable),
+    jax.tree.leaves(values),
+    strict=True,
+  ):
+    variable[...] = value

@@ -1,0 +1,150 @@
+"""Taps: where the gradient of a mixed leaf comes out, packed.
+
+`jax.grad` hands back a gradient as large as what it differentiates. So what is
+differentiated is not the weights but the residual Δ at the active entries: a
+tap lets the weights through unchanged and, in the backward pass, keeps of
+their gradient only what Δ receives, ``(∂L/∂W)[idx] / s``. The dense gradient
+of a matrix is dropped as soon as it is made.
+
+A tap can be put into a linear layer's product instead. With whole input rows
+active (the "neuron" sampler) the dense gradient is then never made: its active
+rows are those columns of the input times the gradient of the output, and no
+other column of the input is kept for the backward pass.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from gmixout_jax import packing
+from gmixout_jax.anchor import MixedLeaf
+
+
+@struct.dataclass
+class Tap:
+  """The tap of one leaf; see the module.
+
+  The forward pass never reads `residual`: the live weights hold it already.
+
+  Attributes:
+    residual: Δ, what to differentiate with respect to.
+    indices: The active entries, as the leaf's layout addresses them.
+    mix: The leaf's arithmetic (pytree metadata).
+  """
+
+  residual: jax.Array
+  indices: jax.Array
+  mix: MixedLeaf = struct.field(pytree_node=False)
+
+  def weights(self, live: jax.Array) -> jax.Array:
+    """The live weights, whose gradient goes to Δ.
+
+    Args:
+      live: The leaf as the model computes with it.
+
+    Returns:
+      `live`; nothing flows back to it.
+    """
+    mix, dtype = self.mix, self.residual.dtype
+
+    @jax.custom_vjp
+    def let_through(live, residual, indices):
+      del residual, indices
+      return live
+
+    def forward(live, residual, indices):
+      del residual
+      return live, indices
+
+    def backward(indices, gradient):
+      active = mix.active(gradient, indices) / mix.scale
+      return None, active.astype(dtype), None
+
+    let_through.defvjp(forward, backward)
+    return let_through(live, self.residual, self.indices)
+
+  def dot_general(
+    self,
+    inputs: jax.Array,
+    kernel: jax.Array,
+    dimension_numbers: Any,
+    **options: Any,
+  ) -> jax.Array:
+    """`jax.lax.dot_general` whose gradient with respect to `kernel` goes to Δ.
+
+    Args:
+      inputs: ``[..., in]``.
+      kernel: The live weights ``[in, out]``, perhaps in a narrower dtype.
+      dimension_numbers: Must contract the last axis of `inputs` with the first
+        of `kernel`, which is what linear layers do.
+      **options: Other arguments of `jax.lax.dot_general`.
+
+    Returns:
+      The product; nothing flows back to `kernel`.
+
+    Raises:
+      ValueError: If the product is of another kind.
+    """
+    contract = (((inputs.ndim - 1,), (0,)), ((), ()))
+    asked = jax.tree.map(tuple, dimension_numbers, is_leaf=_is_axes)
+    if asked != contract or kernel.shape != self.mix.layout.shape:
+      raise ValueError(
+        f"the tap of {self.mix.path!r} fits a product of inputs [..., in] with"
+        f" a kernel of shape {self.mix.layout.shape}, got a kernel of shape"
+        f" {kernel.shape} and dimension_numbers {dimension_numbers}."
+      )
+    dot = functools.partial(
+      jax.lax.dot_general, dimension_numbers=contract, **options
+    )
+    return _tapped_dot(dot, self, inputs, kernel)
+
+
+def _tapped_dot(
+  dot: Callable[..., jax.Array], tap: Tap, inputs: jax.Array, kernel: jax.Array
+) -> jax.Array:
+  mix, dtype = tap.mix, tap.residual.dtype
+  whole_rows = isinstance(mix.layout, packing.WholeRows)
+  inputs_type = jax.ShapeDtypeStruct(inputs.shape, inputs.dtype)
+
+  @jax.custom_vjp
+  def product(inputs, kernel, residual, indices):
+    del residual, indices
+    return dot(inputs, kernel)
+
+  def forward(inputs, kernel, residual, indices):
+    del residual
+    kept = jnp.take(inputs, indices, axis=-1) if whole_rows else inputs
+    return dot(inputs, kernel), (kept, kernel, indices)
+
+  def backward(saved, gradient):
+    kept, kernel, indices = saved
+    kernel_type = jax.ShapeDtypeStruct(
+      (kept.shape[-1], kernel.shape[-1]), kernel.dtype
+    )
+    (for_inputs,) = jax.linear_transpose(
+      lambda inputs: dot(inputs, kernel), inputs_type
+    )(gradient)
+    (for_kernel,) = jax.linear_transpose(
+      lambda kernel: dot(kept, kernel), kernel_type
+    )(gradient)
+    if whole_rows:
+      active = mix.spread(for_kernel, indices, kernel)
+    else:
+      active = mix.active(for_kernel, indices)
+    active = (active / mix.scale).astype(dtype)
+    # Earlier layers wait for the packed gradient, or XLA might keep the dense
+    # ones of all layers and pack them in the end.
+    for_inputs, active = jax.lax.optimization_barrier((for_inputs, active))
+    return for_inputs, None, active, None
+
+  product.defvjp(forward, backward)
+  return product(inputs, kernel, tap.residual, tap.indices)
+
+
+def _is_axes(node: Any) -> bool:
+  """Whether it is one of the lists of axes in dimension numbers."""
+  return all(isinstance(axis, int) for axis in node)
