@@ -10,7 +10,7 @@ from flax import nnx
 
 from gmixout_jax import episodes, targets
 from gmixout_jax.anchor import Memory, MixedLeaf
-from gmixout_jax.mixing import MixState, Unmixed
+from gmixout_jax.mixing import MixState, Unmixed, draw_steps
 
 
 def gmixout_eval_params(opt_state: Any, params: Any) -> Any:
@@ -133,17 +133,19 @@ def _map_leaves(
         f"opt_state mixes the leaf {unknown[0]!r}, which params lacks: they"
         " belong to different models."
       )
+    mixes = {}
     for i, (path, leaf) in enumerate(named):
-      if path not in memories:
-        continue
-      memory = memories[path]
-      if memory is None:
+      memory = memories.get(path)
+      if memory is not None:
+        mixes[i] = state.spec.mixed_leaf(path, leaf)
+        _check_fits(path, leaf, memory, mixes[i])
+      elif path in memories:
         results[i] = dense(leaf)
-        continue
-      mix = state.spec.mixed_leaf(path, leaf)
-      _check_fits(path, leaf, memory, mix)
-      step = mix.step(leaf, state.key, now, state.anchor_decay)
-      results[i] = mixed(leaf, memory, mix, step)
+    leaves = [leaf for _, leaf in named]
+    steps = draw_steps(mixes, leaves, state.key, now, state.anchor_decay)
+    for i, mix in mixes.items():
+      memory = memories[named[i][0]]
+      results[i] = mixed(leaves[i], memory, mix, steps[i])
   return jax.tree.unflatten(jax.tree.structure(params), results)
 
 

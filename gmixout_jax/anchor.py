@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gmixout_jax import masks, packing
+from gmixout_jax import packing
 from gmixout_jax.episodes import Episode
 
 
@@ -70,25 +70,6 @@ class MixedLeaf(abc.ABC):
   path: str
   layout: packing.Layout
   scale: float
-
-  def step(
-    self,
-    leaf: jax.Array,
-    key: jax.Array,
-    episode: Episode,
-    anchor_decay: jax.Array,
-  ) -> Step:
-    """Draws what the leaf needs for a step."""
-
-    def draw(number: jax.Array) -> jax.Array:
-      return self.layout.draw(masks.leaf_key(key, number, self.path), leaf)
-
-    return Step(
-      indices=draw(episode.number),
-      redraw=lambda: draw(episode.number + episode.ends),
-      episode=episode,
-      anchor_decay=anchor_decay,
-    )
 
   @abc.abstractmethod
   def zero_residual(self, leaf: Any) -> jax.Array:

@@ -72,12 +72,14 @@ def variables(mixed: MixedParams, trainable: Any) -> dict[str, Any]:
     >>> mixed, opt_state = step(mixed, opt_state, x, y)
     >>> out = model.apply({"params": mixed.eval_params()}, x)
   """
-  taps: dict[str, Any] = {}
-  for path, tap in mixed.taps(trainable).items():
+  taps = mixed.taps(trainable)
+  collection: dict[str, Any] = {}
+  for path, tap in taps.items():
     *modules, name = path.split("/")
     if name == _NAME:
-      scope = taps
+      scope = collection
       for module in (*modules, f"{TappedDot.__name__}_0"):
         scope = scope.setdefault(module, {})
       scope[_NAME] = tap
-  return {"params": mixed.inject(trainable), _COLLECTION: taps}
+  params = mixed.inject_taps(taps, trainable)
+  return {"params": params, _COLLECTION: collection}

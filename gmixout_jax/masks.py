@@ -12,6 +12,7 @@ list it in `SAMPLERS`.
 
 import math
 import zlib
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -158,18 +159,23 @@ def leaf_layout(
   return layout
 
 
-def leaf_key(key: jax.Array, episode: jax.Array, path: str) -> jax.Array:
-  """Key of one leaf's mask in one episode.
+def leaf_keys(
+  key: jax.Array, episode: jax.Array, paths: Sequence[str]
+) -> jax.Array:
+  """Keys of the masks of all leaves in one episode.
+
+  They are made together, as making one alone is as much to compile.
 
   Args:
     key: Typed threefry key, or raw uint32 key data ``[2]``.
     episode: Number of the episode, an integer scalar.
-    path: The leaf's '/'-joined path.
+    paths: The '/'-joined paths of n leaves.
 
   Returns:
-    A typed key.
+    Typed keys ``[n]``.
   """
   if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
     key = jax.random.wrap_key_data(key, impl="threefry2x32")
+  checksums = np.array([zlib.crc32(p.encode()) for p in paths], np.uint32)
   key = jax.random.fold_in(key, episode)
-  return jax.random.fold_in(key, np.uint32(zlib.crc32(path.encode())))
+  return jax.vmap(jax.random.fold_in, (None, 0))(key, checksums)

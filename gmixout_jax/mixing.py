@@ -7,6 +7,7 @@ into changes of the live weights and ends an episode that is due.
 """
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple, Self
 
 import jax
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from gmixout_jax import episodes
+from gmixout_jax import episodes, masks
 from gmixout_jax.anchor import Memory, MixedLeaf, Step
 from gmixout_jax.spec import MixSpec
 
@@ -134,10 +135,7 @@ def begin(
   leaves, treedef = jax.tree.flatten(params)
   mixes = spec.mixed_leaves(params)
   residuals, memories = list(leaves), _memories(treedef, state)
-  steps = {
-    i: mix.step(leaves[i], state.key, episode, decay)
-    for i, mix in mixes.items()
-  }
+  steps = draw_steps(mixes, leaves, state.key, episode, decay)
   for i, mix in mixes.items():
     residuals[i], memories[i] = mix.begin(leaves[i], memories[i], steps[i])
   return Begun(
@@ -151,6 +149,28 @@ def begin(
     anchor_decay=decay,
     count_after=count,
   )
+
+
+def draw_steps(
+  mixes: dict[int, MixedLeaf],
+  leaves: list[Any],
+  key: jax.Array,
+  episode: episodes.Episode,
+  anchor_decay: jax.Array,
+) -> dict[int, Step]:
+  """What each mixed leaf needs to know about a step, by position."""
+  paths = [mix.path for mix in mixes.values()]
+  now = masks.leaf_keys(key, episode.number, paths)
+  following = masks.leaf_keys(key, episode.number + episode.ends, paths)
+  return {
+    i: Step(
+      indices=mix.layout.draw(now[n], leaves[i]),
+      redraw=functools.partial(mix.layout.draw, following[n], leaves[i]),
+      episode=episode,
+      anchor_decay=anchor_decay,
+    )
+    for n, (i, mix) in enumerate(mixes.items())
+  }
 
 
 def finish[State: MixState](

@@ -106,7 +106,7 @@ def merge(graphdef: Any, mixed: MixedParams, trainable: Any, rest: Any) -> Any:
     ValueError: As `MixedParams.inject`.
   """
   taps = mixed.taps(trainable)
-  params = mixed.inject(trainable)
+  params = mixed.inject_taps(taps, trainable)
   model = nnx.merge(graphdef, params, rest, copy=True)
   for path, module in nnx.iter_modules(model):
     tap = taps.get("/".join(map(str, (*path, "kernel"))))

@@ -172,14 +172,18 @@ class MixedParams(mixing.MixState):
     Raises:
       ValueError: If `trainable` does not fit.
     """
-    taps = self.taps(trainable)
-    given = self._flatten_trainable(trainable)
+    return self.inject_taps(self.taps(trainable), trainable)
+
+  def inject_taps(self, taps: dict[str, Tap], trainable: Any) -> Any:
+    """`inject`, with the taps that `taps` has made of the same argument."""
     leaves = [
       taps[path].weights(leaf)
       if path in taps
       else (leaf if isinstance(own, optax.MaskedNode) else own)
       for (path, leaf), own in zip(
-        named_leaves(self.params), given, strict=True
+        named_leaves(self.params),
+        self._flatten_trainable(trainable),
+        strict=True,
       )
     ]
     return jax.tree.unflatten(jax.tree.structure(self.params), leaves)

@@ -55,6 +55,7 @@ def flat_position(shape: tuple[int, ...], out_sharding: Any = None):
   return position
 
 
+@functools.partial(jax.jit, static_argnums=(1, 2))
 def random_words(
   key: jax.Array, shape: tuple[int, ...], out_sharding: Any = None
 ) -> jax.Array:

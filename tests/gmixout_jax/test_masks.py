@@ -22,7 +22,7 @@ def draw_masks(sampler, shape, kept, draws=DRAWS, path="w", seed=0):
   @jax.jit
   @jax.vmap
   def mask(episode):
-    key = masks.leaf_key(jax.random.key(seed), episode, path)
+    key = masks.leaf_keys(jax.random.key(seed), episode, [path])[0]
     return layout.mask(layout.draw(key, like), like)
 
   return np.asarray(mask(jnp.arange(draws))), layout
@@ -117,7 +117,7 @@ def test_masks_are_independent_across_leaves_and_episodes(sampler):
 def test_same_bits_under_jit_vmap_and_on_eight_devices(sampler):
   shape = (16, 24)
   layout = masks.leaf_layout(sampler, "w", shape, 0.25)
-  key = masks.leaf_key(jax.random.key(3), jnp.int32(5), "w")
+  key = masks.leaf_keys(jax.random.key(3), jnp.int32(5), ["w"])[0]
   draw = lambda like: layout.draw(key, like)
   like = jnp.zeros(shape)
   eager = draw(like)
@@ -168,7 +168,7 @@ def test_masks_never_change(sampler, digest, x64):
   """
   with jax.enable_x64(x64):
     layout = masks.leaf_layout(sampler, "blocks/0/fc1/kernel", (24, 50), 0.1)
-    key = masks.leaf_key(jax.random.key(0), 7, "blocks/0/fc1/kernel")
+    key = masks.leaf_keys(jax.random.key(0), 7, ["blocks/0/fc1/kernel"])[0]
     indices = layout.draw(key, jnp.zeros((24, 50)))
   digest_now = hashlib.sha256(np.asarray(indices, "<i4").tobytes())
   assert digest_now.hexdigest()[:16] == digest

@@ -57,7 +57,7 @@ def draw_mask(sampler, kept, seed=0):
   like = jnp.zeros(SHAPE)
 
   def mask(episode):
-    key = masks.leaf_key(jax.random.key(seed), episode, "layer/kernel")
+    key = masks.leaf_keys(jax.random.key(seed), episode, ["layer/kernel"])[0]
     return np.asarray(layout.mask(layout.draw(key, like), like))
 
   return mask, layout
