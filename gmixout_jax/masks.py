@@ -55,7 +55,8 @@ class Neuron(packing.WholeRows):
     """Active rows, int32 ``[r]``, increasing."""
     del like  # a few hundred numbers: every device draws them all
     words = threefry.random_words(key, self.packed_shape[:1])
-    return strata.draw_columns(words, self.rows)
+    # As in `Stratified`; every loop that reads inputs would draw them anew.
+    return jax.lax.optimization_barrier(strata.draw_columns(words, self.rows))
 
 
 class Uniform(packing.Anywhere):

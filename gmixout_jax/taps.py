@@ -17,7 +17,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import struct
 
 from gmixout_jax import packing
@@ -117,7 +116,9 @@ def _tapped_dot(
 
   def forward(inputs, kernel, residual, indices):
     del residual
-    kept = jnp.take(inputs, indices, axis=-1) if whole_rows else inputs
+    kept = inputs
+    if whole_rows:
+      kept = inputs.at[..., indices].get(mode="promise_in_bounds")
     return dot(inputs, kernel), (kept, kernel, indices)
 
   def backward(saved, gradient):

@@ -2,9 +2,14 @@
 
 import tyro
 
-from experiments.bench import update
+from experiments.bench import flops, memory, step, update
 
-BENCHES = {"update": update.run}
+BENCHES = {
+  "update": update.run,
+  "memory": memory.run,
+  "flops": flops.run,
+  "step": step.run,
+}
 
 
 def main() -> None:

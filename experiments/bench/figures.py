@@ -6,6 +6,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import rich
@@ -72,3 +73,8 @@ def report(
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
       temporary.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def tree_bytes(tree: Any) -> int:
+  """Bytes of all arrays in a tree."""
+  return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

@@ -11,7 +11,7 @@ import optax
 from flax import nnx
 
 import gmixout_jax as gx
-from experiments.bench import figures
+from experiments.bench import figures, train_steps
 from gmixout_jax import targets
 
 BLOCK_MATRICES = gx.VIT_RULES[0][0]
@@ -35,7 +35,8 @@ def run(json: pathlib.Path | None = None, repeats: int = 15) -> None:
     json: Where to write the figures.
     repeats: Timed rounds; each figure is a median over them.
   """
-  shapes = vit_b16_shapes()
+  vit = train_steps.vit("vit_b16")
+  shapes = nnx.to_pure_dict(nnx.state(vit, nnx.Param))
   adamw = optax.adamw(1e-4)
   mix = functools.partial(
     gx.gmixout, adamw, sparsity=0.9, key=0, target=BLOCK_MATRICES
@@ -59,8 +60,10 @@ def run(json: pathlib.Path | None = None, repeats: int = 15) -> None:
     if re.search(BLOCK_MATRICES, path)
   }
   state_bytes = {
-    "adamw": tree_bytes(jax.eval_shape(adamw.init, blocks)),
-    "gmixout": tree_bytes(jax.eval_shape(mix(target=None).init, blocks)),
+    "adamw": figures.tree_bytes(jax.eval_shape(adamw.init, blocks)),
+    "gmixout": figures.tree_bytes(
+      jax.eval_shape(mix(target=None).init, blocks)
+    ),
   }
   results = {f"{name}_seconds": taken for name, taken in seconds.items()}
   results |= {f"{name}_state_bytes": n for name, n in state_bytes.items()}
@@ -95,15 +98,3 @@ class Stepper:
     self.params, self.state = jax.block_until_ready(
       self.step(self.grads, self.state, self.params)
     )
-
-
-def vit_b16_shapes() -> dict[str, Any]:
-  """Shapes of ViT-B/16's parameters with a head of 1000 classes."""
-  config = gx.clip.VisionConfig.vit(patch_size=16, num_classes=1000)
-  model = nnx.eval_shape(lambda: gx.clip.ViT(config, rngs=nnx.Rngs(0)))
-  return nnx.to_pure_dict(nnx.state(model, nnx.Param))
-
-
-def tree_bytes(tree: Any) -> int:
-  """Bytes of all arrays in a tree."""
-  return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
