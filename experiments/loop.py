@@ -12,6 +12,7 @@ import numpy as np
 import optax
 from flax import nnx
 
+from experiments import form
 from experiments.classifier import Classifier
 from experiments.data.split import Batch
 from experiments.methods.method import Method, Params, Schedule
@@ -30,7 +31,7 @@ class Stats:
     changed_parameters: Weights that one step changes. Measured, not declared:
       the most entries of any step's update that were not zero. Mixout's include
       those that it swaps back, which makes 1 − p² of a matrix and not 1 − p.
-    optimizer_bytes: Size of the optimizer's state.
+    optimizer_bytes: Size of the optimizer's state, anchors included.
   """
 
   steps: int = 0
@@ -88,15 +89,17 @@ def make_step(
 
   @functools.partial(jax.jit, donate_argnames=("params", "opt_state"))
   def train_step(params, opt_state, rest, batch, step, key):
-    def loss_fn(params):
-      model = nnx.merge(graphdef, params, rest)
+    trainable = form.trainable(params)
+
+    def loss_fn(trainable):
+      model = form.merge(graphdef, params, trainable, rest)
       return method.loss(model, batch, jax.random.fold_in(key, step))
 
-    loss, gradients = jax.value_and_grad(loss_fn)(params)
+    loss, gradients = jax.value_and_grad(loss_fn)(trainable)
     updates, opt_state = optimizer.update(
-      gradients, opt_state, params, value=loss
+      gradients, opt_state, trainable, value=loss
     )
-    params = optax.apply_updates(params, updates)
+    params = form.apply_updates(params, updates)
     moved = sum(jnp.count_nonzero(leaf) for leaf in jax.tree.leaves(updates))
     return params, opt_state, {"loss": loss, "moved": moved}
 
@@ -140,7 +143,8 @@ def fit(
   if transform is None or steps == 0:
     return Fitted(model, np.zeros(0, np.float32), Stats())
   optimizer = optax.with_extra_args_support(transform)
-  opt_state = optimizer.init(params)
+  params = method.wrap(params, transform_key)
+  opt_state = optimizer.init(form.trainable(params))
   train_step = make_step(method, optimizer, graphdef)
 
   losses, moved, clock = [], 0, [time.perf_counter()]
@@ -177,7 +181,7 @@ def fit(
     steps_per_second=(steps - 1) / (clock[-1] - clock[1]) if steps > 1 else 0.0,
     first_step_seconds=first,
     changed_parameters=moved,
-    optimizer_bytes=sum(leaf.nbytes for leaf in jax.tree.leaves(opt_state)),
+    optimizer_bytes=form.state_bytes(params, opt_state),
   )
   deployed = nnx.merge(graphdef, method.deploy(opt_state, params), rest)
   return Fitted(deployed, np.asarray(losses, np.float32), stats)

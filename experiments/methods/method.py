@@ -1,4 +1,4 @@
-"""What a fine-tuning method is: four functions and its hyperparameters."""
+"""What a fine-tuning method is: a few functions and its hyperparameters."""
 
 import dataclasses
 from collections.abc import Callable
@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from experiments import probe
 from experiments.classifier import Classifier
 from experiments.data.split import Batch, Source
+from experiments.form import Form
 
 Params = Any  # a nested dict of arrays: backbone/..., head/kernel, head/bias
 
@@ -65,6 +66,20 @@ class Method:
     del params, schedule, key
     return None
 
+  def wrap(self, params: Params, key: jax.Array) -> Form:
+    """The form in which the parameters train; here as they are.
+
+    Args:
+      params: The parameters of the prepared model.
+      key: The one that `transform` receives.
+
+    Returns:
+      `params`, or `gmixout_jax.MixedParams` made of them, whose `trainable`
+      is then what the transformation updates.
+    """
+    del key
+    return params
+
   def loss(
     self, model: Classifier, batch: Batch, key: jax.Array
   ) -> Float[Array, ""]:
@@ -83,12 +98,12 @@ class Method:
       model(batch["image"]), batch["label"]
     ).mean()
 
-  def deploy(self, opt_state: optax.OptState, params: Params) -> Params:
+  def deploy(self, opt_state: optax.OptState, params: Form) -> Params:
     """The weights to evaluate and keep; here the last ones.
 
     Args:
       opt_state: The state that `transform` ended with.
-      params: The parameters after the last step.
+      params: The parameters after the last step, in their form.
 
     Returns:
       Parameters of the same structure and shapes.

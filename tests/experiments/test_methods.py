@@ -146,6 +146,22 @@ def test_same_key_same_weights_and_one_compilation(
   assert steps[0]._cache_size() == 1
 
 
+@pytest.mark.parametrize("method", SHARES, ids=methods.name_of)
+def test_compact_gives_the_same_weights(method, fit):
+  dense = fit(dataclasses.replace(method, sampler="neuron"))
+  compact = fit(dataclasses.replace(method, sampler="neuron", compact=True))
+  np.testing.assert_allclose(compact.losses, dense.losses, rtol=1e-5)
+  expected = leaves(dense.model)
+  for name, leaf in leaves(compact.model).items():
+    np.testing.assert_allclose(leaf, expected[name], rtol=1e-4, atol=1e-6)
+  assert compact.stats.optimizer_bytes <= dense.stats.optimizer_bytes
+
+
+def test_compact_carries_moments():
+  with pytest.raises(ValueError, match="moments='reset'"):
+    GMixout(moments="reset", compact=True)
+
+
 def test_gmixout_deploys_the_anchor(probed, fit):
   # λ = 1 never moves the anchor, whatever the live weights did.
   fitted = fit(GMixout(anchor_decay=1.0, resample_every=2))
@@ -174,7 +190,7 @@ def test_gmixout_passes_its_hyperparameters_on(monkeypatch):
   assert {"key"} ^ set(seen) == {
     field.name
     for field in dataclasses.fields(method)
-    if "learning_rate" not in field.name
+    if "learning_rate" not in field.name and field.name != "compact"
   }
   assert all(
     seen[name] == getattr(method, name) for name in set(seen) - {"key"}

@@ -1,0 +1,43 @@
+"""The form in which parameters train: all of them, or mixed and compact.
+
+A training step is the same for both: take what is trainable, differentiate the
+loss of the model with it inside, apply the optimizer's updates.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import optax
+from flax import nnx
+
+import gmixout_jax as gx
+
+Form = Any  # nested dicts of arrays, or gx.MixedParams
+
+
+def trainable(form: Form) -> Any:
+  """What the optimizer trains: everything, or packed residuals."""
+  return form.trainable() if isinstance(form, gx.MixedParams) else form
+
+
+def merge(graphdef: Any, form: Form, trained: Any, rest: Any) -> Any:
+  """The model whose gradients go to `trained`, which is `trainable(form)`."""
+  if isinstance(form, gx.MixedParams):
+    return gx.nnx.merge(graphdef, form, trained, rest)
+  return nnx.merge(graphdef, trained, rest)
+
+
+def apply_updates(form: Form, updates: Any) -> Form:
+  """The form after a step of the optimizer."""
+  if isinstance(form, gx.MixedParams):
+    return form.apply_updates(updates)
+  return optax.apply_updates(form, updates)
+
+
+def state_bytes(form: Form, opt_state: optax.OptState) -> int:
+  """Bytes of all that training remembers besides the live weights."""
+  remembered = opt_state
+  if isinstance(form, gx.MixedParams):
+    remembered = opt_state, dataclasses.replace(form, params=None)
+  return sum(leaf.nbytes for leaf in jax.tree.leaves(remembered))

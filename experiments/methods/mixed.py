@@ -1,0 +1,89 @@
+"""What GMixout, Mixout and Random Mask have in common."""
+
+import dataclasses
+import functools
+from typing import Any, Literal
+
+import jax
+import optax
+
+import gmixout_jax as gx
+from experiments.form import Form
+from experiments.methods.method import Method, Params, Schedule
+
+Sampler = Literal["stratified", "uniform", "bernoulli", "neuron"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mixed(Method):
+  """Mixes the matrices of the transformer blocks, and trains the head densely.
+
+  All else is frozen. A subclass gives its defaults and its `settings`.
+
+  Attributes:
+    learning_rate: The peak, for the mixed matrices.
+    head_learning_rate: The peak, for the head.
+    sparsity: p, the share of each matrix held at the anchor, in [0, 1).
+    sampler: How the active entries are drawn.
+    compact: Whether gradients and optimizer state are packed
+      (`gmixout_jax.MixedParams`); the weights are the same.
+  """
+
+  learning_rate: float
+  head_learning_rate: float
+  sparsity: float = 0.9
+  sampler: Sampler = "stratified"
+  compact: bool = False
+
+  def settings(self) -> dict[str, Any]:
+    """What `gx.gmixout` and `gx.MixedParams.create` are both told."""
+    return {"sparsity": self.sparsity, "sampler": self.sampler}
+
+  def transform(
+    self, params: Params, schedule: Schedule, key: jax.Array
+  ) -> optax.GradientTransformation:
+    """One AdamW for the blocks, mixed here unless `wrap` does it."""
+    del params
+    blocks = optax.adamw(schedule(self.learning_rate), weight_decay=0.0)
+    head = optax.adamw(schedule(self.head_learning_rate), weight_decay=0.0)
+    if self.compact:
+      return optax.partition({"mixed": blocks, "dense": head}, _packed_labels)
+    return optax.partition(
+      {
+        "mixed": self.mix(blocks, key),
+        "dense": head,
+        "frozen": optax.set_to_zero(),
+      },
+      functools.partial(gx.gmixout_labels, rules=gx.VIT_RULES),
+    )
+
+  def mix(
+    self, inner: optax.GradientTransformation, key: jax.Array
+  ) -> optax.GradientTransformation:
+    """The transformation of the blocks' matrices."""
+    return gx.gmixout(inner, key=key, **self.settings())
+
+  def wrap(self, params: Params, key: jax.Array) -> Form:
+    """Mixed parameters if `compact`, else the parameters as they are."""
+    if not self.compact:
+      return params
+    return gx.MixedParams.create(
+      params, key=key, target=gx.VIT_RULES, **self.settings()
+    )
+
+  def deploy(self, opt_state: optax.OptState, params: Form) -> Params:
+    """A + (1−λ)Δ, or A + Δ where the residual is never merged."""
+    if self.compact:
+      return params.eval_params()
+    return gx.gmixout_eval_params(opt_state, params)
+
+
+def _packed_labels(trainable: Any) -> Any:
+  """The labels of what trains: the head is dense, all else is packed."""
+
+  def label(path: Any, leaf: Any) -> str:
+    del leaf
+    name = jax.tree_util.keystr(path, simple=True, separator="/")
+    return "dense" if name.startswith("head/") else "mixed"
+
+  return jax.tree.map_with_path(label, trainable)
