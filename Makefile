@@ -15,7 +15,7 @@ demo: $(READY)
 
 test: lint
 	@echo "==> Tests and docstring examples"
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: $(READY)
 	@echo "==> Format, lint and types"

@@ -46,12 +46,12 @@ def _of_vit(name: str, small: int) -> figures.Figures:
     vit = lambda image_size=image_size: train_steps.vit(name, image_size)
     batch = train_steps.batch_shapes(size, image_size)
     at = f"b{size}_{image_size}px"
-    full = _bytes(train_steps.full_finetuning(vit()), batch)
-    lora = _bytes(train_steps.lora(vit()), batch)
+    full = bytes_of(train_steps.full_finetuning(vit()), batch)
+    lora = bytes_of(train_steps.lora(vit()), batch)
     results |= {f"full_{at}_{key}": value for key, value in full.items()}
     results |= {f"lora_{at}_{key}": value for key, value in lora.items()}
     for sampler in samplers:
-      ours = _bytes(train_steps.compact(vit(), sampler), batch)
+      ours = bytes_of(train_steps.compact(vit(), sampler), batch)
       results |= {f"{sampler}_{at}_{key}": value for key, value in ours.items()}
       shown = suffix if sampler == samplers[0] else f"_{sampler}_{at}"
       results[f"peak_bytes_ratio{shown}"] = (
@@ -75,7 +75,7 @@ def _of_vit(name: str, small: int) -> figures.Figures:
   return results
 
 
-def _bytes(
+def bytes_of(
   step: train_steps.TrainStep, batch: train_steps.Batch
 ) -> figures.Figures:
   """Persistent, temporary and peak bytes of a step."""

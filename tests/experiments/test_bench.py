@@ -1,0 +1,67 @@
+"""Tests that every benchmark runs, on a ViT too small to mean anything."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.bench import flops, memory, step, train_steps
+
+TINY = {"patch_size": 16, "width": 20, "depth": 1, "heads": 2, "mlp_width": 40}
+
+
+@pytest.fixture(autouse=True)
+def _tiny(monkeypatch):
+  monkeypatch.setitem(train_steps.VITS, "vit_b16", TINY)
+
+
+def test_figures_are_written(tmp_path):
+  path = tmp_path / "figures.json"
+  flops.run(path, large=False, batch_size=1)
+  figures = json.loads(path.read_text())
+  assert set(flops.TARGETS) <= set(figures)
+  assert all(value > 0 for value in figures.values())
+  assert figures["flops_ratio_neuron"] < figures["flops_ratio_stratified"]
+
+
+def test_memory_counts_what_is_held():
+  one = train_steps.compact(train_steps.vit("vit_b16", 32), "stratified")
+  held = jax.tree.leaves(jax.eval_shape(one.init, one.params))
+  sizes = memory.bytes_of(one, train_steps.batch_shapes(1, 32))
+  assert sizes["persistent_bytes"] == sum(leaf.nbytes for leaf in held)
+  assert sizes["peak_bytes"] > sizes["persistent_bytes"]
+
+
+def test_a_runner_steps_in_place():
+  one = train_steps.compact(train_steps.vit("vit_b16", 32), "stratified")
+  batch = (jnp.ones((1, 32, 32, 3)), jnp.zeros(1, jnp.int32))
+  runner = step.Runner(one, batch)
+  runner()
+  runner()
+  mixed, _ = runner.state
+  assert int(mixed.count) == 2
+
+
+def test_the_steps_train_what_they_say():
+  """All three start from one loss; LoRA moves its factors and the head."""
+  vit = lambda: train_steps.vit("vit_b16", 32)
+  batch = (jnp.ones((2, 32, 32, 3)), jnp.array([1, 2]))
+  losses = {}
+  for name, one in {
+    "full": train_steps.full_finetuning(vit()),
+    "compact": train_steps.compact(vit(), "neuron"),
+    "lora": train_steps.lora(vit(), rank=2),
+  }.items():
+    zeros = jax.tree.map(
+      lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), one.params
+    )
+    state = one.init(zeros)
+    before = jax.tree.map(np.array, state)
+    after, losses[name] = jax.jit(one.step)(state, batch)
+    if name == "lora":
+      trainable, frozen, _ = after
+      jax.tree.map(np.testing.assert_array_equal, frozen, before[1])
+      assert np.any(trainable["head"]["bias"][...] != 0)
+  assert all(loss == pytest.approx(np.log(1000)) for loss in losses.values())
