@@ -179,9 +179,15 @@ def bernoulli_active(
     position: Flat positions in the whole leaf, uint32.
     kept: Probability in (0, 1].
   """
-  words = random_words(seed, position)
-  # `<=` and not `<`, whose threshold for kept = 1 would need 33 bits.
-  return words <= np.uint32(max(1, round(kept * 2**32)) - 1)
+  return random_words(seed, position) <= np.uint32(largest_active_word(kept))
+
+
+def largest_active_word(kept: float) -> int:
+  """Largest random word that makes an entry active with probability kept.
+
+  Not the smallest that does not: for kept = 1 that would need 33 bits.
+  """
+  return max(1, round(kept * 2**32)) - 1
 
 
 def take(dense: jax.Array, columns: jax.Array) -> jax.Array:
