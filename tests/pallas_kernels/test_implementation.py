@@ -73,7 +73,9 @@ class _Device:
 def test_devices(monkeypatch, device, mosaic, triton):
   monkeypatch.setattr(jax, "local_devices", lambda: [device])
   monkeypatch.setattr(implementation, "_triton_obstacle", lambda: None)
-  for name, reason in [("mosaic_gpu", mosaic), ("triton", triton)]:
+  reasons: dict[implementation.Implementation, str | None]
+  reasons = {"mosaic_gpu": mosaic, "triton": triton}
+  for name, reason in reasons.items():
     if reason is None:
       assert implementation.obstacle(name) is None
     else:
