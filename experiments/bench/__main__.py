@@ -2,9 +2,9 @@
 
 import tyro
 
-from experiments.bench import update
+from experiments.bench import kernels, update
 
-BENCHES = {"update": update.run}
+BENCHES = {"kernels": kernels.run, "update": update.run}
 
 
 def main() -> None:
