@@ -2,13 +2,14 @@
 
 import tyro
 
-from experiments.bench import flops, memory, step, update
+from experiments.bench import flops, kernels, memory, step, update
 
 BENCHES = {
   "update": update.run,
   "memory": memory.run,
   "flops": flops.run,
   "step": step.run,
+  "kernels": kernels.run,
 }
 
 

@@ -30,6 +30,6 @@ def test_known_answers():
       (0xC4923A9C, 0x483DF7A0),
     ),
   ]:
-    words = lambda pair: tuple(jnp.uint32(word) for word in pair)
+    words = lambda pair: (jnp.uint32(pair[0]), jnp.uint32(pair[1]))
     result = threefry.threefry_2x32(words(key), words(counts))
     assert tuple(int(word) for word in result) == expected

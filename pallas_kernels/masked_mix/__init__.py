@@ -1,0 +1,1 @@
+"""masked_mix: anchor and residual to live weights."""

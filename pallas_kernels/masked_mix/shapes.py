@@ -1,0 +1,10 @@
+"""Shapes that masked_mix is tested and timed on."""
+
+from pallas_kernels import clip_leaves
+
+# Timed, and lowered for CUDA by the tests.
+NAMED = clip_leaves.CLIP
+
+# Run by the tests in the interpreter: edges, and more tiles than one of rows
+# that end inside a tile.
+SMALL = clip_leaves.EDGES | {"tiles": (5, 768)}

@@ -1,0 +1,1 @@
+"""pack: a dense array to its active entries, scaled by 1/s."""

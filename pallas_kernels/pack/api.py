@@ -1,0 +1,101 @@
+"""pack for users: picks the implementation, knows the gradient."""
+
+import functools
+import importlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from pallas_kernels import implementation as implementations
+from pallas_kernels import leaf as leaves
+from pallas_kernels.implementation import Implementation
+from pallas_kernels.pack import reference
+
+
+def pack(
+  dense: jax.Array,
+  key: jax.Array,
+  *,
+  kept: float,
+  scale: float | None = None,
+  first_row: jax.typing.ArrayLike = 0,
+  implementation: Implementation | None = None,
+) -> jax.Array:
+  r"""Active entries of a dense array, scaled: the gradient of a residual.
+
+  The transpose of `masked_mix` in its residual: with G = `dense` it returns
+  the entries of :math:`G / s` where the stratified mask is. Differentiable
+  (reverse mode).
+
+  Args:
+    dense: ``[..., cols]``, float32 or bfloat16.
+    key: Key of the leaf's mask: a typed threefry key, or its raw data.
+    kept: Wanted fraction of active entries, in (0, 1].
+    scale: s > 0, static; None for the exact fraction k/cols.
+    first_row: If `dense` is a part of a leaf, the number of rows before it.
+    implementation: "xla", "mosaic_gpu" or "triton"; None picks the fastest
+      that can run.
+
+  Returns:
+    float32 ``[..., k]`` with ``k = max(1, round(cols * kept))``, each row in
+    the order of its columns.
+
+  Raises:
+    ValueError: If an argument is out of range, or a GPU kernel is asked for
+      on an array of more than 2³¹ − 1 entries.
+    NotImplementedError: If `implementation` cannot run here; says why.
+
+  Example:
+    >>> import jax, jax.numpy as jnp
+    >>> pack(jnp.ones((2, 20)), jax.random.key(0), kept=0.1)
+    Array([[10., 10.],
+           [10., 10.]], dtype=float32)
+  """
+  leaf = leaves.StratifiedLeaf(dense.shape, kept)
+  return pack_seeded(
+    leaf,
+    leaf.kept_fraction if scale is None else scale,
+    implementations.choose(implementation),
+    dense,
+    leaves.seed(key, first_row),
+  )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def pack_seeded(
+  leaf: leaves.StratifiedLeaf,
+  scale: float,
+  name: Implementation,
+  dense: jax.Array,
+  seed: jax.Array,
+) -> jax.Array:
+  """`pack` with its arguments checked; for the gradient of `masked_mix`."""
+  return _module(name).pack(leaf, dense, seed, scale=scale)
+
+
+def _forward(leaf, scale, name, dense, seed):
+  packed = pack_seeded(leaf, scale, name, dense, seed)
+  return packed, (seed, jnp.zeros((), dense.dtype))
+
+
+def _backward(leaf, scale, name, saved, gradient):
+  seed, dense = saved
+  mix = importlib.import_module(
+    "pallas_kernels.masked_mix." + ("reference" if name == "xla" else name)
+  )
+  zeros = jnp.zeros(leaf.shape, dense.dtype)
+  return (
+    mix.stratified(leaf, zeros, gradient, seed, scale=scale, dtype=dense.dtype),
+    None,
+  )
+
+
+pack_seeded.defvjp(_forward, _backward)
+
+
+def _module(name: Implementation) -> Any:
+  """The module of an implementation; imports only what is asked for."""
+  if name == "xla":
+    return reference
+  return importlib.import_module(f"pallas_kernels.pack.{name}")

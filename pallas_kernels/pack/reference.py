@@ -1,0 +1,24 @@
+"""The definition of pack, which XLA compiles too."""
+
+import jax
+import jax.numpy as jnp
+
+from pallas_kernels import leaf as leaves
+
+
+def pack(
+  leaf: leaves.StratifiedLeaf,
+  dense: jax.Array,
+  seed: jax.Array,
+  *,
+  scale: float,
+) -> jax.Array:
+  """Active entries of `dense` divided by s, float32 ``[..., k]``.
+
+  Args:
+    leaf: Shape and strata.
+    dense: ``[..., cols]``.
+    seed: See `leaf.seed`.
+    scale: s.
+  """
+  return leaves.take(dense, leaf.columns(seed)).astype(jnp.float32) / scale

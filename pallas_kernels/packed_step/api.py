@@ -1,0 +1,204 @@
+"""packed_step for users: checks arguments, picks the implementation."""
+
+import importlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from pallas_kernels import implementation as implementations
+from pallas_kernels import leaf as leaves
+from pallas_kernels.implementation import Implementation
+from pallas_kernels.packed_step import reference
+from pallas_kernels.packed_step.arithmetic import Memory, Scalars
+
+Number = jax.typing.ArrayLike
+
+
+def packed_step(
+  live: jax.Array,
+  gradient: jax.Array,
+  memory: Memory,
+  key: jax.Array,
+  *,
+  count: Number,
+  learning_rate: Number,
+  kept: float,
+  b1: Number = 0.9,
+  b2: Number = 0.999,
+  eps: Number = 1e-8,
+  weight_decay: Number = 1e-4,
+  anchor_decay: Number = 0.3,
+  starts: Number = False,
+  ends: Number = False,
+  scale: float | None = None,
+  packed_gradient: bool = False,
+  first_row: Number = 0,
+  implementation: Implementation | None = None,
+) -> tuple[jax.Array, Memory]:
+  r"""One AdamW step of GMixout on the active entries of a leaf, in place.
+
+  .. math::
+
+    g &= (\partial L / \partial W)_{idx} / s, \quad
+    \Delta = s (W_{idx} - A) \\
+    m &\leftarrow \beta_1 m + (1 - \beta_1) g, \quad
+    v \leftarrow \beta_2 v + (1 - \beta_2) g^2 \\
+    u &= -\eta \left( \frac{m / (1 - \beta_1^t)}
+      {\sqrt{v / (1 - \beta_2^t)} + \epsilon} + \omega \Delta \right) \\
+    W_{idx} &\leftarrow W_{idx} + u / s
+
+  with W = `live`, idx the active entries that `key` draws, A, m and v in
+  `memory`, s = `scale`, η = `learning_rate`, ω = `weight_decay`, ε = `eps`
+  and t = `count`. The decay is AdamW's decoupled one and pulls towards the
+  anchor.
+
+  At the boundary of two episodes two flags come in, and the key of the new
+  mask from then on. The last step of an episode (`ends`) merges: W becomes
+  :math:`A + (1-λ)Δ` with λ = `anchor_decay`, which is where the anchor's
+  average has arrived. The first step of the next (`starts`) reads its anchor
+  off W at the new mask, whatever `memory.anchor` says. Moments are carried.
+  The flags may be traced: a boundary costs no more than another step.
+
+  Live weights narrower than float32 would lose small steps to rounding. For
+  them `memory` has `learned`, A + Δ, and W is its rounded image.
+
+  Args:
+    live: ``[..., cols]``, float32 or bfloat16. Donate it, and `memory`, to
+      the jitted step that calls this, and no copy is made.
+    gradient: ∂L/∂W, ``[..., cols]``.
+    memory: Of packed float32 arrays, see `init`.
+    key: Key of the leaf's mask in this episode: a typed threefry key, or its
+      raw data.
+    count: t, this step's number from 1.
+    learning_rate: η.
+    kept: Wanted fraction of active entries, in (0, 1], static.
+    b1: β₁.
+    b2: β₂.
+    eps: ε.
+    weight_decay: ω.
+    anchor_decay: λ in [0, 1].
+    starts: Whether this is the first step of an episode.
+    ends: Whether it is the last.
+    scale: s > 0, static; None for the exact fraction k/cols.
+    packed_gradient: Whether `gradient` is ∂L/∂Δ instead, float32 ``[..., k]``,
+      as `pack` makes it of ∂L/∂W.
+    first_row: If `live` is a part of a leaf, the number of rows before it.
+    implementation: "xla", "mosaic_gpu" or "triton"; None picks the fastest
+      that can run.
+
+  Returns:
+    The live weights and the memory after the step. Entries off the mask keep
+    their bits.
+
+  Raises:
+    ValueError: If shapes or dtypes do not fit, an argument is out of range,
+      or a GPU kernel is asked for on a leaf of more than 2³¹ − 1 entries.
+    NotImplementedError: If `implementation` cannot run here; says why.
+
+  Example:
+    >>> import jax, jax.numpy as jnp
+    >>> live = jnp.zeros((2, 20))
+    >>> memory = init(live, kept=0.1)
+    >>> live, memory = packed_step(
+    ...   live, jnp.ones((2, 20)), memory, jax.random.key(0),
+    ...   count=1, learning_rate=0.1, kept=0.1, starts=True,
+    ... )
+    >>> live.sum(axis=1).round(3)  # two entries a row move by η/s
+    Array([-2., -2.], dtype=float32)
+
+  References:
+    Loshchilov & Hutter, *Decoupled Weight Decay Regularization*, 2019.
+  """
+  leaf = leaves.StratifiedLeaf(live.shape, kept)
+  _check(leaf, live, gradient, memory, packed_gradient)
+  scale = leaf.kept_fraction if scale is None else scale
+  name = implementations.choose(implementation)
+  module: Any = reference
+  if name != "xla":
+    module = importlib.import_module(f"pallas_kernels.packed_step.{name}")
+  if packed_gradient and leaf.packed_shape == live.shape:
+    # Implementations tell the two kinds by their shape.
+    gradient = gradient * scale
+  stepped, memory = module.packed_step(
+    leaf,
+    live,
+    gradient,
+    memory,
+    _scalars(
+      count,
+      learning_rate=learning_rate,
+      b1=b1,
+      b2=b2,
+      eps=eps,
+      weight_decay=weight_decay,
+      anchor_decay=anchor_decay,
+      starts=starts,
+      ends=ends,
+    ),
+    leaves.seed(key, first_row),
+    scale=scale,
+  )
+  return stepped, memory
+
+
+def init(live: Any, *, kept: float) -> Memory:
+  """Memory of zeros for a leaf; the first step must be one that `starts`.
+
+  Args:
+    live: The leaf: an array or a `jax.ShapeDtypeStruct`.
+    kept: Wanted fraction of active entries, in (0, 1].
+
+  >>> init(jnp.zeros((2, 20)), kept=0.1).mu.shape
+  (2, 2)
+  """
+  shape = leaves.StratifiedLeaf(tuple(live.shape), kept).packed_shape
+  zeros = lambda: jnp.zeros(shape, jnp.float32)
+  narrow = live.dtype != jnp.float32
+  return Memory(zeros(), zeros(), zeros(), zeros() if narrow else None)
+
+
+def _scalars(count: Number, *, b1: Any, b2: Any, **rest: Any) -> Scalars:
+  """Everything that is the same for all entries, in float32."""
+  # `1 - b1` of a Python float is rounded once, as in Optax.
+  values = dict(
+    b1=b1,
+    one_minus_b1=1 - b1,
+    correction1=1 - b1 ** jnp.asarray(count),
+    b2=b2,
+    one_minus_b2=1 - b2,
+    correction2=1 - b2 ** jnp.asarray(count),
+    **rest,
+  )
+  return Scalars(
+    **{n: jnp.asarray(v).astype(jnp.float32) for n, v in values.items()}
+  )
+
+
+def _check(
+  leaf: leaves.StratifiedLeaf,
+  live: jax.Array,
+  gradient: jax.Array,
+  memory: Memory,
+  packed_gradient: bool,
+) -> None:
+  """Raises ValueError unless the arrays of a step fit each other."""
+  if packed_gradient:
+    leaf.check_packed("gradient", gradient)
+  elif gradient.shape != live.shape:
+    raise ValueError(
+      f"gradient must have the shape of live, {live.shape}, got"
+      f" {gradient.shape}; if it is packed, say packed_gradient=True."
+    )
+  for name, part in memory._asdict().items():
+    if part is None:
+      continue
+    leaf.check_packed(f"memory.{name}", part)
+    if part.dtype != jnp.float32:
+      raise ValueError(f"memory.{name} must be float32, got {part.dtype}.")
+  narrow = live.dtype != jnp.float32
+  if narrow != (memory.learned is not None):
+    raise ValueError(
+      f"memory.learned must be {'an array' if narrow else 'None'} for live"
+      f" weights of dtype {live.dtype}."
+    )

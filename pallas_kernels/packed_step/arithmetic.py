@@ -1,0 +1,115 @@
+"""The arithmetic of one active entry, which all implementations share.
+
+Kernels run these lines lane by lane, the reference on packed arrays.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Memory(NamedTuple):
+  """What the active entries of a leaf carry from step to step.
+
+  All are float32 ``[..., k]``, packed.
+
+  Attributes:
+    anchor: A. Stale before the first step of an episode, which reads it off
+      the live weights.
+    mu: AdamW's first moment.
+    nu: AdamW's second moment.
+    learned: V = A + Δ if the live weights are narrower than float32 and would
+      round small steps away; else None.
+  """
+
+  anchor: jax.Array
+  mu: jax.Array
+  nu: jax.Array
+  learned: jax.Array | None = None
+
+
+class Scalars(NamedTuple):
+  """What is the same for all entries, float32 scalars. All may be traced.
+
+  Attributes:
+    learning_rate: η.
+    b1: β₁.
+    one_minus_b1: 1 − β₁, which in float32 is not what its name says.
+    correction1: 1 − β₁ᵗ.
+    b2: β₂.
+    one_minus_b2: 1 − β₂.
+    correction2: 1 − β₂ᵗ.
+    eps: ε.
+    weight_decay: ω, of the residual: it pulls towards the anchor.
+    anchor_decay: λ.
+    starts: 1 in the first step of an episode, else 0.
+    ends: 1 in the last step of an episode, else 0.
+  """
+
+  learning_rate: jax.Array
+  b1: jax.Array
+  one_minus_b1: jax.Array
+  correction1: jax.Array
+  b2: jax.Array
+  one_minus_b2: jax.Array
+  correction2: jax.Array
+  eps: jax.Array
+  weight_decay: jax.Array
+  anchor_decay: jax.Array
+  starts: jax.Array
+  ends: jax.Array
+
+
+def step_entries(
+  live: jax.Array,
+  gradient: jax.Array,
+  memory: Memory,
+  scalars: Scalars,
+  scale: float,
+) -> tuple[jax.Array, Memory]:
+  """One step of active entries.
+
+  Args:
+    live: W, float32 or narrower.
+    gradient: ∂L/∂Δ, float32.
+    memory: What they carry.
+    scalars: What they have in common.
+    scale: s.
+
+  Returns:
+    The change of W, in the dtype of `live`, and the memory after the step.
+  """
+  dtype, live = live.dtype, live.astype(jnp.float32)
+  # As wide as the entries: kernels have no choice between arrays by a scalar.
+  starts, ends = (
+    jnp.broadcast_to(flag, live.shape) > 0
+    for flag in (scalars.starts, scalars.ends)
+  )
+  anchor = jnp.where(starts, live, memory.anchor)
+  if memory.learned is None:
+    learned, residual = None, scale * (live - anchor)
+  else:
+    learned = jnp.where(starts, live, memory.learned)
+    residual = learned - anchor
+
+  mu = scalars.one_minus_b1 * gradient + scalars.b1 * memory.mu
+  nu = scalars.one_minus_b2 * (gradient * gradient) + scalars.b2 * memory.nu
+  direction = (mu / scalars.correction1) / (
+    jnp.sqrt(nu / scalars.correction2) + scalars.eps
+  )
+  update = -scalars.learning_rate * (
+    direction + scalars.weight_decay * residual
+  )
+
+  # At the end of an episode W becomes A + (1−λ)Δ. In float32 that is a further
+  # move, so that s = 1 and λ = 0 give AdamW itself; a narrow W moves to where
+  # it should be instead, which undoes the rounding of the last move.
+  moved, kept = residual + update, 1 - scalars.anchor_decay
+  if learned is None:
+    merge = moved * (kept - 1 / scale)
+    change = update / scale + jnp.where(ends, merge, jnp.zeros_like(merge))
+  else:
+    learned = learned + update
+    change = anchor + jnp.where(ends, kept * moved, moved * (1 / scale)) - live
+  return change.astype(dtype), Memory(anchor, mu, nu, learned)

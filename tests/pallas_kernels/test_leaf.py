@@ -1,0 +1,83 @@
+"""Tests `pallas_kernels/leaf.py` against the masks of gmixout_jax."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gmixout_jax import masks
+from pallas_kernels import clip_leaves
+from pallas_kernels import leaf as leaves
+
+SHAPES = {
+  name: shape for name, shape in clip_leaves.EDGES.items() if len(shape) > 1
+} | {"b16_attention": (768, 768)}
+CASES = [(name, 0.1) for name in SHAPES] + [
+  ("odd_columns", 0.02),
+  ("odd_columns", 0.5),
+  ("odd_columns", 1.0),
+]
+KEY = jax.random.key(7, impl="threefry2x32")
+
+
+@pytest.mark.parametrize(("name", "kept"), CASES)
+def test_columns_are_those_of_the_sampler(name, kept):
+  shape = SHAPES[name]
+  layout = masks.Stratified(shape, kept)
+  leaf = leaves.StratifiedLeaf(shape, kept)
+  assert leaf.packed_shape == layout.packed_shape
+  assert leaf.kept_fraction == pytest.approx(layout.kept_fraction, rel=1e-15)
+  expected = layout.draw(KEY, jnp.zeros(shape))
+  columns = jax.jit(leaf.columns)(leaves.seed(KEY))
+  np.testing.assert_array_equal(columns, expected)
+
+  flat = np.asarray(columns).reshape(-1, leaf.count)
+  flat = np.arange(len(flat))[:, None] * leaf.cols + flat
+  slot = jnp.arange(leaf.packed_size, dtype=jnp.uint32)
+  position = jax.jit(leaf.positions)(slot, leaves.seed(KEY))
+  np.testing.assert_array_equal(position, flat.reshape(-1))
+  np.testing.assert_array_equal(leaf.slot_at(position), slot)
+
+
+@pytest.mark.parametrize(("name", "kept"), CASES)
+def test_a_window_never_touches_more_strata_than_the_bound(name, kept):
+  leaf = leaves.StratifiedLeaf(SHAPES[name], kept)
+  slot = np.asarray(leaf.slot_at(jnp.arange(leaf.size, dtype=jnp.uint32)))
+  for length in {1, min(7, leaf.size), min(2048, leaf.size)}:
+    touched = slot[length - 1 :] - slot[: leaf.size - length + 1] + 1
+    assert np.all(touched <= leaf.slots_within(length))
+
+
+@pytest.mark.parametrize("shape", [(37, 127), (2, 3, 5, 64)])
+def test_bernoulli_is_that_of_the_sampler(shape):
+  layout = masks.Bernoulli(shape, 0.1)
+  expected = layout.mask(layout.draw(KEY, jnp.zeros(shape)), jnp.zeros(shape))
+  size = np.prod(shape)
+  active = leaves.bernoulli_active(
+    leaves.seed(KEY), jnp.arange(size, dtype=jnp.uint32), 0.1
+  )
+  np.testing.assert_array_equal(active.reshape(shape), expected)
+
+
+def test_parts_of_a_leaf_draw_what_the_whole_does():
+  whole = leaves.StratifiedLeaf((12, 100), 0.1)
+  part = leaves.StratifiedLeaf((4, 100), 0.1)
+  expected = jax.jit(whole.columns)(leaves.seed(KEY))
+  for first in (0, 4, 8):
+    columns = jax.jit(part.columns)(leaves.seed(KEY, first))
+    np.testing.assert_array_equal(columns, expected[first : first + 4])
+
+
+@pytest.mark.parametrize(
+  ("shape", "message"),
+  [((2**16, 2**15), "2147483648 entries"), ((2, 10**6), "1000000")],
+)
+def test_leaves_beyond_32_bits_are_refused(shape, message):
+  with pytest.raises(ValueError, match=message):
+    leaves.StratifiedLeaf(shape, 0.1).check_positions()
+
+
+@pytest.mark.parametrize("kept", [0.0, 1.5])
+def test_kept_is_a_fraction(kept):
+  with pytest.raises(ValueError, match=str(kept)):
+    leaves.StratifiedLeaf((2, 2), kept)
