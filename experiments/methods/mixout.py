@@ -1,6 +1,7 @@
 """Mixout: the pretrained weights come back at random, at every step."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import optax
@@ -48,3 +49,11 @@ class Mixout(Method):
   def deploy(self, opt_state: optax.OptState, params: Params) -> Params:
     """The learnt weights, with nothing swapped."""
     return gx.gmixout_eval_params(opt_state, params)
+
+
+@dataclasses.dataclass(frozen=True)
+class NeuronMixout(Mixout):
+  """Mixout as in the paper of 2020: an input neuron's weights swap together."""
+
+  title: ClassVar[str] = "Mixout, neurons"
+  sampler: Sampler = "neuron"
