@@ -57,17 +57,22 @@ def by_cost(records: Sequence[results.Record]) -> rich.table.Table:
   columns: dict[str, Callable[[dict[str, Any]], float]] = {
     "runs": lambda stats: stats["runs"],
     "used": lambda stats: stats["ingredients"],
-    "weights/step": lambda stats: stats["changed_parameters"],
-    "weights/run": lambda stats: stats["trained_parameters"],
-    "state KiB": lambda stats: stats["optimizer_bytes"] / 2**10,
+    "step": lambda stats: stats["changed_parameters"] / 1000,
+    "run": lambda stats: stats["trained_parameters"] / 1000,
+    "KiB": lambda stats: stats["optimizer_bytes"] / 2**10,
     "steps/s": lambda stats: stats["steps_per_second"],
-    "validations": lambda stats: stats["evaluations"],
-    "passes/image": lambda stats: stats["forward_passes"],
+    "val.": lambda stats: stats["evaluations"],
+    "fwd": lambda stats: stats["forward_passes"],
   }
   groups: dict[str, list[results.Record]] = {}
   for record in records:
     groups.setdefault(record["config"]["method"]["name"], []).append(record)
-  view = rich.table.Table(title="cost, medians; state is of one run")
+  view = rich.table.Table(
+    title="cost",
+    caption="Runs trained and used; thousands of weights changed per step and"
+    " over a run; KiB of optimizer state; passes over the validation split;"
+    " forward passes per image. Medians over seeds.",
+  )
   view.add_column("method")
   for heading in columns:
     view.add_column(heading, justify="right")

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import optax
+from flax import nnx
 from jaxtyping import Array, Float
 
 from experiments.classifier import Classifier, Prompts
@@ -83,7 +84,7 @@ class FLYP(Method):
     assert isinstance(model, TwoTowers)
     return Classifier(
       model.backbone,
-      model.word_head(),
+      _word_head(model),
       mean=model.mean,
       std=model.std,
       prompts=model.prompts,
@@ -147,3 +148,8 @@ class TwoTowers(Classifier):
   def _prompts(self) -> Prompts:
     assert self.prompts is not None
     return self.prompts
+
+
+@nnx.jit
+def _word_head(model: TwoTowers) -> Array:
+  return model.word_head()
