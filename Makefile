@@ -1,5 +1,6 @@
 # Needs Python 3.12 and make; all else is installed into .venv here.
 #   make demo   the embedded demo: table and picture in runs/demo
+#   make rivals all methods on the demo's task: a table, in runs/rivals
 #   make test   linters, types, tests and the examples in the docstrings
 
 PYTHON ?= $(shell command -v python3.12 >/dev/null 2>&1 && \
@@ -7,11 +8,15 @@ PYTHON ?= $(shell command -v python3.12 >/dev/null 2>&1 && \
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test lint lock clean
+.PHONY: demo rivals test lint lock clean
 
 demo: $(READY)
 	@echo "==> The demo: a small CLIP, fine-tuned three ways (runs/demo)"
 	$(BIN)/python -m experiments.demo
+
+rivals: $(READY)
+	@echo "==> All methods on the demo's task (runs/rivals)"
+	$(BIN)/python -m experiments.rivals
 
 test: lint
 	@echo "==> Tests and docstring examples"

@@ -1,13 +1,15 @@
 """A linear head on any backbone: the one model the experiments train."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Protocol, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Float, Int, Num
 
 from gmixout_jax import clip
 from gmixout_jax.clip.model import normalize
@@ -23,6 +25,19 @@ class Backbone(Protocol):
     ...
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prompts:
+  """What the classes are called, to methods that train the text tower too.
+
+  Attributes:
+    model: The CLIP that the classifier is made of.
+    token_ids: Each class in each template.
+  """
+
+  model: clip.CLIP
+  token_ids: Int[np.ndarray, "classes templates length"]
+
+
 class Classifier(nnx.Module):
   """Logits = features(normalised pixels) · kernel + bias.
 
@@ -34,6 +49,7 @@ class Classifier(nnx.Module):
     head: The linear layer.
     mean: Of the backbone's training pixels, per channel, on the scale [0, 1].
     std: Likewise.
+    prompts: The words that the head came from, if it did; not trained here.
 
   Example:
     >>> import jax.numpy as jnp
@@ -57,11 +73,13 @@ class Classifier(nnx.Module):
     *,
     mean: Sequence[float] = clip.HALF,
     std: Sequence[float] = clip.HALF,
+    prompts: Prompts | None = None,
   ):
     self.backbone = backbone
     self.head = linear(kernel, bias)
     self.mean = tuple(mean)
     self.std = tuple(std)
+    self.prompts = prompts
 
   @classmethod
   def with_zero_head(
@@ -84,6 +102,22 @@ class Classifier(nnx.Module):
   def __call__(self, images: Images) -> Float[Array, "batch classes"]:
     """The logits of uint8 images, or of floats in [0, 1]."""
     return self.head(self.features(images))
+
+
+class Ensemble(nnx.Module):
+  """The mean of the logits of several classifiers, at the cost of all.
+
+  Attributes:
+    models: At least one.
+  """
+
+  def __init__(self, models: Sequence[Classifier]):
+    self.models = nnx.List(models)
+
+  def __call__(self, images: Images) -> Float[Array, "batch classes"]:
+    """The mean logits of uint8 images, or of floats in [0, 1]."""
+    logits = [model(images) for model in self.models]
+    return jnp.mean(jnp.stack(logits), axis=0)
 
 
 class ClipImageEncoder(nnx.Module):

@@ -30,7 +30,7 @@ import tyro
 from jax.experimental.compilation_cache import compilation_cache
 
 from experiments import evaluate, loop, methods, plots, results, tables
-from experiments.classifier import Classifier, ClipImageEncoder
+from experiments.classifier import Classifier, ClipImageEncoder, Prompts
 from experiments.data import rendered_digits, scanned_digits, shifts
 from experiments.data.split import Split, batches, stream
 from experiments.methods.full_finetuning import FullFinetuning
@@ -108,15 +108,16 @@ def zero_shot_classifier(
 ) -> Classifier:
   """The image tower of the shipped CLIP under a head made of words."""
   model = clip.from_pretrained(folder)
-  head = clip.zero_shot_head(
-    model,
-    clip.load_tokenizer(folder),
-    rendered_digits.NAMES,
-    TEMPLATES,
-    scaled=True,
-  )
+  tokenizer, names = clip.load_tokenizer(folder), rendered_digits.NAMES
+  head = clip.zero_shot_head(model, tokenizer, names, TEMPLATES, scaled=True)
+  texts = [text.replace("{}", name) for name in names for text in TEMPLATES]
+  token_ids = tokenizer(texts).reshape(len(names), len(TEMPLATES), -1)
   return Classifier(
-    ClipImageEncoder(model), head, mean=clip.CLIP_MEAN, std=clip.CLIP_STD
+    ClipImageEncoder(model),
+    head,
+    mean=clip.CLIP_MEAN,
+    std=clip.CLIP_STD,
+    prompts=Prompts(model, token_ids),
   )
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +15,9 @@ from flax import nnx
 from experiments import form
 from experiments.classifier import Classifier
 from experiments.data.split import Batch
-from experiments.methods.method import Method, Params, Schedule
+from experiments.methods.method import Method
+from experiments.methods.run import Params, Snapshot
+from experiments.schedule import Schedule
 
 Metrics = dict[str, Any]
 
@@ -31,14 +33,19 @@ class Stats:
     changed_parameters: Weights that one step changes. Measured, not declared:
       the most entries of any step's update that were not zero. Mixout's include
       those that it swaps back, which makes 1 − p² of a matrix and not 1 − p.
+    trained_parameters: Weights that differ after the run from those before it,
+      of all that are deployed (of LoRA, the factors). Measured likewise.
     optimizer_bytes: Size of the optimizer's state, anchors included.
+    snapshot_bytes: Size of the snapshots, on the host.
   """
 
   steps: int = 0
   steps_per_second: float = 0.0
   first_step_seconds: float = 0.0
   changed_parameters: int = 0
+  trained_parameters: int = 0
   optimizer_bytes: int = 0
+  snapshot_bytes: int = 0
 
 
 class Fitted(NamedTuple):
@@ -48,36 +55,18 @@ class Fitted(NamedTuple):
     model: With the weights to deploy.
     losses: The loss before each step, float32 [steps].
     stats: What it cost.
+    snapshots: What was asked for.
   """
 
   model: Classifier
   losses: np.ndarray
   stats: Stats
+  snapshots: tuple[Snapshot, ...] = ()
 
 
 def warmup_cosine(steps: int, *, warmup: float = 0.1) -> Schedule:
-  """Linear from 0 to the peak, then half a cosine to 0.
-
-  Args:
-    steps: The length of the run.
-    warmup: The share of the steps spent rising, in [0, 1).
-
-  Returns:
-    A function from a peak learning rate to an Optax schedule.
-
-  Raises:
-    ValueError: If `warmup` lies outside [0, 1).
-
-  Example:
-    >>> rate = warmup_cosine(100)(1e-3)
-    >>> [round(float(rate(step)), 6) for step in (0, 10, 55, 100)]
-    [0.0, 0.001, 0.0005, 0.0]
-  """
-  if not 0 <= warmup < 1:
-    raise ValueError(f"warmup must be in [0, 1), got {warmup}.")
-  return lambda peak: optax.warmup_cosine_decay_schedule(
-    0.0, peak, warmup_steps=round(warmup * steps), decay_steps=steps
-  )
+  """Linear from 0 to the peak, then half a cosine to 0; see `Schedule`."""
+  return Schedule(steps, warmup)
 
 
 def make_step(
@@ -115,6 +104,7 @@ def fit(
   schedule: Schedule,
   key: jax.Array,
   progress: Callable[[int, float], None] | None = None,
+  snapshots: Collection[int] = (),
 ) -> Fitted:
   """Trains a prepared model.
 
@@ -126,6 +116,7 @@ def fit(
     schedule: From `warmup_cosine`.
     key: Of all randomness in the transformation and the loss.
     progress: Called after each step with its number, from 0, and its loss.
+    snapshots: After how many steps to keep the weights, each in [1, steps].
 
   Returns:
     The fitted model, the losses and what it cost. A method without a
@@ -141,13 +132,13 @@ def fit(
   params = jax.tree.map(jnp.copy, nnx.to_pure_dict(state))
   transform = method.transform(params, schedule, transform_key)
   if transform is None or steps == 0:
-    return Fitted(model, np.zeros(0, np.float32), Stats())
+    return Fitted(method.export(model), np.zeros(0, np.float32), Stats())
   optimizer = optax.with_extra_args_support(transform)
-  params = method.wrap(params, transform_key)
+  params = method.parametrize(params, transform_key)
   opt_state = optimizer.init(form.trainable(params))
   train_step = make_step(method, optimizer, graphdef)
 
-  losses, moved, clock = [], 0, [time.perf_counter()]
+  losses, moved, clock, taken = [], 0, [time.perf_counter()], []
 
   def finish(step: int, metrics: Metrics) -> None:
     nonlocal moved
@@ -171,17 +162,38 @@ def fit(
     if pending is not None:
       finish(*pending)
     pending = step, metrics
+    if step + 1 in snapshots:
+      deployed = method.deploy(opt_state, params)
+      exported = method.export(nnx.merge(graphdef, deployed, rest))
+      # On the host, as the next step takes these buffers over.
+      weights = jax.device_get(weights_of(exported))
+      taken.append(Snapshot(step + 1, jax.tree.map(np.array, weights)))
   if pending is None or pending[0] != steps - 1:
     raise ValueError(f"{steps} steps need as many batches, got {len(losses)}.")
   finish(*pending)
 
   first = clock[1] - clock[0]
+  deployed = method.deploy(opt_state, params)
+  differing = jax.tree.map(
+    lambda new, old: jnp.count_nonzero(new != old),
+    deployed,
+    nnx.to_pure_dict(state),
+  )
   stats = Stats(
     steps=steps,
     steps_per_second=(steps - 1) / (clock[-1] - clock[1]) if steps > 1 else 0.0,
     first_step_seconds=first,
     changed_parameters=moved,
+    trained_parameters=int(sum(jax.tree.leaves(differing))),
     optimizer_bytes=form.state_bytes(params, opt_state),
+    snapshot_bytes=sum(
+      leaf.nbytes for s in taken for leaf in jax.tree.leaves(s.params)
+    ),
   )
-  deployed = nnx.merge(graphdef, method.deploy(opt_state, params), rest)
-  return Fitted(deployed, np.asarray(losses, np.float32), stats)
+  exported = method.export(nnx.merge(graphdef, deployed, rest))
+  return Fitted(exported, np.asarray(losses, np.float32), stats, tuple(taken))
+
+
+def weights_of(model: nnx.Module) -> Params:
+  """The parameters of a model as a nested dict of arrays."""
+  return nnx.to_pure_dict(nnx.state(model, nnx.Param))

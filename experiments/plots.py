@@ -11,7 +11,7 @@ from typing import Any
 
 from matplotlib import figure
 
-from experiments import results
+from experiments import methods, results
 
 # Okabe and Ito's colours, told apart by every kind of colour vision; the
 # markers say the same once more, for prints without colour.
@@ -29,10 +29,17 @@ ZERO_SHOT = "zero_shot"
 
 def title(method: str) -> str:
   """The name of a method as people read it."""
+  return " + ".join(_title(part) for part in method.split("+"))
+
+
+def _title(method: str) -> str:
   if method == ZERO_SHOT:
     return "Zero-shot"
-  known = LOOKS.get(method)
-  return known[0] if known else method.replace("_", " ").capitalize()
+  if method in LOOKS:
+    return LOOKS[method][0]
+  known = methods.METHODS.get(method)
+  own = known.title if known else ""
+  return own or method.replace("_", " ").capitalize()
 
 
 def ood_against_id(

@@ -39,6 +39,11 @@ def features(
   return evaluate.map_batches(apply, split.images, batch_size).astype(float)
 
 
+def is_blank(model: Classifier) -> bool:
+  """Whether the head is all zeros, so that it knows nothing yet."""
+  return not np.any(model.head.kernel[...])
+
+
 def fit_head(model: Classifier, data: Source) -> Classifier:
   """Fits the head on the training split of the source domain.
 

@@ -45,6 +45,49 @@ def by_method(records: Sequence[results.Record]) -> rich.table.Table:
   return view
 
 
+def by_cost(records: Sequence[results.Record]) -> rich.table.Table:
+  """What each method took: medians over its lines.
+
+  Args:
+    records: Runs with the statistics of `experiments.runs.Cost`.
+
+  Returns:
+    One row per method, in order of first appearance.
+  """
+  columns: dict[str, Callable[[dict[str, Any]], float]] = {
+    "runs": lambda stats: stats["runs"],
+    "used": lambda stats: stats["ingredients"],
+    "step": lambda stats: stats["changed_parameters"] / 1000,
+    "run": lambda stats: stats["trained_parameters"] / 1000,
+    "KiB": lambda stats: stats["optimizer_bytes"] / 2**10,
+    "steps/s": lambda stats: stats["steps_per_second"],
+    "val.": lambda stats: stats["evaluations"],
+    "fwd": lambda stats: stats["forward_passes"],
+  }
+  groups: dict[str, list[results.Record]] = {}
+  for record in records:
+    groups.setdefault(record["config"]["method"]["name"], []).append(record)
+  view = rich.table.Table(
+    title="cost",
+    caption="Runs trained and used; thousands of weights changed per step and"
+    " over a run; KiB of optimizer state; passes over the validation split;"
+    " forward passes per image. Medians over seeds.",
+  )
+  view.add_column("method")
+  for heading in columns:
+    view.add_column(heading, justify="right")
+  for name, group in groups.items():
+    medians = (
+      statistics.median(read(line["stats"]) for line in group)
+      for read in columns.values()
+    )
+    view.add_row(
+      plots.title(name),
+      *(f"{m:.1f}" if m % 1 else f"{m:,.0f}" for m in medians),
+    )
+  return view
+
+
 def by_set(records: Sequence[results.Record]) -> rich.table.Table:
   """Accuracy in percent on every evaluation set, mean over seeds.
 
@@ -88,6 +131,8 @@ def show(
   records = results.read(file)
   rich.print(by_set(records))
   rich.print(by_method(records))
+  if all("forward_passes" in record.get("stats", {}) for record in records):
+    rich.print(by_cost(records))
   if picture is not None:
     plots.ood_against_id(records, picture)
 

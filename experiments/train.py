@@ -25,17 +25,17 @@ import time
 from collections.abc import Callable
 from typing import Annotated
 
-import jax
 import rich.console
 import rich.progress
 import rich.table
 import tyro
 
-from experiments import loop, methods, results
+from experiments import methods, results
 from experiments.classifier import Classifier
 from experiments.data import domainbed
-from experiments.data.split import Split, batches, hold_out, stream
+from experiments.data.split import Split, hold_out
 from experiments.evaluate import evaluate
+from experiments.runs import Runs, Task
 from gmixout_jax import clip
 
 
@@ -141,38 +141,59 @@ def run(
   Returns:
     The line for the results file.
   """
-  began = time.perf_counter()
-  prepare_key, fit_key = jax.random.split(jax.random.key(config.seed))
+  task = task_of(config, domains, model)
+
+  def report(member: methods.Member, step: int, loss: float) -> None:
+    del member
+    if progress is not None:
+      progress(step, loss)
+
+  runs = Runs(task, [config.method], progress=report)
+  return record(config, runs, domains)
+
+
+def task_of(
+  config: Config, domains: dict[str, Split], model: Classifier
+) -> Task:
+  """What the run trains on; the seed cuts the source domain."""
   source = hold_out(
     domains[config.data.source],
     fraction=config.data.held_out,
     seed=config.seed,
   )
-  prepared = config.method.prepare(model, source, prepare_key)
-  prepared_at = time.perf_counter()
-  dataset = batches(
-    source.train, batch_size=config.data.batch_size, seed=config.seed
-  )
-  fitted = loop.fit(
-    config.method,
-    prepared,
-    stream(dataset, 0, config.steps),
+  return Task(
+    model=model,
+    source=source,
     steps=config.steps,
-    schedule=loop.warmup_cosine(config.steps, warmup=config.warmup),
-    key=fit_key,
-    progress=progress,
+    batch_size=config.data.batch_size,
+    warmup=config.warmup,
+    seed=config.seed,
   )
+
+
+def record(
+  config: Config, runs: Runs, domains: dict[str, Split]
+) -> results.Record:
+  """Finishes what `config.method` needs of some runs, and evaluates it.
+
+  Args:
+    config: The run.
+    runs: Of its task, planned for its method and perhaps for others.
+    domains: Every domain's images, by name.
+
+  Returns:
+    The line for the results file.
+  """
+  began = time.perf_counter()
+  outcome = runs.outcome(config.method)
   fitted_at = time.perf_counter()
   targets = {
     name: split for name, split in domains.items() if name != config.data.source
   }
-  metrics = evaluate(fitted.model, source.validation, targets)
+  metrics = evaluate(outcome.model, runs.task.source.validation, targets)
   finished_at = time.perf_counter()
   described: results.Record = results.plain(config)
-  described["method"] = {
-    "name": methods.name_of(config.method),
-    **described["method"],
-  }
+  described["method"] = results.plain(methods.described(config.method))
   for kept_apart in ("seed", "results"):
     del described[kept_apart]
   return {
@@ -180,11 +201,14 @@ def run(
     "seed": config.seed,
     **results.environment(),
     "metrics": metrics,
-    "stats": results.plain(fitted.stats),
-    "losses": [round(float(loss), 5) for loss in fitted.losses],
+    "stats": results.plain(outcome.cost),
+    "notes": outcome.notes,
+    # Of all its runs, one after the other.
+    "losses": [
+      round(float(loss), 5) for losses in outcome.losses for loss in losses
+    ],
     "seconds": {
-      "prepare": round(prepared_at - began, 2),
-      "fit": round(fitted_at - prepared_at, 2),
+      "fit": round(fitted_at - began, 2),
       "evaluate": round(finished_at - fitted_at, 2),
     },
   }
@@ -223,19 +247,23 @@ def main(config: Config) -> None:
   )
   with bar:
     # Not every method takes steps: the bar appears with the first one.
-    task = bar.add_task("training", total=config.steps, loss=0, visible=False)
+    total = config.steps * len(config.method.members())
+    task = bar.add_task("training", total=total, loss=0, visible=False)
 
     def progress(step: int, loss: float) -> None:
-      bar.update(task, completed=step + 1, loss=loss, visible=True)
+      del step  # of the run, of which there may be several
+      bar.update(task, advance=1, loss=loss, visible=True)
 
     record = run(config, domains, model, progress)
   results.append(config.results, record)
   console.print(table(record))
   stats, seconds = record["stats"], record["seconds"]
   console.print(
-    f"{stats['steps_per_second']:.2f} steps/s,"
+    f"{stats['runs']} runs, {stats['steps_per_second']:.2f} steps/s,"
     f" {stats['changed_parameters']:,} weights per step,"
-    f" {stats['optimizer_bytes'] / 2**20:.1f} MiB of optimizer state;"
+    f" {stats['trained_parameters']:,} over a run,"
+    f" {stats['optimizer_bytes'] / 2**20:.1f} MiB of optimizer state,"
+    f" {stats['forward_passes']} forward passes per image;"
     f" {seconds['evaluate']:.0f} s of evaluation. Appended to {config.results}."
   )
 

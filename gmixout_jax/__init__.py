@@ -1,5 +1,6 @@
 """GMixout for JAX: robust fine-tuning through random sub-networks."""
 
+from gmixout_jax import averaging as averaging
 from gmixout_jax import clip as clip
 from gmixout_jax import linen as linen
 from gmixout_jax import nnx as nnx

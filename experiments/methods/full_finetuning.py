@@ -1,4 +1,4 @@
-"""Full fine-tuning: every weight trains, from a linear probe on."""
+"""Full fine-tuning: every weight trains."""
 
 import dataclasses
 
@@ -12,8 +12,8 @@ from experiments.methods.method import Method, Params, Schedule
 class FullFinetuning(Method):
   """AdamW on all parameters.
 
-  As the head starts from a linear probe, this is LP-FT (Kumar et al., 2022,
-  https://arxiv.org/abs/2202.10054): the stronger form of plain fine-tuning.
+  It starts from the head that all methods share: where that is a linear probe,
+  for want of words, this is `lp_ft`, the stronger form of plain fine-tuning.
 
   Attributes:
     learning_rate: The peak, for the backbone and the head.

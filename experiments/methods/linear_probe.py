@@ -2,6 +2,11 @@
 
 import dataclasses
 
+import jax
+
+from experiments import probe
+from experiments.classifier import Classifier
+from experiments.data.split import Source
 from experiments.methods.method import Method
 
 
@@ -9,6 +14,14 @@ from experiments.methods.method import Method
 class LinearProbe(Method):
   """Fits the head by logistic regression and leaves the backbone alone.
 
-  Every other method starts from this head, so what a method adds is its
-  distance to this one. See `experiments.probe` for how the head is fitted.
+  Where there is no head of words, every other method starts from this one, so
+  what a method adds is its distance to this one. See `experiments.probe` for
+  how the head is fitted.
   """
+
+  def prepare(
+    self, model: Classifier, data: Source, key: jax.Array
+  ) -> Classifier:
+    """The model with a new head, whatever it had before."""
+    del key
+    return probe.fit_head(model, data)

@@ -1,8 +1,8 @@
 """What a fine-tuning method is: a few functions and its hyperparameters."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Sequence
+from typing import ClassVar
 
 import jax
 import optax
@@ -12,11 +12,9 @@ from experiments import probe
 from experiments.classifier import Classifier
 from experiments.data.split import Batch, Source
 from experiments.form import Form
-
-Params = Any  # a nested dict of arrays: backbone/..., head/kernel, head/bias
-
-Schedule = Callable[[float], optax.Schedule]
-"""From a peak learning rate to the learning rate of every step."""
+from experiments.judge import Judge
+from experiments.methods.run import Combined, Member, Params, Run
+from experiments.schedule import Schedule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,13 +27,22 @@ class Method:
   an average) lives in the optimizer's state, so `deploy` finds it there. None
   of them ever sees a target domain.
 
+  What trains is said by the first four, and what a run is good for by the
+  others: most methods are one run and deploy its weights, but a soup is made
+  of many, and several soups can be made of the same ones.
+
   As it stands, this class fits a linear head and trains nothing.
   """
+
+  title: ClassVar[str] = ""  # as people write it, if not "Like its name"
 
   def prepare(
     self, model: Classifier, data: Source, key: jax.Array
   ) -> Classifier:
-    """The model that training starts from; here, with a linear probe as head.
+    """The model that training starts from; here, with a head that works.
+
+    A head made of words stays; for one of zeros a linear probe is fitted.
+    All methods of a comparison so start from the same head.
 
     Args:
       model: The pretrained backbone, and a head of zeros or of CLIP's words.
@@ -46,7 +53,7 @@ class Method:
       A model; `model` itself stays as it is.
     """
     del key
-    return probe.fit_head(model, data)
+    return probe.fit_head(model, data) if probe.is_blank(model) else model
 
   def transform(
     self, params: Params, schedule: Schedule, key: jax.Array
@@ -66,7 +73,7 @@ class Method:
     del params, schedule, key
     return None
 
-  def wrap(self, params: Params, key: jax.Array) -> Form:
+  def parametrize(self, params: Params, key: jax.Array) -> Form:
     """The form in which the parameters train; here as they are.
 
     Args:
@@ -110,3 +117,46 @@ class Method:
     """
     del opt_state
     return params
+
+  def export(self, model: Classifier) -> Classifier:
+    """The classifier in what was trained; here, that is all there is.
+
+    For a method whose `prepare` added something: a low-rank factor to merge, a
+    text tower that leaves a head behind.
+
+    Args:
+      model: What `prepare` returned, with any weights.
+
+    Returns:
+      A classifier of the structure that `prepare` was given.
+    """
+    return model
+
+  def snapshots(self, steps: int) -> tuple[int, ...]:
+    """After which steps `combine` wants the weights; here none.
+
+    Args:
+      steps: The length of the run.
+
+    Returns:
+      Numbers in [1, steps], ascending.
+    """
+    del steps
+    return ()
+
+  def members(self) -> tuple[Member, ...]:
+    """The runs that the method is made of; here one, its own."""
+    return (Member(self),)
+
+  def combine(self, runs: Sequence[Run], judge: Judge) -> Combined:
+    """What becomes of the runs; here the weights of the only one.
+
+    Args:
+      runs: Of `members`, in their order.
+      judge: The validation split, the only data to choose by.
+
+    Returns:
+      The weights to deploy, or several whose predictions are averaged.
+    """
+    del judge
+    return Combined((runs[0].params,))

@@ -42,7 +42,7 @@ class Mixed(Method):
   def transform(
     self, params: Params, schedule: Schedule, key: jax.Array
   ) -> optax.GradientTransformation:
-    """One AdamW for the blocks, mixed here unless `wrap` does it."""
+    """One AdamW for the blocks, mixed here unless `parametrize` does it."""
     del params
     blocks = optax.adamw(schedule(self.learning_rate), weight_decay=0.0)
     head = optax.adamw(schedule(self.head_learning_rate), weight_decay=0.0)
@@ -63,7 +63,7 @@ class Mixed(Method):
     """The transformation of the blocks' matrices."""
     return gx.gmixout(inner, key=key, **self.settings())
 
-  def wrap(self, params: Params, key: jax.Array) -> Form:
+  def parametrize(self, params: Params, key: jax.Array) -> Form:
     """Mixed parameters if `compact`, else the parameters as they are."""
     if not self.compact:
       return params

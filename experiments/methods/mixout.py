@@ -1,7 +1,7 @@
 """Mixout: the pretrained weights come back at random, at every step."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 from experiments.methods.mixed import Mixed, Sampler
 
@@ -32,3 +32,11 @@ class Mixout(Mixed):
       "anchor_decay": 1.0,
       "resample_every": 1,
     }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NeuronMixout(Mixout):
+  """Mixout as in the paper of 2020: an input neuron's weights swap together."""
+
+  title: ClassVar[str] = "Mixout, neurons"
+  sampler: Sampler = "neuron"

@@ -9,6 +9,7 @@ from flax import nnx
 import gmixout_jax as gx
 from experiments import loop, methods, probe
 from experiments.data.split import batches, stream
+from experiments.methods.composition import Composed
 from experiments.methods.gmixout import GMixout
 from experiments.methods.mixout import Mixout
 from experiments.methods.random_mask import RandomMask
@@ -69,27 +70,42 @@ def is_mixed(name):
 
 
 def test_registry():
-  assert set(methods.METHODS) == {
-    *("zero_shot", "linear_probe", "full_finetuning"),
-    *("mixout", "gmixout", "random_mask"),
-  }
   with pytest.raises(ValueError, match="Method is not in METHODS"):
     methods.name_of(methods.Method())
   for name, cls in methods.METHODS.items():
-    assert cls.__module__ == f"experiments.methods.{name}"
+    assert cls.__module__.startswith("experiments.methods.")
     assert methods.name_of(cls()) == name
+    assert methods.from_name(name) == cls()
+    hash(cls())  # members are looked up by it
     with pytest.raises(dataclasses.FrozenInstanceError):
       cls().learning_rate = 1.0
 
 
-@pytest.mark.parametrize("name", methods.METHODS)
+# Those that work on others hand them the model to prepare.
+BASIC = [
+  name
+  for name, cls in methods.METHODS.items()
+  if not issubclass(cls, Composed) and name != "flyp"
+]
+
+
+@pytest.mark.parametrize("name", BASIC)
 def test_prepare_touches_the_head_only(name, source):
   model = tiny.classifier()
-  key = jax.random.key(0)
-  prepared = methods.METHODS[name]().prepare(model, source, key)
+  method = methods.METHODS[name]()
+  prepared = method.prepare(model, source, jax.random.key(0))
   assert not np.any(model.head.kernel[...])
   expected = set() if name == "zero_shot" else {"head/kernel", "head/bias"}
-  assert set(changed(model, prepared)) == expected
+  assert set(changed(model, method.export(prepared))) == expected
+
+
+def test_a_head_of_words_stays_but_for_the_methods_that_fit_one(source):
+  model = tiny.classifier()
+  model.head.kernel[...] = np.ones((16, 3), np.float32)
+  for name in ("full_finetuning", "gmixout", "linear_probe", "lp_ft"):
+    prepared = methods.METHODS[name]().prepare(model, source, jax.random.key(0))
+    fitted = name in ("linear_probe", "lp_ft")
+    assert bool(changed(model, prepared)) == fitted
 
 
 @pytest.mark.parametrize("name", ["zero_shot", "linear_probe"])

@@ -35,7 +35,9 @@ def test_the_picture_shows_every_method(tmp_path):
 def test_methods_have_readable_names():
   assert plots.title("gmixout") == "GMixout"
   assert plots.title("zero_shot") == "Zero-shot"
-  assert plots.title("model_stock") == "Model stock"
+  assert plots.title("model_stock") == "Model Stock"
+  assert plots.title("gmixout+wise_ft") == "GMixout + WiSE-FT"
+  assert plots.title("made_up") == "Made up"
 
 
 def test_no_records_are_refused(tmp_path):

@@ -5,8 +5,11 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import methods, results, train
+from experiments import methods, results, runs, train
+from experiments.methods.full_finetuning import FullFinetuning
 from experiments.methods.gmixout import GMixout
+from experiments.methods.model_soups import UniformSoup
+from experiments.methods.wise_ft import WiseFT
 from gmixout_jax import clip
 from tests.experiments import tiny
 
@@ -39,6 +42,15 @@ def test_command_line():
   config = train.parse(["--seed=3", "full_finetuning", "--learning-rate=1e-5"])
   assert config.method.learning_rate == 1e-5
   assert config.seed == 3
+
+
+def test_a_method_on_another_one_is_set_up_from_the_command_line():
+  config = train.parse(["wise_ft", "--alpha=0.2", "--of.learning-rate=1e-5"])
+  assert config.method == WiseFT(
+    of=FullFinetuning(learning_rate=1e-5), alpha=0.2
+  )
+  config = train.parse(["uniform_soup", "--runs=3", "--factors", "1", "2"])
+  assert config.method == UniformSoup(runs=3, factors=(1.0, 2.0))
 
 
 def test_help_lists_the_methods(capsys):
@@ -118,9 +130,9 @@ def test_a_method_sees_the_source_only_and_the_seed_cuts_it(monkeypatch):
 
 
 def test_the_seed_orders_the_batches(monkeypatch):
-  seeds, batches = [], train.batches
+  seeds, batches = [], runs.batches
   monkeypatch.setattr(
-    train,
+    runs,
     "batches",
     lambda *a, **k: seeds.append(k["seed"]) or batches(*a, **k),
   )

@@ -1,0 +1,88 @@
+"""What a method may choose by: the validation split, and nothing else."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jaxtyping import Array, Float
+
+from experiments.classifier import Classifier
+from experiments.data.split import Batch, Split
+
+Params = Any
+
+
+class Judge:
+  """Scores weights on the held-out images of the source domain.
+
+  Attributes:
+    evaluations: How often the whole split was scored: a cost of methods that
+      search.
+  """
+
+  def __init__(self, model: Classifier, split: Split, *, batch_size: int = 256):
+    """Takes the model's structure; its weights do not matter.
+
+    Args:
+      model: A classifier of the structure of those to be judged.
+      split: The validation split.
+      batch_size: Images per forward pass.
+    """
+    self.evaluations = 0
+    self._split = split
+    self._graphdef, _, self._rest = nnx.split(model, nnx.Param, ...)
+    self._chunks = [
+      jax.device_put((split.images[i : i + batch_size], labels))
+      for i in range(0, len(split), batch_size)
+      for labels in [split.labels[i : i + batch_size]]
+    ]
+    self._score = jax.jit(self._score_chunk)
+
+  def accuracy(self, params: Params) -> float:
+    """Top-1 accuracy, in [0, 1]."""
+    return self._sums(params)[0] / len(self._split)
+
+  def loss(self, params: Params) -> float:
+    """Mean cross-entropy."""
+    return self._sums(params)[1] / len(self._split)
+
+  def objective(
+    self, params: Params, scale: Array, batch: Batch
+  ) -> Float[Array, ""]:
+    """Mean cross-entropy of scaled logits on a batch; to be differentiated."""
+    logits = scale * self._logits(params, batch["image"])
+    losses = optax.softmax_cross_entropy_with_integer_labels(
+      logits, batch["label"]
+    )
+    return losses.mean()
+
+  def batches(self, *, batch_size: int, epochs: int) -> Iterator[Batch]:
+    """Shuffled batches of equal size; what does not fill one is left out."""
+    size = min(batch_size, len(self._split))
+    rng = np.random.default_rng(0)
+    for _ in range(epochs):
+      order = rng.permutation(len(self._split))
+      for start in range(0, len(order) - size + 1, size):
+        chosen = order[start : start + size]
+        yield {
+          "image": self._split.images[chosen],
+          "label": self._split.labels[chosen],
+        }
+
+  def _logits(self, params: Params, images: Array) -> Array:
+    return nnx.merge(self._graphdef, params, self._rest)(images)
+
+  def _score_chunk(self, params: Params, images: Array, labels: Array):
+    logits = self._logits(params, images)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return jnp.sum(logits.argmax(-1) == labels), losses.sum()
+
+  def _sums(self, params: Params) -> tuple[float, float]:
+    self.evaluations += 1
+    sums = [self._score(params, *chunk) for chunk in self._chunks]
+    correct, losses = zip(*jax.device_get(sums), strict=True)
+    return float(np.sum(correct)), float(np.sum(losses))

@@ -1,0 +1,62 @@
+"""DiWA: the mean of runs with mild hyperparameters, each at its best step.
+
+Ramé et al., 2022 (https://arxiv.org/abs/2205.09739).
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import ClassVar
+
+from experiments.judge import Judge
+from experiments.methods.composition import Pool
+from experiments.methods.method import Params
+from experiments.methods.run import Combined, Run
+from gmixout_jax import averaging
+
+
+@dataclasses.dataclass(frozen=True)
+class DiWA(Pool):
+  """The mean of all runs, each at its snapshot of the best validation accuracy.
+
+  The pool varies learning rates and orders; the paper also weight decay and a
+  dropout, which `of` may have. What matters it shares: mild learning rates and
+  one initial head for all.
+
+  Attributes:
+    evaluations: Snapshots per run; the paper has one every 300 of 5,000 steps.
+  """
+
+  title: ClassVar[str] = "DiWA, uniform"
+  evaluations: int = 10
+
+  def snapshots(self, steps: int) -> tuple[int, ...]:
+    """Evenly spaced, the last step included."""
+    count = min(self.evaluations, steps)
+    return tuple(steps * (i + 1) // count for i in range(count))
+
+  def ingredients(self, runs: Sequence[Run], judge: Judge) -> list[Params]:
+    """Each run at its best snapshot; of equal ones, at the latest."""
+    best = []
+    for run in runs:
+      scores = [(judge.accuracy(s.params), s.step) for s in run.snapshots]
+      _, step = max(scores)
+      (chosen,) = (s.params for s in run.snapshots if s.step == step)
+      best.append(run._replace(params=chosen))
+    return super().ingredients(best, judge)
+
+  def combine(self, runs: Sequence[Run], judge: Judge) -> Combined:
+    """The mean."""
+    soup = averaging.mean(self.ingredients(runs, judge))
+    return Combined((soup,), tuple(range(len(runs))))
+
+
+@dataclasses.dataclass(frozen=True)
+class RestrictedDiWA(DiWA):
+  """The mean of the runs that do not lower the validation accuracy."""
+
+  title: ClassVar[str] = "DiWA, restricted"
+
+  def combine(self, runs: Sequence[Run], judge: Judge) -> Combined:
+    """The greedy soup of the best snapshots; ties go in."""
+    soup = averaging.greedy_soup(self.ingredients(runs, judge), judge.accuracy)
+    return Combined((soup.params,), soup.ingredients)

@@ -1,0 +1,155 @@
+"""FLYP: fine-tune like you pretrain, with CLIP's contrastive loss."""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jaxtyping import Array, Float
+
+from experiments.classifier import Classifier, Prompts
+from experiments.data.split import Batch, Source
+from experiments.methods.method import Method, Params, Schedule
+from gmixout_jax.clip.model import normalize
+
+
+@dataclasses.dataclass(frozen=True)
+class FLYP(Method):
+  """Trains both towers on images and the prompts of their classes.
+
+  Goyal et al., 2023 (https://arxiv.org/abs/2212.00638). Each image of a batch
+  is to find its prompt among those of the batch and each prompt its image.
+  Images of one class have prompts that mean the same, and remain each other's
+  negatives. The deployed head is made of words anew, by the tuned text tower.
+
+  Attributes:
+    learning_rate: The peak, for all weights, the logit scale included.
+    weight_decay: Of AdamW, on every parameter; the authors have 0.1.
+  """
+
+  title: ClassVar[str] = "FLYP"
+  learning_rate: float = 1e-4
+  weight_decay: float = 0.0
+
+  def prepare(
+    self, model: Classifier, data: Source, key: jax.Array
+  ) -> Classifier:
+    """The model beside its text tower.
+
+    Raises:
+      ValueError: If the classifier has no prompts.
+    """
+    del data, key
+    if model.prompts is None:
+      raise ValueError(
+        "FLYP trains a text tower with the image tower, so the classifier must"
+        " come from a CLIP and have prompts; this one's backbone is a"
+        f" {type(model.backbone).__name__} without."
+      )
+    return TwoTowers(model, model.prompts)
+
+  def transform(
+    self, params: Params, schedule: Schedule, key: jax.Array
+  ) -> optax.GradientTransformation:
+    """AdamW on both towers; the old head rests."""
+    del params, key
+    adamw = optax.adamw(
+      schedule(self.learning_rate), weight_decay=self.weight_decay
+    )
+    return optax.partition(
+      {"towers": adamw, "head": optax.set_to_zero()},
+      lambda params: {
+        name: jax.tree.map(
+          lambda leaf: "head" if name == "head" else "towers",  # noqa: B023
+          part,
+        )
+        for name, part in params.items()
+      },
+    )
+
+  def loss(
+    self, model: Classifier, batch: Batch, key: jax.Array
+  ) -> Float[Array, ""]:
+    """The contrastive loss, with a prompt drawn for each image."""
+    images = model.features(batch["image"])
+    towers: Any = model
+    return contrastive_loss(
+      images, towers.embed(batch["label"], key), towers.logit_scale[...]
+    )
+
+  def export(self, model: Classifier) -> Classifier:
+    """A classifier with the head that the words make now."""
+    assert isinstance(model, TwoTowers)
+    return Classifier(
+      model.backbone,
+      _word_head(model),
+      mean=model.mean,
+      std=model.std,
+      prompts=model.prompts,
+    )
+
+
+def contrastive_loss(
+  images: Float[Array, "batch dim"],
+  texts: Float[Array, "batch dim"],
+  log_scale: Float[Array, ""],
+) -> Float[Array, ""]:
+  """The mean of both cross-entropies of exp(log_scale) · images · textsᵀ."""
+  logits = jnp.exp(log_scale) * (images @ texts.T)
+  right = jnp.arange(len(images))
+  cross_entropy = optax.softmax_cross_entropy_with_integer_labels
+  return 0.5 * (
+    cross_entropy(logits, right).mean() + cross_entropy(logits.T, right).mean()
+  )
+
+
+class TwoTowers(Classifier):
+  """A classifier beside the text tower that its head came from.
+
+  Attributes:
+    text: The text tower.
+    text_projection: To the space shared with images.
+    logit_scale: The logarithm of what multiplies cosines.
+  """
+
+  def __init__(self, model: Classifier, prompts: Prompts):
+    super().__init__(
+      model.backbone,
+      model.head.kernel[...],
+      mean=model.mean,
+      std=model.std,
+      prompts=prompts,
+    )
+    self.text = prompts.model.text
+    self.text_projection = prompts.model.text_projection
+    self.logit_scale = prompts.model.logit_scale
+
+  def embed(
+    self, labels: Array, key: jax.Array
+  ) -> Float[Array, "batch projection_dim"]:
+    """Unit embeddings of a random prompt for each label."""
+    tokens = jnp.asarray(self._prompts.token_ids)
+    drawn = jax.random.randint(key, labels.shape, 0, tokens.shape[1])
+    features = self.text.features(tokens[labels, drawn])
+    return normalize(self.text_projection(features))
+
+  def word_head(self) -> Float[Array, "projection_dim classes"]:
+    """As `clip.zero_shot_head`, scaled, from the towers as they are now."""
+    tokens = self._prompts.token_ids
+    classes, templates, length = tokens.shape
+    flat = tokens.reshape(-1, length)
+    embeddings = normalize(self.text_projection(self.text.features(flat)))
+    by_class = embeddings.reshape(classes, templates, -1).mean(axis=1)
+    return normalize(by_class).T * jnp.exp(self.logit_scale[...])
+
+  @property
+  def _prompts(self) -> Prompts:
+    assert self.prompts is not None
+    return self.prompts
+
+
+@nnx.jit
+def _word_head(model: TwoTowers) -> Array:
+  return model.word_head()

@@ -1,0 +1,82 @@
+"""L2-SP: a spring from every weight to its pretrained value."""
+
+import dataclasses
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from experiments.methods.composition import Trained
+from experiments.methods.parts import in_backbone
+
+
+@dataclasses.dataclass(frozen=True)
+class L2SP(Trained):
+  """Adds α/2 ‖w − w0‖² on the backbone and β/2 ‖w‖² on the head to the loss.
+
+  Li, Grandvalet, Davoine, 2018 (https://arxiv.org/abs/1802.01483). The penalty
+  enters as its gradient, so the losses in the results are without it. Under
+  AdamW, where the paper has SGD, its gradient is normalised with the rest.
+
+  Attributes:
+    alpha: α, at least 0; the paper has 0.1.
+    beta: β, at least 0; the paper has 0.01.
+  """
+
+  title: ClassVar[str] = "L2-SP"
+  alpha: float = 0.1
+  beta: float = 0.01
+
+  def wrap(
+    self, optimizer: optax.GradientTransformation
+  ) -> optax.GradientTransformation:
+    """The gradients of the penalties, then the optimizer."""
+    return optax.chain(add_spring(self.alpha, self.beta), optimizer)
+
+
+class SpringState(NamedTuple):
+  """State of `add_spring`.
+
+  Attributes:
+    start: w0, like the parameters; zeros for the head.
+  """
+
+  start: Any
+
+
+def add_spring(alpha: float, beta: float) -> optax.GradientTransformation:
+  """Adds α (w − w0) to the gradients of the backbone, β w to the head's.
+
+  Example:
+    >>> params = {"backbone": jnp.array(1.0), "head": jnp.array(2.0)}
+    >>> spring = add_spring(0.5, 0.25)
+    >>> state = spring.init(params)
+    >>> zeros = optax.tree.zeros_like(params)
+    >>> moved = {"backbone": jnp.array(3.0), "head": jnp.array(2.0)}
+    >>> spring.update(zeros, state, moved)[0]["backbone"]  # 0.5 · (3 − 1)
+    Array(1., dtype=float32)
+  """
+
+  def init(params: Any) -> SpringState:
+    return SpringState(
+      jax.tree.map(
+        lambda inside, leaf: jnp.where(inside, leaf, jnp.zeros_like(leaf)),
+        in_backbone(params),
+        params,
+      )
+    )
+
+  def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+    pulled = jax.tree.map(
+      lambda inside, gradient, start, leaf: (
+        gradient + (alpha if inside else beta) * (leaf - start)
+      ),
+      in_backbone(params),
+      updates,
+      state.start,
+      params,
+    )
+    return pulled, state
+
+  return optax.GradientTransformation(init, update)

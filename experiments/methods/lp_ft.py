@@ -1,0 +1,33 @@
+"""LP-FT: a linear probe first, then everything."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+
+from experiments import probe
+from experiments.classifier import Classifier
+from experiments.data.split import Source
+from experiments.methods.full_finetuning import FullFinetuning
+
+
+@dataclasses.dataclass(frozen=True)
+class LPFT(FullFinetuning):
+  """Full fine-tuning from a head that fits the frozen features.
+
+  Kumar et al., 2022 (https://arxiv.org/abs/2202.10054): with a head that is
+  still wrong, the first steps distort the features. A backbone without words
+  starts from a probe anyway, and then this is `full_finetuning`.
+
+  It differs from the paper in the optimizer: AdamW, as everywhere here, where
+  the paper has SGD for its ResNets.
+  """
+
+  title: ClassVar[str] = "LP-FT"
+
+  def prepare(
+    self, model: Classifier, data: Source, key: jax.Array
+  ) -> Classifier:
+    """The model with a linear probe as head, whatever it had before."""
+    del key
+    return probe.fit_head(model, data)

@@ -1,0 +1,21 @@
+"""The output ensemble: the mean logits of many runs, at the cost of all."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import ClassVar
+
+from experiments.judge import Judge
+from experiments.methods.composition import Pool
+from experiments.methods.run import Combined, Run
+
+
+@dataclasses.dataclass(frozen=True)
+class OutputEnsemble(Pool):
+  """Averages raw logits, as in model soups and EoA; what soups are held to."""
+
+  title: ClassVar[str] = "Output ensemble"
+
+  def combine(self, runs: Sequence[Run], judge: Judge) -> Combined:
+    """All runs."""
+    weights = tuple(self.ingredients(runs, judge))
+    return Combined(weights, tuple(range(len(weights))))

@@ -1,0 +1,66 @@
+"""What one run leaves behind, and what some runs become."""
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+  from experiments.methods.method import Method
+
+Params = Any  # a nested dict of arrays: backbone/..., head/kernel, head/bias
+
+
+class Member(NamedTuple):
+  """A run that a method is made of.
+
+  Equal members are one run: methods that ask for the same share it.
+
+  Attributes:
+    method: What it trains with.
+    repeat: 0 is the run that `method` makes on its own; each other number
+      shuffles the images anew and draws everything random anew.
+  """
+
+  method: "Method"
+  repeat: int = 0
+
+
+class Snapshot(NamedTuple):
+  """The weights to deploy after some step, on the host.
+
+  Attributes:
+    step: Optimizer steps taken.
+    params: The weights.
+  """
+
+  step: int
+  params: Params
+
+
+class Run(NamedTuple):
+  """A finished run; all weights have the structure of the classifier.
+
+  Attributes:
+    initial: The weights it started from, with the head that all share.
+    params: The weights it deploys.
+    snapshots: After the steps that were asked for, or more; earliest first.
+  """
+
+  initial: Params
+  params: Params
+  snapshots: tuple[Snapshot, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Combined:
+  """What a method made of its runs.
+
+  Attributes:
+    weights: One element: the weights to deploy. Several: their logits are
+      averaged, at as many forward passes per image.
+    ingredients: Indices of the runs that are part of it.
+    notes: What was found on the way, such as the shares of a soup; JSON.
+  """
+
+  weights: tuple[Params, ...]
+  ingredients: tuple[int, ...] = (0,)
+  notes: dict[str, Any] = dataclasses.field(default_factory=dict)

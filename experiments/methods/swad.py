@@ -1,0 +1,82 @@
+"""SWAD: the mean of the weights over the flat stretch of one run."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import ClassVar
+
+import jax
+import optax
+
+from experiments.judge import Judge
+from experiments.methods.composition import Trained
+from experiments.methods.method import Params, Schedule
+from experiments.methods.run import Combined, Run
+from gmixout_jax import averaging
+
+
+@dataclasses.dataclass(frozen=True)
+class SWAD(Trained):
+  """Averages every step of a window that the validation losses choose.
+
+  Cha et al., 2021 (https://arxiv.org/abs/2102.08604). The run, at a constant
+  learning rate, is cut into segments, and the weights averaged over each; see
+  `gmixout_jax.averaging.swad_window` for the choice.
+
+  All segments are kept until the end (as many copies of the weights on the
+  host as there are evaluations); the authors keep as many as they look back.
+
+  Attributes:
+    evaluations: Segments of the run; the paper has 50 of 100 steps.
+    converge: N_s, see `swad_window`.
+    tolerance: N_e.
+    ratio: r.
+  """
+
+  title: ClassVar[str] = "SWAD"
+  evaluations: int = 30
+  converge: int = 3
+  tolerance: int = 6
+  ratio: float = 1.3
+
+  def segment(self, steps: int) -> int:
+    """Steps from one evaluation to the next."""
+    return max(1, steps // self.evaluations)
+
+  def snapshots(self, steps: int) -> tuple[int, ...]:
+    """The end of every segment."""
+    every = self.segment(steps)
+    return tuple(range(every, steps + 1, every))
+
+  def transform(
+    self, params: Params, schedule: Schedule, key: jax.Array
+  ) -> optax.GradientTransformation:
+    """The other method's, at a constant rate and with the segment's mean."""
+    constant = dataclasses.replace(schedule, constant=True)
+    transform = super().transform(params, constant, key)
+    return averaging.average(
+      transform,
+      averaging.segments(self.segment(schedule.steps)),
+      deploy=self.of.deploy,
+    )
+
+  def deploy(self, opt_state: optax.OptState, params: Params) -> Params:
+    """The mean of the segment so far."""
+    return averaging.average_params(opt_state, params)
+
+  def combine(self, runs: Sequence[Run], judge: Judge) -> Combined:
+    """The mean of the segments in the window."""
+    segments = [snapshot.params for snapshot in runs[0].snapshots]
+    losses = [judge.loss(segment) for segment in segments]
+    window = averaging.swad_window(
+      losses,
+      converge=self.converge,
+      tolerance=self.tolerance,
+      ratio=self.ratio,
+    )
+    params = averaging.mean(segments[window.start : window.end + 1])
+    combined = self.of.combine([runs[0]._replace(params=params)], judge)
+    steps = [runs[0].snapshots[i].step for i in window]
+    return dataclasses.replace(
+      combined,
+      notes=combined.notes | {"first_segment_ends": steps[0], "ends": steps[1]},
+    )

@@ -1,0 +1,37 @@
+"""WiSE-FT: a point on the line from the initial to the fine-tuned weights."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import ClassVar
+
+from experiments.judge import Judge
+from experiments.methods.composition import Composed
+from experiments.methods.run import Combined, Run
+from gmixout_jax import averaging
+
+
+@dataclasses.dataclass(frozen=True)
+class WiseFT(Composed):
+  """Deploys (1 − α) θ0 + α θ1, the head included.
+
+  Wortsman et al., 2021 (https://arxiv.org/abs/2109.01903). θ0 holds the head
+  that the run started from: one of words, or the linear probe.
+
+  Attributes:
+    alpha: α, the share of the fine-tuned weights, in [0, 1]; 0.5 is what the
+      authors recommend where there is nothing to choose it by.
+  """
+
+  title: ClassVar[str] = "WiSE-FT"
+  alpha: float = 0.5
+
+  def combine(self, runs: Sequence[Run], judge: Judge) -> Combined:
+    """The point; of an ensemble, one for each."""
+    combined = self.of.combine(runs, judge)
+    return dataclasses.replace(
+      combined,
+      weights=tuple(
+        averaging.interpolate(runs[0].initial, params, self.alpha)
+        for params in combined.weights
+      ),
+    )

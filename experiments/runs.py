@@ -1,0 +1,222 @@
+"""Runs of methods on one task: each is trained once, whoever asks for it."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from experiments import loop
+from experiments.classifier import Classifier, Ensemble
+from experiments.data.split import Source, batches, stream
+from experiments.judge import Judge
+from experiments.methods import Member, Method, Run
+from experiments.schedule import Schedule
+
+Progress = Callable[[Member, int, float], None]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Task:
+  """What methods are compared on. No target domain is part of it.
+
+  Attributes:
+    model: The pretrained model, with a head of words or of zeros.
+    source: The domain to train on, with its validation split.
+    steps: Optimizer steps of a run.
+    batch_size: Images per step.
+    warmup: The share of the steps in which the learning rate rises.
+    augmented: Whether images are cropped and flipped at random.
+    seed: Of everything random, in the first run of every method.
+  """
+
+  model: Classifier
+  source: Source
+  steps: int
+  batch_size: int
+  warmup: float = 0.1
+  augmented: bool = True
+  seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+  """What a method's weights cost; of several runs, sums and the largest.
+
+  Attributes:
+    runs: How many were trained, shared ones included.
+    ingredients: How many of them the result is made of.
+    steps: Optimizer steps, of all runs.
+    steps_per_second: The mean over all steps.
+    changed_parameters: Weights that one step changes; see `loop.Stats`.
+    trained_parameters: Weights that a run changes.
+    optimizer_bytes: Optimizer state of one run.
+    snapshot_bytes: Snapshots of all runs, on the host.
+    evaluations: Passes over the validation split to choose by.
+    forward_passes: Per image, at inference.
+    inference_parameters: In all models that an image goes through.
+  """
+
+  runs: int = 0
+  ingredients: int = 0
+  steps: int = 0
+  steps_per_second: float = 0.0
+  first_step_seconds: float = 0.0
+  changed_parameters: int = 0
+  trained_parameters: int = 0
+  optimizer_bytes: int = 0
+  snapshot_bytes: int = 0
+  evaluations: int = 0
+  forward_passes: int = 1
+  inference_parameters: int = 0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Outcome:
+  """What a method came to on a task.
+
+  Attributes:
+    model: To evaluate and deploy: a classifier, or an ensemble of some.
+    cost: What it took.
+    losses: Of each run.
+    notes: What the method found on the way.
+  """
+
+  model: nnx.Module
+  cost: Cost
+  losses: tuple[np.ndarray, ...]
+  notes: dict[str, Any]
+
+
+class Runs:
+  """The runs of one task, trained when first asked for and then kept.
+
+  On the host: the weights, and the snapshots that some method asked for.
+  """
+
+  def __init__(
+    self,
+    task: Task,
+    methods: Sequence[Method],
+    *,
+    progress: Progress | None = None,
+  ):
+    """Plans the runs of some methods; trains nothing yet.
+
+    Args:
+      task: What to train on.
+      methods: All that will be asked for, so that a run that several share
+        keeps what any of them wants of it.
+      progress: Called after every step with the run, the step and its loss.
+    """
+    self.task = task
+    self._progress = progress
+    self._snapshots: dict[Member, set[int]] = {}
+    for method in methods:
+      for member in method.members():
+        wanted = self._snapshots.setdefault(member, set())
+        wanted.update(method.snapshots(task.steps))
+    self._done: dict[Member, tuple[Run, loop.Fitted]] = {}
+
+  @property
+  def planned(self) -> tuple[Member, ...]:
+    """All runs, in the order in which they were first asked for."""
+    return tuple(self._snapshots)
+
+  def outcome(self, method: Method) -> Outcome:
+    """What the method makes of its runs; trains those that are missing.
+
+    Raises:
+      ValueError: If the method is not one of those planned.
+    """
+    members = method.members()
+    if any(member not in self._snapshots for member in members):
+      raise ValueError(
+        f"{type(method).__name__} is not one of the methods planned for."
+      )
+    done = [self._train(member) for member in members]
+    fits = [fitted for _, fitted in done]
+    model = fits[0].model
+    judge = Judge(model, self.task.source.validation)
+    combined = method.combine([run for run, _ in done], judge)
+    graphdef, _, rest = nnx.split(model, nnx.Param, ...)
+    # Not always one buffer each: runs may share the weights that they froze.
+    models = [
+      nnx.merge(graphdef, jax.tree.map(jax.numpy.asarray, params), rest)
+      for params in combined.weights
+    ]
+    size = sum(leaf.size for leaf in jax.tree.leaves(combined.weights))
+    cost = dataclasses.replace(
+      _total([fitted.stats for fitted in fits]),
+      ingredients=len(combined.ingredients) if fits[0].stats.steps else 0,
+      evaluations=judge.evaluations,
+      forward_passes=len(models),
+      inference_parameters=size,
+    )
+    return Outcome(
+      model=models[0] if len(models) == 1 else Ensemble(models),
+      cost=cost,
+      losses=tuple(fitted.losses for fitted in fits),
+      notes=combined.notes,
+    )
+
+  def _train(self, member: Member) -> tuple[Run, loop.Fitted]:
+    if member not in self._done:
+      self._done[member] = self._fit(member)
+    return self._done[member]
+
+  def _fit(self, member: Member) -> tuple[Run, loop.Fitted]:
+    task, method = self.task, member.method
+    key, order = jax.random.key(task.seed), task.seed
+    if member.repeat:  # else the seed as it is: paired with other methods
+      key = jax.random.fold_in(key, member.repeat)
+      state = np.random.SeedSequence((task.seed, member.repeat))
+      order = int(state.generate_state(1)[0] >> 1)
+    prepare_key, fit_key = jax.random.split(key)
+    prepared = method.prepare(task.model, task.source, prepare_key)
+    dataset = batches(
+      task.source.train,
+      batch_size=task.batch_size,
+      seed=order,
+      augmented=task.augmented,
+    )
+
+    def progress(step: int, loss: float) -> None:
+      if self._progress is not None:
+        self._progress(member, step, loss)
+
+    fitted = loop.fit(
+      method,
+      prepared,
+      stream(dataset, 0, task.steps),
+      steps=task.steps,
+      schedule=Schedule(task.steps, task.warmup),
+      key=fit_key,
+      progress=progress,
+      snapshots=self._snapshots[member],
+    )
+    initial = loop.weights_of(method.export(prepared))
+    run = Run(
+      initial=jax.device_get(initial),
+      params=jax.device_get(loop.weights_of(fitted.model)),
+      snapshots=fitted.snapshots,
+    )
+    return run, fitted
+
+
+def _total(stats: Iterable[loop.Stats]) -> Cost:
+  stats = list(stats)
+  steps = sum(s.steps for s in stats)
+  seconds = sum(s.steps / s.steps_per_second for s in stats if s.steps > 1)
+  return Cost(
+    runs=sum(s.steps > 0 for s in stats),
+    steps=steps,
+    steps_per_second=steps / seconds if seconds else 0.0,
+    first_step_seconds=sum(s.first_step_seconds for s in stats),
+    changed_parameters=max(s.changed_parameters for s in stats),
+    trained_parameters=max(s.trained_parameters for s in stats),
+    optimizer_bytes=max(s.optimizer_bytes for s in stats),
+    snapshot_bytes=sum(s.snapshot_bytes for s in stats),
+  )

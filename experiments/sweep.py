@@ -1,0 +1,161 @@
+"""Runs many methods on one domain; methods that share a run train it once.
+
+  python -m experiments.sweep full_finetuning wise_ft greedy_soup diwa gmixout \
+    --data.root PACS --weights vit.safetensors --seeds 0 1 2
+  python -m experiments.sweep gmixout gmixout+wise_ft gmixout+uniform_soup \
+    --set gmixout.resample_every=20 uniform_soup.runs=3 ...
+  python -m experiments.sweep all ...
+
+"gmixout+wise_ft" is WiSE-FT on a run of GMixout, and anything that works on
+other methods can follow a "+". Alone, such a method works on full fine-tuning.
+--set gives hyperparameters, NAME.FIELD=VALUE, wherever the method occurs; all
+else is as in `experiments.train`, whose lines these are, one per method and
+seed.
+"""
+
+import ast
+import dataclasses
+import pathlib
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import rich.console
+import rich.progress
+import tyro
+
+from experiments import methods, results, tables, train
+from experiments.runs import Runs
+from gmixout_jax import clip
+
+ALL = "all"
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """A sweep.
+
+  Attributes:
+    methods: Names, with "+" between those that work on each other; "all" are
+      the registered ones that this model allows.
+    set: Hyperparameters, NAME.FIELD=VALUE.
+    data: What to train on.
+    weights: The pretrained ViT: safetensors with timm's names.
+    mean: Of the pixels the ViT was trained on, per channel, in [0, 1].
+    std: Likewise.
+    remat: Recompute each block in the backward pass.
+    steps: Optimizer steps of a run.
+    warmup: The share of the steps in which the learning rate rises.
+    seeds: Of everything random; every method is run with each.
+    results: The file that the lines are appended to.
+  """
+
+  methods: tyro.conf.Positional[tuple[str, ...]]
+  set: tuple[str, ...] = ()
+  data: train.Data = dataclasses.field(default_factory=train.Data)
+  weights: pathlib.Path = pathlib.Path("data/vit_tiny.safetensors")
+  mean: tuple[float, float, float] = clip.HALF
+  std: tuple[float, float, float] = clip.HALF
+  remat: bool = False
+  steps: int = 300
+  warmup: float = 0.1
+  seeds: tuple[int, ...] = (0,)
+  results: pathlib.Path = pathlib.Path("runs/results.jsonl")
+
+
+def parse_settings(settings: Iterable[str]) -> dict[str, dict[str, Any]]:
+  """Hyperparameters by method.
+
+  Raises:
+    ValueError: If one is not NAME.FIELD=VALUE with a registered name.
+
+  Example:
+    >>> parse_settings(["gmixout.sampler=uniform", "gmixout.sparsity=0.8"])
+    {'gmixout': {'sampler': 'uniform', 'sparsity': 0.8}}
+  """
+  changes: dict[str, dict[str, Any]] = {}
+  for setting in settings:
+    where, equals, value = setting.partition("=")
+    name, dot, field = where.partition(".")
+    if not (equals and dot and name in methods.METHODS):
+      raise ValueError(
+        f"--set must be NAME.FIELD=VALUE with a method's name, got {setting!r}."
+      )
+    known = [f.name for f in dataclasses.fields(methods.METHODS[name])]
+    if field not in known:
+      raise ValueError(f"{name} has {', '.join(known)}, got {setting!r}.")
+    try:
+      changes.setdefault(name, {})[field] = ast.literal_eval(value)
+    except (SyntaxError, ValueError):
+      changes.setdefault(name, {})[field] = value  # a bare word
+  return changes
+
+
+def chosen(config: Config) -> list[methods.Method]:
+  """The methods of a sweep.
+
+  Raises:
+    ValueError: If there are none, or a name or a setting is not known.
+  """
+  names = list(config.methods)
+  if ALL in names:
+    # FLYP needs a text tower, which a ViT does not have.
+    every = [name for name in methods.METHODS if name != "flyp"]
+    at = names.index(ALL)
+    names = list(dict.fromkeys([*names[:at], *every, *names[at + 1 :]]))
+  if not names:
+    raise ValueError(
+      f"which methods? Some of {', '.join(methods.METHODS)}; or {ALL}."
+    )
+  changes = parse_settings(config.set)
+  return [methods.from_name(name, **changes) for name in names]
+
+
+def configurations(
+  config: Config, swept: Sequence[methods.Method], seed: int
+) -> list[train.Config]:
+  """What `experiments.train` would be told for each method."""
+  shared = {
+    field.name: getattr(config, field.name)
+    for field in dataclasses.fields(config)
+    if field.name not in ("methods", "set", "seeds")
+  }
+  return [train.Config(method=m, seed=seed, **shared) for m in swept]
+
+
+def main(config: Config) -> None:
+  """Runs the sweep, appends its lines and shows the tables."""
+  console = rich.console.Console()
+  try:
+    swept = chosen(config)
+    with console.status("reading images and weights"):
+      domains, model = train.load(configurations(config, swept[:1], 0)[0])
+  except (FileNotFoundError, TypeError, ValueError) as error:
+    sys.exit(f"error: {error}")  # what the user gave is wrong, not the program
+  lines = []
+  with rich.progress.Progress(console=console) as bar:
+    for seed in config.seeds:
+      planned = configurations(config, swept, seed)
+      task = bar.add_task(f"seed {seed}", total=None)
+
+      def progress(member, step, loss, task=task, seed=seed):
+        del step, loss
+        name = methods.name_of(member.method)
+        bar.update(task, advance=1, description=f"seed {seed}: {name}")
+
+      runs = Runs(
+        train.task_of(planned[0], domains, model), swept, progress=progress
+      )
+      bar.update(task, total=config.steps * len(runs.planned))
+      for one in planned:
+        lines.append(train.record(one, runs, domains))
+        results.append(config.results, lines[-1])
+      bar.remove_task(task)
+  console.print(tables.by_set(lines))
+  console.print(tables.by_method(lines))
+  console.print(tables.by_cost(lines))
+  console.print(f"Appended {len(lines)} lines to {config.results}.")
+
+
+if __name__ == "__main__":
+  main(tyro.cli(Config, description=__doc__))

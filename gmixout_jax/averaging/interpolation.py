@@ -1,0 +1,120 @@
+"""Points between weights: WiSE-FT's line and the mean of a soup."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+
+def interpolate(start: Any, end: Any, alpha: ArrayLike) -> Any:
+  """The point (1 − α) · start + α · end: WiSE-FT.
+
+  Args:
+    start: The pretrained weights θ0, any pytree of arrays. The head belongs
+      to them: for a CLIP it is the one made of words.
+    end: The fine-tuned weights θ1, of the same structure.
+    alpha: α, how far to go, in [0, 1]: 0 returns `start`, 1 returns `end`, both
+      exactly. 0.5 is the authors' choice without out-of-distribution data.
+
+  Returns:
+    A pytree like `start`.
+
+  Raises:
+    ValueError: If `alpha` is a number outside [0, 1], or the structures differ.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from gmixout_jax import averaging
+    >>> start, end = {"w": jnp.array([0.0, 2.0])}, {"w": jnp.array([4.0, 2.0])}
+    >>> averaging.interpolate(start, end, 0.25)
+    {'w': Array([1., 2.], dtype=float32)}
+
+  Note:
+    High-Rate Mixout's code has an option of nearly this name that weights the
+    *pretrained* side, and leaves the head out.
+
+  References:
+    Wortsman et al., Robust fine-tuning of zero-shot models, 2021,
+    https://arxiv.org/abs/2109.01903
+  """
+  if not isinstance(alpha, jax.Array) and not 0 <= alpha <= 1:  # pyright: ignore[reportOperatorIssue]
+    raise ValueError(f"alpha must be in [0, 1], got {alpha}.")
+
+  def point(a: jax.Array, b: jax.Array) -> jax.Array:
+    # Not a + α(b − a): in floating point that misses b at α = 1.
+    return jnp.asarray((1 - alpha) * a + alpha * b, a.dtype)
+
+  return jax.tree.map(point, start, end)
+
+
+def mean(trees: Sequence[Any], weights: Sequence[float] | None = None) -> Any:
+  """The mean of several weights, Σ wᵢ θᵢ / Σ wᵢ: the uniform soup.
+
+  Sums are in at least float32, whatever the weights are stored in.
+
+  Args:
+    trees: θᵢ, pytrees of one structure; at least one.
+    weights: wᵢ, one per tree, with a positive sum; None for all alike.
+
+  Returns:
+    A pytree like the first.
+
+  Raises:
+    ValueError: If there are no trees, or the number or the sum of `weights`
+      does not do.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from gmixout_jax import averaging
+    >>> trees = [{"w": jnp.array(1.0)}, {"w": jnp.array(4.0)}]
+    >>> averaging.mean(trees), averaging.mean(trees, weights=[2, 1])
+    ({'w': Array(2.5, dtype=float32)}, {'w': Array(2., dtype=float32)})
+
+  References:
+    Wortsman et al., Model soups, 2022, https://arxiv.org/abs/2203.05482;
+    Ramé et al., DiWA, 2022, https://arxiv.org/abs/2205.09739
+  """
+  if not trees:
+    raise ValueError("a mean needs at least one tree, got none.")
+  shares = [1.0] * len(trees) if weights is None else list(weights)
+  if len(shares) != len(trees) or not sum(shares) > 0:
+    raise ValueError(
+      f"weights must be {len(trees)} numbers with a positive sum, one per tree,"
+      f" got {weights}."
+    )
+  total = sum(shares)
+  return mix_leaves(trees, jnp.asarray([share / total for share in shares]))
+
+
+def mix_leaves(trees: Sequence[Any], weights: Any) -> Any:
+  """Σ wᵢ θᵢ with weights of its own for every leaf.
+
+  Args:
+    trees: θᵢ, pytrees of one structure; at least one.
+    weights: A vector with one entry per tree, or a pytree like each of them
+      with such a vector in place of every leaf. Not normalised. May be traced.
+
+  Returns:
+    A pytree like the first.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from gmixout_jax import averaging
+    >>> trees = [{"a": jnp.array(1.0), "b": jnp.array(1.0)}, {
+    ...   "a": jnp.array(3.0), "b": jnp.array(3.0)}]
+    >>> weights = {"a": jnp.array([1.0, 0.0]), "b": jnp.array([0.5, 0.5])}
+    >>> averaging.mix_leaves(trees, weights)
+    {'a': Array(1., dtype=float32), 'b': Array(2., dtype=float32)}
+  """
+  if isinstance(weights, jax.Array):
+    own = weights
+    weights = jax.tree.map(lambda leaf: own, trees[0])
+
+  def mix(own: jax.Array, *leaves: jax.Array) -> jax.Array:
+    dtype = jnp.promote_types(leaves[0].dtype, jnp.float32)
+    mixed = sum(own[i] * leaf.astype(dtype) for i, leaf in enumerate(leaves))
+    return jnp.asarray(mixed, leaves[0].dtype)
+
+  return jax.tree.map(mix, weights, *trees)

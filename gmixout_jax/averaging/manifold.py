@@ -1,0 +1,166 @@
+"""The manifold mixing model soup: a factor per component, found by search."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from gmixout_jax.averaging.components import (
+  Components,
+  components,
+  mix_components,
+)
+
+Vector = Float[np.ndarray, " n"]
+
+Minimise = Callable[
+  [Callable[[Vector], float], Vector, Vector, Vector, int], Vector
+]
+"""From (loss, start, low, high, evaluations) to the best point found."""
+
+
+class ManifoldSoup(NamedTuple):
+  """What `manifold_soup` returns.
+
+  Attributes:
+    params: The mixed weights.
+    ingredients: Indices of the runs in it, in the order they went in.
+    shares: Component -> the share of each ingredient; they sum to one.
+    score: Of `params`.
+    skipped: Runs that the short-circuit turned away, without a search.
+    rejected: Runs that a search could not make useful.
+  """
+
+  params: Any
+  ingredients: tuple[int, ...]
+  shares: dict[str, list[float]]
+  score: float
+  skipped: tuple[int, ...]
+  rejected: tuple[int, ...]
+
+
+def manifold_soup(
+  trees: Sequence[Any],
+  validate: Callable[[Any], float],
+  minimise: Minimise,
+  *,
+  depth: int = 2,
+  threshold: float = 0.998,
+  budget: int = 30,
+  scores: Sequence[float] | None = None,
+) -> ManifoldSoup:
+  """Mixes runs one by one, each component with a factor of its own.
+
+  The runs are tried from the best one down. With A the soup so far, K the
+  number of runs in it, C the candidate and n components:
+
+  1. C is skipped unless the plain mean of K + 1 runs is nearly as good:
+     Val(K/(K+1) · A + 1/(K+1) · C) ≥ τ · Val(A).
+  2. A search maximises Val(A'), A'_c = λ_c A_c + (1 − λ_c) C_c, over λ in
+     λ0 ± (1 − λ0)/2 from λ0 = K/(K+1).
+  3. C goes in if Val(A') ≥ Val(A). A second search then starts from λ
+     in [0.3, 1], and a third if the second one brought at least the factor
+     1 + 0.3 (1 − τ) over Val(A); each counts if it does not lower Val.
+
+  Args:
+    trees: The runs' weights, at least one.
+    validate: From weights to a score, higher is better and positive, on
+      held-out data of the training distribution.
+    minimise: The search, such as one of Nevergrad's.
+    depth: Parts of a name that make a component, see `components`.
+    threshold: τ, in [0, 1]; 0 skips nothing.
+    budget: Evaluations per search and component, at least 1.
+    scores: `validate` of every tree, if it is known already.
+
+  Returns:
+    The soup.
+
+  Raises:
+    ValueError: If there are no trees, not as many scores as trees, or an
+      argument is out of range.
+
+  References:
+    Fassold, Manifold mixing model soups for better out-of-distribution
+    performance, 2023, https://arxiv.org/abs/2309.08610
+  """
+  if not 0 <= threshold <= 1:
+    raise ValueError(f"threshold must be in [0, 1], got {threshold}.")
+  if budget < 1:
+    raise ValueError(f"budget must be at least 1, got {budget}.")
+  groups = components(trees, depth)
+  scores = [validate(tree) for tree in trees] if scores is None else scores
+  if len(scores) != len(trees):
+    raise ValueError(
+      f"there must be one score per tree, got {len(scores)} scores and"
+      f" {len(trees)} trees."
+    )
+  order = sorted(range(len(trees)), key=lambda i: -scores[i])
+  soup, best, used = trees[order[0]], scores[order[0]], [order[0]]
+  shares = {name: [1.0] for name in groups}
+  skipped, rejected = [], []
+
+  for i in order[1:]:
+    mix = functools.partial(_mix, soup, trees[i], groups)
+    even = np.full(len(groups), len(used) / (len(used) + 1))
+    if not groups or validate(mix(even)) < threshold * best:
+      skipped.append(i)
+      continue
+    searched = _search(mix, validate, minimise, even, best, threshold, budget)
+    if searched is None:
+      rejected.append(i)
+      continue
+    factors, best = searched
+    for name, factor in zip(groups, map(float, factors), strict=True):
+      shares[name] = [factor * old for old in shares[name]] + [1 - factor]
+    soup, used = mix(factors), [*used, i]
+  return ManifoldSoup(
+    params=soup,
+    ingredients=tuple(used),
+    shares=shares,
+    score=float(best),
+    skipped=tuple(skipped),
+    rejected=tuple(rejected),
+  )
+
+
+def _mix(soup: Any, candidate: Any, groups: Components, factors: Vector) -> Any:
+  chosen = dict(zip(groups, map(float, factors), strict=True))
+  return mix_components(soup, candidate, groups, chosen)
+
+
+def _search(
+  mix: Callable[[Vector], Any],
+  validate: Callable[[Any], float],
+  minimise: Minimise,
+  even: Vector,
+  best: float,
+  threshold: float,
+  budget: int,
+) -> tuple[Vector, float] | None:
+  """Up to three searches; None if the first one ends below `best`."""
+
+  def search(start: Vector, low: Vector, high: Vector) -> tuple[Vector, float]:
+    found = minimise(
+      lambda factors: 1 - validate(mix(factors)),
+      start,
+      low,
+      high,
+      budget * len(even),
+    )
+    return found, validate(mix(found))
+
+  reach = 0.5 * (1 - even)
+  factors, score = search(even, even - reach, even + reach)
+  if score < best:
+    return None
+  for at_least in (0.0, (1 + 0.3 * (1 - threshold)) * best):
+    if score < at_least:
+      break
+    low, high = np.full_like(even, 0.3), np.ones_like(even)
+    again, better = search(factors, low, high)
+    if better < score:
+      break
+    factors, score = again, better
+  return factors, score

@@ -1,0 +1,80 @@
+"""SWAD's window: which part of a run to average, from its validation losses."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Window(NamedTuple):
+  """Evaluations `start` to `end`, both included, counted from 0."""
+
+  start: int
+  end: int
+
+
+def swad_window(
+  losses: Sequence[float],
+  *,
+  converge: int = 3,
+  tolerance: int = 6,
+  ratio: float = 1.3,
+) -> Window:
+  """Finds the flat stretch between convergence and overfitting.
+
+  It starts at the first evaluation t_s that none of the following N_s − 1 goes
+  below; l = r · (mean loss of these N_s) is then the highest loss tolerated.
+  It ends at t_e when all N_e evaluations that follow t_e exceed l, or
+  with the run. Without such a t_s it is the whole run.
+
+  Args:
+    losses: On the validation split, evenly spaced over the run; no NaN.
+    converge: N_s, at least 1.
+    tolerance: N_e, at least 1.
+    ratio: r, at least 1. The paper has 1.3, and 1.2 for VLCS.
+
+  Returns:
+    The window, t_s and t_e.
+
+  Raises:
+    ValueError: If there are no losses, one is NaN, or an argument is out of
+      range.
+
+  Example:
+    >>> from gmixout_jax import averaging
+    >>> losses = [9.0, 4.0, 1.0, 1.1, 1.2, 1.1, 3.0, 4.0, 5.0]
+    >>> averaging.swad_window(losses, tolerance=2)
+    Window(start=2, end=5)
+
+  Note:
+    The text of the paper bounds the loss by r times the one at t_s; its
+    algorithm and the authors' code by r times the mean, as here. Their code
+    also drops the evaluations above l at the very end of a run; here, as in
+    the algorithm, a run that ends before N_e of them is averaged to its end.
+
+  References:
+    Cha et al., SWAD: Domain generalization by seeking flat minima, 2021,
+    https://arxiv.org/abs/2102.08604
+  """
+  if not losses or any(math.isnan(loss) for loss in losses):
+    raise ValueError(f"losses must be numbers, at least one, got {losses}.")
+  for name, value in (("converge", converge), ("tolerance", tolerance)):
+    if value < 1:
+      raise ValueError(f"{name} must be at least 1, got {value}.")
+  if ratio < 1:
+    raise ValueError(f"ratio must be at least 1, got {ratio}.")
+  start, last = None, len(losses) - 1
+  for first in range(len(losses) - converge + 1):
+    following = losses[first : first + converge]
+    if losses[first] == min(following):
+      start, limit = first, ratio * float(np.mean(following))
+      break
+  else:
+    return Window(0, last)
+  # The evaluations that fixed the limit are not held against it.
+  first = start + max(0, converge - tolerance)
+  for end in range(first, len(losses) - tolerance):
+    if min(losses[end + 1 : end + 1 + tolerance]) > limit:
+      return Window(start, end)
+  return Window(start, last)

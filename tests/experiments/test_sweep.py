@@ -1,0 +1,137 @@
+"""Tests `experiments/sweep.py` and `rivals.py`."""
+
+import dataclasses
+
+import pytest
+from flax import nnx
+
+from experiments import methods, pretrain_demo, results, rivals, sweep, train
+from experiments.methods.full_finetuning import FullFinetuning
+from experiments.methods.gmixout import GMixout
+from experiments.methods.wise_ft import WiseFT
+from gmixout_jax import clip
+from tests.experiments import tiny
+
+
+def config(*names, **changes):
+  return sweep.Config(methods=names, **changes)
+
+
+def test_names_and_settings():
+  given = config(
+    "gmixout+wise_ft",
+    "full_finetuning",
+    set=(
+      "gmixout.sparsity=0.5",
+      "wise_ft.alpha=0.1",
+      "gmixout.sampler=uniform",
+    ),
+  )
+  mixed = GMixout(sparsity=0.5, sampler="uniform")
+  assert sweep.chosen(given) == [WiseFT(of=mixed, alpha=0.1), FullFinetuning()]
+
+
+def test_all_are_those_that_a_vit_allows():
+  names = [methods.name_of(m) for m in sweep.chosen(config("all", "swa"))]
+  assert names == [name for name in methods.METHODS if name != "flyp"]
+
+
+@pytest.mark.parametrize(
+  ("given", "message"),
+  [
+    (config(), "which methods"),
+    (config("nope"), "'nope' is not one of"),
+    (config("swa", set=("swa",)), "NAME.FIELD=VALUE .* got 'swa'"),
+    (config("swa", set=("no.x=1",)), "got 'no.x=1'"),
+    (
+      config("swa", set=("swa.x=1",)),
+      "swa has of, start, every, got 'swa.x=1'",
+    ),
+  ],
+)
+def test_what_is_not_understood_is_quoted(given, message):
+  with pytest.raises(ValueError, match=message):
+    sweep.chosen(given)
+  with pytest.raises(SystemExit, match=message):
+    sweep.main(given)
+
+
+def test_a_sweep_is_what_train_would_have_written(
+  monkeypatch, tmp_path, capsys
+):
+  domains = {
+    "sketch": tiny.split(per_class=9),
+    "photo": tiny.split(seed=1),
+  }
+  model = tiny.classifier()
+  monkeypatch.setattr(train, "load", lambda config: (domains, model))
+  path = tmp_path / "results.jsonl"
+  data = train.Data(batch_size=4)
+  sweep.main(
+    config(
+      "full_finetuning",
+      "uniform_soup",
+      set=("uniform_soup.runs=2",),
+      data=data,
+      steps=3,
+      seeds=(0, 1),
+      results=path,
+    )
+  )
+  lines = results.read(path)
+  assert [(x["config"]["method"]["name"], x["seed"]) for x in lines] == [
+    (name, seed)
+    for seed in (0, 1)
+    for name in ("full_finetuning", "uniform_soup")
+  ]
+  shown = capsys.readouterr().out
+  assert "Uniform soup" in shown
+  assert "forward passes per image" in " ".join(shown.split())
+  single = train.run(
+    train.Config(method=FullFinetuning(), data=data, steps=3, seed=1),
+    domains,
+    model,
+  )
+  assert single["losses"] == lines[2]["losses"]
+  assert single["metrics"] == lines[2]["metrics"]
+  assert single["config"] == lines[2]["config"]
+  soup = lines[3]
+  assert soup["stats"]["runs"] == 2
+  assert soup["losses"][:3] == single["losses"]
+
+
+def test_the_rivals_are_all_there_is():
+  names = [methods.name_of(method) for method in rivals.RIVALS]
+  assert len(set(names)) == len(names)
+  assert set(methods.METHODS) == {n for n in names if "+" not in n}
+  compositions = {n for n in names if "+" in n}
+  assert compositions == {
+    "gmixout+wise_ft",
+    "gmixout+very_large_dropout",
+    "gmixout+uniform_soup",
+  }
+
+
+def test_the_rivals_run_from_end_to_end(monkeypatch, tmp_path, capsys):
+  config = pretrain_demo.make_config(pretrain_demo.make_tokenizer())
+  tower = dict(width=16, depth=1, heads=2, mlp_width=32)
+  config = dataclasses.replace(
+    config,
+    vision=dataclasses.replace(config.vision, **tower),
+    text=dataclasses.replace(config.text, **tower),
+  )
+  model = tiny.filled(lambda: clip.CLIP(config, rngs=nnx.Rngs(0)))
+  clip.save_pretrained(model, tmp_path, dtype="float16")
+  pretrain_demo.make_tokenizer().save(str(tmp_path / "tokenizer.json"))
+  few = ("zero_shot", "flyp", "wise_ft")
+  chosen = tuple(m for m in rivals.RIVALS if methods.name_of(m) in few)
+  monkeypatch.setattr(rivals, "RIVALS", chosen)
+  out = tmp_path / "out"
+  rivals.main(rivals.Config(steps=2, batch_size=8, folder=tmp_path, out=out))
+  lines = results.read(out / "results.jsonl")
+  assert [line["config"]["method"]["name"] for line in lines] == list(few)
+  assert all(len(line["metrics"]["ood"]) == 8 for line in lines)
+  assert [line["stats"]["runs"] for line in lines] == [0, 1, 1]
+  shown = capsys.readouterr().out
+  assert "WiSE-FT" in shown
+  assert "FLYP" in shown

@@ -1,0 +1,192 @@
+"""Tests `gmixout_jax/averaging/soups.py`, `components.py` and `manifold.py`."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.optimize
+
+from gmixout_jax import averaging
+
+# Scores by the value of a scalar "model", made up so that every branch of the
+# greedy soup is taken. By hand, with ties going in:
+#   best first: 6 (score 90), then 2 (80), 4 (80; after 2, as it stands later)
+#   {6}: 90 → {6, 2} = 4: 80 < 90, out → {6, 4} = 5: 90, a tie, in
+#   → {6, 4} and 8 (70): (10 + 8)/3 = 6: 90, a tie, in
+SCORES = {6.0: 90.0, 2.0: 80.0, 4.0: 80.0, 5.0: 90.0, 8.0: 70.0, 7.0: 95.0}
+TREES = [jnp.array(x) for x in (8.0, 2.0, 6.0, 4.0)]
+
+
+def score(tree):
+  return SCORES[round(float(tree), 3)]
+
+
+def test_a_greedy_soup_with_ties_by_hand():
+  soup = averaging.greedy_soup(TREES, score)
+  assert soup.ingredients == (2, 3, 0)
+  assert float(soup.params) == pytest.approx(6.0)
+  assert soup.score == 90
+
+
+def test_a_strict_greedy_soup_by_hand():
+  # As in the authors' code: {6, 4} ties and stays out; {6, 8} = 7 scores 95.
+  soup = averaging.greedy_soup(TREES, score, ties=False)
+  assert soup.ingredients == (2, 0)
+  assert (float(soup.params), soup.score) == (7.0, 95.0)
+
+
+def test_known_scores_are_not_measured_again():
+  seen = []
+
+  def validate(tree):
+    seen.append(float(tree))
+    return score(tree)
+
+  scores = [score(tree) for tree in TREES]
+  averaging.greedy_soup(TREES, validate, scores=scores)
+  assert seen == pytest.approx([4, 5, 6])
+  with pytest.raises(ValueError, match="got 1 scores and 4 trees"):
+    averaging.greedy_soup(TREES, validate, scores=[1.0])
+  with pytest.raises(ValueError, match="at least one tree"):
+    averaging.greedy_soup([], validate)
+
+
+@pytest.mark.parametrize("per_leaf", [False, True])
+def test_a_learned_soup_finds_the_shares_that_least_squares_finds(per_leaf):
+  trees = [
+    {"a": jnp.array(0.0), "b": jnp.array(0.0)},
+    {"a": jnp.array(1.0), "b": jnp.array(1.0)},
+  ]
+  targets = {"a": 0.2, "b": 0.6}
+
+  def loss(params, scale, batch):
+    del batch
+    misses = [(params[key] - targets[key]) ** 2 for key in targets]
+    return sum(misses) + (scale - 2.0) ** 2
+
+  soup = averaging.learned_soup(
+    trees, loss, range(400), per_leaf=per_leaf, rate=0.05
+  )
+  # One share for both leaves ends half way between their targets.
+  expected = targets if per_leaf else {"a": 0.4, "b": 0.4}
+  for key, value in expected.items():
+    assert float(soup.params[key]) == pytest.approx(value, abs=1e-3)
+  assert soup.scale == pytest.approx(2.0, abs=1e-3)
+  assert soup.losses[-1] < soup.losses[0]
+  weights = soup.weights["b"] if per_leaf else soup.weights
+  assert float(weights.sum()) == pytest.approx(1.0)
+
+
+def test_components_hold_the_leaves_that_act():
+  def weights(x):
+    return {
+      "tower": {"fc": {"kernel": jnp.array(x)}, "scale": jnp.array(5.0)},
+      "head": jnp.array(x),
+    }
+
+  trees = [weights(0.0), weights(0.0), weights(1.0)]
+  assert averaging.components(trees, 1) == {
+    "head": ("head",),
+    "tower": ("tower/fc/kernel",),
+  }
+  assert averaging.components(trees, 2).keys() == {"head", "tower/fc"}
+  assert averaging.components(trees[:2], 2) == {}
+  with pytest.raises(ValueError, match="depth must be at least 1, got 0"):
+    averaging.components(trees, 0)
+  groups = averaging.components(trees, 1)
+  mixed = averaging.mix_components(
+    trees[0], trees[2], groups, {"head": 0.9, "tower": 0.5}
+  )
+  assert float(mixed["head"]) == pytest.approx(0.1)
+  assert float(mixed["tower"]["fc"]["kernel"]) == 0.5
+  with pytest.raises(KeyError, match="head"):
+    averaging.mix_components(*trees[1:], groups, {"tower": 0.5})
+
+
+def powell(loss, start, low, high, budget):
+  """A search that shares nothing with Nevergrad's."""
+  found = scipy.optimize.minimize(
+    loss,
+    np.clip(start, low, high),
+    method="Powell",
+    bounds=list(zip(low, high, strict=True)),
+    options={"maxfev": 40 * budget, "xtol": 1e-6, "ftol": 1e-9},
+  )
+  return np.atleast_1d(found.x)
+
+
+def point(x, y):
+  return {"x": jnp.array(x), "y": jnp.array(y)}
+
+
+def validate_towards(x, y):
+  return lambda p: 2 - (float(p["x"]) - x) ** 2 - (float(p["y"]) - y) ** 2
+
+
+def test_manifold_mixing_reaches_a_known_optimum():
+  # Between (1, 1) and (0, 0) the best point is (0.8, 0.4), which no single
+  # factor reaches; 0.4 lies outside the first search's bounds of 0.25 to 0.75
+  # around 1/2 in no coordinate, 0.8 does, so only the second one finds it.
+  trees = [point(0.0, 0.0), point(1.0, 1.0)]
+  validate = validate_towards(0.8, 0.4)
+  soup = averaging.manifold_soup(trees, validate, powell, depth=1, threshold=0)
+  assert soup.ingredients == (1, 0)
+  assert float(soup.params["x"]) == pytest.approx(0.8, abs=1e-3)
+  assert float(soup.params["y"]) == pytest.approx(0.4, abs=1e-3)
+  assert soup.score == pytest.approx(2.0, abs=1e-5)
+  np.testing.assert_allclose(soup.shares["x"], [0.8, 0.2], atol=1e-3)
+
+
+def test_manifold_shares_unroll_to_the_soup():
+  trees = [point(0.0, 0.0), point(1.0, 1.0), point(0.6, -0.5)]
+  validate = validate_towards(0.7, 0.2)
+  soup = averaging.manifold_soup(trees, validate, powell, depth=1, threshold=0)
+  assert len(soup.ingredients) >= 2
+  for key in ("x", "y"):
+    ends = [float(trees[i][key]) for i in soup.ingredients]
+    assert sum(soup.shares[key]) == pytest.approx(1.0)
+    mixed = np.dot(soup.shares[key], ends)
+    assert float(soup.params[key]) == pytest.approx(mixed, abs=1e-6)
+
+
+def test_manifold_mixing_skips_and_rejects():
+  searches = []
+
+  def stay(loss, start, low, high, budget):
+    searches.append((tuple(start), tuple(low), tuple(high), budget))
+    return start
+
+  # The mean with (9, 9) is far off: skipped. The one with (0, 0) is within τ
+  # but worse than (1, 1) itself, and this search does not move: rejected.
+  trees = [point(1.0, 1.0), point(0.0, 0.0), point(9.0, 9.0)]
+  soup = averaging.manifold_soup(
+    trees, validate_towards(1, 1), stay, depth=1, threshold=0.7, budget=5
+  )
+  assert (soup.ingredients, soup.rejected, soup.skipped) == ((0,), (1,), (2,))
+  assert searches == [((0.5, 0.5), (0.25, 0.25), (0.75, 0.75), 10)]
+  assert soup.params is trees[0]
+
+
+def test_manifold_mixing_searches_again_only_where_it_paid():
+  searches = []
+
+  def stay(loss, start, low, high, budget):
+    searches.append((low[0], high[0]))
+    return start
+
+  # The mean is better than either end, by more than 0.3 (1 − τ) = 6 %.
+  trees = [point(1.0, 1.0), point(0.0, 0.0)]
+  middle = validate_towards(0.5, 0.5)
+  averaging.manifold_soup(trees, middle, stay, depth=1, threshold=0.8)
+  assert searches == [(0.25, 0.75), (0.3, 1.0), (0.3, 1.0)]
+  searches.clear()
+  # A tie, as between equals: no third search.
+  averaging.manifold_soup(trees, lambda tree: 1.0, stay, depth=1)
+  assert searches == [(0.25, 0.75), (0.3, 1.0)]
+
+
+def test_manifold_mixing_needs_a_sane_threshold_and_budget():
+  trees = [point(1.0, 1.0)]
+  with pytest.raises(ValueError, match=r"threshold must be .* got 1.1"):
+    averaging.manifold_soup(trees, float, powell, threshold=1.1)
+  with pytest.raises(ValueError, match="budget must be at least 1, got 0"):
+    averaging.manifold_soup(trees, float, powell, budget=0)
