@@ -4,6 +4,7 @@ import pathlib
 from typing import Any
 
 import jax
+import rich
 
 from experiments.bench import figures, train_steps
 
@@ -29,9 +30,11 @@ def run(json: pathlib.Path | None = None, large: bool = True) -> None:
     json: Where to write the figures.
     large: Whether to compile ViT-L/14 too.
   """
-  results = _of_vit("vit_b16", small=96)
+  with rich.get_console().status("Compiling ViT-B/16"):
+    results = _of_vit("vit_b16", small=96)
   if large:
-    larger = _of_vit("vit_l14", small=98)
+    with rich.get_console().status("Compiling ViT-L/14, some ten minutes"):
+      larger = _of_vit("vit_l14", small=98)
     results |= {f"vit_l14_{name}": value for name, value in larger.items()}
   figures.report("Memory of a train step, ViT-B/16", results, TARGETS, json)
 
