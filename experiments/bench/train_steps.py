@@ -48,16 +48,10 @@ class TrainStep:
   step: Callable[[Any, Batch], tuple[Any, jax.Array]]
   params: Any
 
-  def compile(self, batch: Batch, **options: Any) -> Any:
-    """Compiles the step with its state donated.
-
-    Args:
-      batch: Images and labels, or their shapes.
-      **options: XLA's compiler options.
-    """
+  def compile(self, batch: Batch) -> Any:
+    """Compiles the step with its state donated; `batch` may be shapes."""
     state = jax.eval_shape(self.init, self.params)
-    step = jax.jit(self.step, donate_argnums=0)
-    return step.lower(state, batch).compile(compiler_options=options or None)
+    return jax.jit(self.step, donate_argnums=0).lower(state, batch).compile()
 
 
 def vit(name: str, image_size: int = 224) -> gx.clip.ViT:
