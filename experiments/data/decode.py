@@ -53,13 +53,17 @@ class View:
     Raises:
       ValueError: If the border leaves nothing of the image.
     """
-    left = top = self.border
-    width, height = image.width - 2 * left, image.height - 2 * top
-    if min(width, height) < 1:
+    cut = self.border
+    if min(image.size) <= 2 * cut:
       raise ValueError(
-        f"a border of {self.border} leaves nothing of {image.width} x"
-        f" {image.height} pixels."
+        f"a border of {cut} leaves nothing of {image.width} x {image.height}"
+        " pixels."
       )
+    if cut:
+      # Not by `box` below: the filter would still see what lies outside it.
+      image = image.crop((cut, cut, image.width - cut, image.height - cut))
+    left = top = 0.0
+    width, height = map(float, image.size)
     if self.fit == "crop":
       side = min(width, height) / self.zoom
       left, top = left + (width - side) / 2, top + (height - side) / 2
