@@ -47,7 +47,9 @@ CORRUPTIONS = {
   "zoom_blur": Corruption(blur.zoom, (0.06, 0.11, 0.16, 0.23, 0.32), "blur"),
   "fog": Corruption(weather.fog, (0.35, 0.50, 0.62, 0.74, 0.85), "weather"),
   "frost": Corruption(weather.frost, (0.10, 0.18, 0.28, 0.40, 0.54), "weather"),
-  "snow": Corruption(weather.snow, (0.006, 0.012, 0.02, 0.032, 0.048), "weather"),
+  "snow": Corruption(
+    weather.snow, (0.006, 0.012, 0.02, 0.032, 0.048), "weather"
+  ),
   "rain": Corruption(
     weather.rain, (0.004, 0.008, 0.014, 0.022, 0.032), "weather"
   ),
