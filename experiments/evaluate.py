@@ -1,27 +1,36 @@
-"""Top-1 accuracy of a classifier on the source domain and on all others."""
+"""Evaluates a classifier on the source domain and on all others.
+
+What is measured is in `experiments.metrics`; this file runs models over images,
+in memory or on disk.
+"""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, UInt8
+from jaxtyping import Array, Float, UInt8
 
+from experiments import metrics
+from experiments.data.images import ImageSet
 from experiments.data.split import Split
+
+Images = UInt8[np.ndarray, "n height width 3"]
 
 
 def map_batches(
   apply: Callable[[np.ndarray], Array],
-  images: UInt8[np.ndarray, "n height width 3"],
+  images: Images | ImageSet,
   batch_size: int,
 ) -> np.ndarray:
   """Applies a jitted function to images, batch by batch.
 
   Args:
     apply: from a batch of images to an array with the same leading axis.
-    images: any number of them, at least one.
+    images: any number of them, at least one. A set on disk is decoded as it
+      goes, by threads, while the device works.
     batch_size: the last batch is padded to it, so one program is compiled.
 
   Returns:
@@ -30,38 +39,93 @@ def map_batches(
   total = len(images)
   batch_size = min(batch_size, total)
   outputs = []
-  for start in range(0, total, batch_size):
-    batch = images[start : start + batch_size]
-    padding = [(0, batch_size - len(batch))] + [(0, 0)] * (images.ndim - 1)
+  for batch in _chunks(images, batch_size):
+    padding = [(0, batch_size - len(batch))] + [(0, 0)] * (batch.ndim - 1)
     # Not fetched here: the device works on while the host cuts the next batch.
     outputs.append(apply(np.pad(batch, padding)))
   return np.concatenate(jax.device_get(outputs))[:total]
 
 
+def _chunks(images: Images | ImageSet, size: int) -> Iterator[np.ndarray]:
+  if isinstance(images, ImageSet):
+    return images.chunks(size)
+  return (images[i : i + size] for i in range(0, len(images), size))
+
+
 # Jitted once for the process, with the model's structure as a static argument,
 # so that evaluating four domains, or one model after another, compiles once.
 @functools.partial(jax.jit, static_argnames="graphdef")
-def _predict(graphdef: Any, state: Any, images: Array) -> Array:
-  return nnx.merge(graphdef, state)(images).argmax(-1)
+def _logits(graphdef: Any, state: Any, images: Array) -> Array:
+  return nnx.merge(graphdef, state)(images)
 
 
-def accuracy(model: nnx.Module, split: Split, *, batch_size: int) -> float:
-  """The fraction of images whose highest logit is the label's, in [0, 1]."""
+def logits(
+  model: nnx.Module, images: Split | ImageSet, *, batch_size: int = 256
+) -> Float[np.ndarray, "n classes"]:
+  """The logits of a set's own classes.
+
+  Args:
+    model: maps uint8 images to the logits of all its outputs.
+    images: a split, or a set on disk whose ``outputs`` say which of the head's
+      outputs its classes are.
+    batch_size: images per forward pass.
+
+  Raises:
+    ValueError: if the head does not match the set's classes.
+  """
   graphdef, state = nnx.split(model)
-  predictions = map_batches(
-    functools.partial(_predict, graphdef, state), split.images, batch_size
+  pixels = images if isinstance(images, ImageSet) else images.images
+  every = map_batches(
+    functools.partial(_logits, graphdef, state), pixels, batch_size
   )
-  return float(np.mean(predictions == split.labels))
+  outputs = images.outputs if isinstance(images, ImageSet) else None
+  return metrics.select(every, outputs, classes=len(images.class_names))
+
+
+def accuracy(
+  model: nnx.Module, split: Split | ImageSet, *, batch_size: int
+) -> float:
+  """The fraction of images whose highest logit is the label's, in [0, 1]."""
+  found = logits(model, split, batch_size=batch_size)
+  return metrics.top1(found.argmax(-1), split.labels)
+
+
+def measure(
+  logits: Float[np.ndarray, "n classes"], labels: np.ndarray
+) -> dict[str, Any]:
+  """Everything that one set's logits and labels tell; JSON.
+
+  Returns:
+    ``top1``, ``mean_per_class``, ``macro_f1`` and ``ece`` in [0, 1], ``brier``
+    in [0, 2], and ``reliability``: count, accuracy and confidence of 15 bins.
+  """
+  predictions, classes = logits.argmax(-1), logits.shape[1]
+  probabilities = metrics.softmax(logits)
+  bins = metrics.reliability(probabilities, labels)
+  return {
+    "top1": metrics.top1(predictions, labels),
+    "mean_per_class": metrics.mean_per_class(
+      predictions, labels, classes=classes
+    ),
+    "macro_f1": metrics.macro_f1(predictions, labels),
+    "ece": bins.ece,
+    "brier": metrics.brier(probabilities, labels),
+    "reliability": {
+      "count": bins.count.tolist(),
+      "accuracy": bins.accuracy.round(5).tolist(),
+      "confidence": bins.confidence.round(5).tolist(),
+    },
+  }
 
 
 def evaluate(
   model: nnx.Module,
-  validation: Split,
-  targets: Mapping[str, Split],
+  validation: Split | ImageSet,
+  targets: Mapping[str, Split | ImageSet],
   *,
   batch_size: int = 256,
 ) -> dict[str, Any]:
-  """In-distribution and out-of-distribution accuracy.
+  """In-distribution and out-of-distribution accuracy, and calibration.
 
   Args:
     model: maps uint8 images to logits.
@@ -72,15 +136,20 @@ def evaluate(
   Returns:
     ``id``: accuracy on ``validation``; ``ood``: accuracy by domain;
     ``mean_ood``: the mean over domains, each counted once whatever its size;
-    ``worst_ood``: the lowest of them. All in [0, 1].
+    ``worst_ood``: the lowest of them, all in [0, 1]. ``details``: what
+    :func:`measure` says of ``"id"`` and of every domain.
   """
-  ood = {
-    domain: accuracy(model, split, batch_size=batch_size)
-    for domain, split in targets.items()
+  sets = {"id": validation} | {
+    f"ood/{name}": target for name, target in targets.items()
   }
+  details = {
+    name: measure(logits(model, images, batch_size=batch_size), images.labels)
+    for name, images in sets.items()
+  }
+  ood = {name: details[f"ood/{name}"]["top1"] for name in targets}
   return {
-    "id": accuracy(model, validation, batch_size=batch_size),
+    "id": details["id"]["top1"],
     "ood": ood,
-    "mean_ood": float(np.mean(list(ood.values()))),
-    "worst_ood": min(ood.values()),
+    **metrics.out_of_distribution(ood),
+    "details": details,
   }

@@ -1,55 +1,35 @@
 """Reads a folder in DomainBed's layout: ``root/<domain>/<class>/<image>``.
 
 PACS, VLCS, OfficeHome, TerraIncognita and DomainNet are distributed this way.
-Everything is decoded once into memory as uint8: at 224 pixels PACS takes
-1.5 GB. DomainNet (587,000 images) does not fit; read it at a smaller size or
-domain by domain.
+:func:`open_images` decodes on demand, which is what DomainNet's 586,575 images
+need; :func:`read` decodes everything once into memory as uint8: at 224 pixels
+PACS takes 1.5 GB.
 """
 
-import concurrent.futures
 import os
 import pathlib
-from collections.abc import Sequence
+import warnings
 
-import numpy as np
-from PIL import Image
-
+from experiments.data import folders
+from experiments.data.decode import View
+from experiments.data.images import Files, ImageSet
 from experiments.data.split import Split
-
-EXTENSIONS = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".webp"})
 
 _LAYOUT = "expected <root>/<domain>/<class>/<image>"
 
 
-def _folders(path: pathlib.Path) -> list[pathlib.Path]:
-  """The visible folders in a folder, by name."""
-  return sorted(
-    entry
-    for entry in path.iterdir()
-    if entry.is_dir() and not entry.name.startswith(".")
-  )
-
-
-def _images(path: pathlib.Path) -> list[pathlib.Path]:
-  """The images directly in a folder, by name."""
-  return sorted(
-    entry
-    for entry in path.iterdir()
-    if entry.suffix.lower() in EXTENSIONS and not entry.name.startswith(".")
-  )
-
-
 def find(
-  root: str | os.PathLike[str],
+  root: str | os.PathLike[str], *, same_classes: bool = True
 ) -> dict[str, dict[str, list[pathlib.Path]]]:
   """Lists the image files of every class of every domain.
 
   Args:
     root: the folder that holds one folder per domain.
+    same_classes: whether a class that a domain lacks is an error.
 
   Returns:
-    domain -> class -> files, all three sorted by name. Every domain has the
-    same classes and every class has a file.
+    domain -> class -> files, all three sorted by name. Every class has a file
+    and, with ``same_classes``, every domain has the same classes.
 
   Raises:
     FileNotFoundError: if there is no such folder or no domain in it.
@@ -61,14 +41,16 @@ def find(
   found = {
     domain.name: {
       folder.name: files
-      for folder in _folders(domain)
-      if (files := _images(folder))
+      for folder in folders.subfolders(domain)
+      if (files := folders.image_files(folder))
     }
-    for domain in _folders(root)
+    for domain in folders.subfolders(root)
   }
   classes = sorted(set().union(*found.values()))
   if not classes:
     raise FileNotFoundError(f"no images in {root}: {_LAYOUT}.")
+  if not same_classes:
+    return {domain: files for domain, files in found.items() if files}
   for domain, files in found.items():
     if missing := [name for name in classes if name not in files]:
       raise ValueError(
@@ -79,54 +61,57 @@ def find(
   return found
 
 
-def decode(path: pathlib.Path, image_size: int) -> np.ndarray:
-  """One image as uint8 [image_size, image_size, 3].
+def open_images(
+  root: str | os.PathLike[str], *, view: View, same_classes: bool = True
+) -> ImageSet:
+  """Opens every domain of a DomainBed folder without decoding anything.
 
-  The whole image is squeezed into the square, as DomainBed does: a centre crop
-  would cut off heads in portraits.
+  Args:
+    root: the folder that holds one folder per domain.
+    view: what to see of every image; DomainBed squeezes.
+    same_classes: whether a class that a domain lacks is an error. If not, the
+      classes are the union over domains.
+
+  Returns:
+    All images, ordered by domain, class and file name. All domains share one
+    list of classes, so a label means the same everywhere.
 
   Raises:
-    ValueError: if the file is not a readable image; it names the file.
+    FileNotFoundError: if the folder or its images are missing.
+    ValueError: if classes differ between domains.
   """
-  try:
-    with Image.open(path) as image:
-      resized = image.convert("RGB").resize(
-        (image_size, image_size), Image.Resampling.BILINEAR
-      )
-  except (OSError, SyntaxError, ValueError) as error:
-    raise ValueError(f"{path} is not a readable image: {error}") from error
-  return np.asarray(resized)
-
-
-def _decode_all(
-  paths: Sequence[pathlib.Path], image_size: int, workers: int
-) -> np.ndarray:
-  """Decodes into one array; threads suffice, for PIL releases the GIL."""
-  images = np.empty((len(paths), image_size, image_size, 3), np.uint8)
-
-  def fill(index: int) -> None:
-    images[index] = decode(paths[index], image_size)
-
-  with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-    pending = [pool.submit(fill, index) for index in range(len(paths))]
-    try:
-      for future in pending:
-        future.result()
-    except ValueError:
-      pool.shutdown(cancel_futures=True)  # the first broken file is enough
-      raise
-  return images
+  found = find(root, same_classes=same_classes)
+  names = sorted(set().union(*found.values()))
+  paths, labels, domains = [], [], []
+  for domain, classes in enumerate(found.values()):
+    for name, files in classes.items():
+      paths += [str(file) for file in files]
+      labels += [names.index(name)] * len(files)
+      domains += [domain] * len(files)
+  return ImageSet.of(
+    Files(tuple(paths), view),
+    labels,
+    names,
+    domains=domains,
+    domain_names=tuple(found),
+  )
 
 
 def read(
-  root: str | os.PathLike[str], *, image_size: int, workers: int | None = None
+  root: str | os.PathLike[str],
+  *,
+  image_size: int,
+  workers: int | None = None,
+  skip_broken: bool = False,
 ) -> dict[str, Split]:
-  """Decodes every domain of a DomainBed folder.
+  """Decodes every domain of a DomainBed folder into memory.
 
   Args:
     root: the folder that holds one folder per domain.
     image_size: side of the decoded squares, in pixels.
     workers: decoding threads; one per core if None.
+    skip_broken: whether to leave out images that cannot be decoded, with a
+      warning that counts them. Everything is then decoded twice.
 
   Returns:
     domain -> its images, ordered by class and file name. All share one list of
@@ -136,15 +121,17 @@ def read(
     FileNotFoundError: if the folder or its images are missing.
     ValueError: if classes differ between domains or an image is broken.
   """
-  workers = workers or os.cpu_count() or 1
-  splits = {}
-  for domain, classes in find(root).items():
-    paths = [path for files in classes.values() for path in files]
-    labels = np.repeat(
-      np.arange(len(classes), dtype=np.int32),
-      [len(files) for files in classes.values()],
-    )
-    splits[domain] = Split(
-      _decode_all(paths, image_size, workers), labels, tuple(classes)
-    )
-  return splits
+  images = open_images(root, view=View(image_size))
+  if skip_broken:
+    images = images.intact(workers=workers)
+    if images.broken:
+      total = len(images) + len(images.broken)
+      warnings.warn(
+        f"left out {len(images.broken)} of {total} images; the first is"
+        f" {images.broken[0].name}.",
+        stacklevel=2,
+      )
+  return {
+    name: domain.in_memory(workers=workers)
+    for name, domain in images.by_domain().items()
+  }

@@ -6,15 +6,24 @@ and the model that knows its own mean and deviation does the arithmetic.
 
 import dataclasses
 import os
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, Protocol
 
 import grain
 import numpy as np
 from grain import IterDataset, MapDataset
-from jaxtyping import Int, UInt8
+from jaxtyping import Bool, Int, UInt8
 from PIL import Image
 
 Batch = dict[str, Any]  # image: uint8 [batch, height, width, 3]; label: int32
+
+
+class Records(Protocol):
+  """Random access to labelled images: a split, or an `ImageSet` on disk."""
+
+  def __len__(self) -> int: ...
+
+  def __getitem__(self, index: int) -> Batch: ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -54,6 +63,44 @@ class Source(NamedTuple):
   validation: Split
 
 
+def held_out(
+  labels: Int[np.ndarray, " n"],
+  class_names: Sequence[str],
+  *,
+  fraction: float,
+  seed: int | Sequence[int],
+  lone: Literal["error", "train"] = "error",
+) -> Bool[np.ndarray, " n"]:
+  """Marks a share of every class, drawn at random.
+
+  Args:
+    labels: indices into ``class_names``.
+    class_names: what they mean, for the error.
+    fraction: of each class to mark, in (0, 1); at least one image, and at least
+      one stays unmarked.
+    seed: the same seed marks the same images.
+    lone: what becomes of the only image of a class.
+
+  Returns:
+    True where an image is held out.
+
+  Raises:
+    ValueError: on a fraction outside (0, 1), or on a class with a single image
+      unless ``lone`` keeps it in training.
+  """
+  if not 0 < fraction < 1:
+    raise ValueError(f"fraction must be in (0, 1), got {fraction}.")
+  rng = np.random.default_rng(seed)
+  held = np.zeros(len(labels), bool)
+  for label, name in enumerate(class_names):
+    members = rng.permutation(np.flatnonzero(labels == label))
+    if len(members) == 1 and lone == "error":
+      raise ValueError(f"class {name!r} has one image: nothing to hold out.")
+    count = min(max(1, round(fraction * len(members))), len(members) - 1)
+    held[members[: max(count, 0)]] = True
+  return held
+
+
 def hold_out(split: Split, *, fraction: float, seed: int) -> Source:
   """Cuts a split into training and validation images, class by class.
 
@@ -72,16 +119,7 @@ def hold_out(split: Split, *, fraction: float, seed: int) -> Source:
   Raises:
     ValueError: on a fraction outside (0, 1) or a class with a single image.
   """
-  if not 0 < fraction < 1:
-    raise ValueError(f"fraction must be in (0, 1), got {fraction}.")
-  rng = np.random.default_rng(seed)
-  held = np.zeros(len(split), bool)
-  for label, name in enumerate(split.class_names):
-    members = rng.permutation(np.flatnonzero(split.labels == label))
-    if len(members) == 1:
-      raise ValueError(f"class {name!r} has one image: nothing to hold out.")
-    count = min(max(1, round(fraction * len(members))), len(members) - 1)
-    held[members[:count]] = True
+  held = held_out(split.labels, split.class_names, fraction=fraction, seed=seed)
   return Source(
     split.take(np.flatnonzero(~held)), split.take(np.flatnonzero(held))
   )
@@ -112,7 +150,7 @@ def augment(record: Batch, rng: np.random.Generator) -> Batch:
 
 
 def batches(
-  split: Split, *, batch_size: int, seed: int, augmented: bool = True
+  split: Records, *, batch_size: int, seed: int, augmented: bool = True
 ) -> MapDataset[Batch]:
   """Endless shuffled batches; batch t is a function of the seed and t alone.
 
@@ -120,7 +158,7 @@ def batches(
   uninterrupted run saw, whatever the number of threads that prepare them.
 
   Args:
-    split: the images to draw from.
+    split: the images to draw from, in memory or on disk.
     batch_size: images per batch; a batch may straddle two epochs.
     seed: of the order and of the augmentation.
     augmented: whether to pass every image through :func:`augment`.

@@ -1,10 +1,14 @@
 import dataclasses
+import json
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import evaluate
+from experiments import evaluate, metrics
+from experiments.data import domainbed
+from experiments.data.decode import View
+from experiments.data.images import of_splits
 from tests.experiments import tiny
 
 
@@ -50,3 +54,51 @@ def test_report_weighs_domains_equally():
   }
   assert report["mean_ood"] == pytest.approx((1 / 3 + 1 / 3 + 1) / 3)
   assert report["worst_ood"] == pytest.approx(1 / 3)
+
+
+def test_a_set_on_disk_is_evaluated_like_one_in_memory(tmp_path):
+  root = tiny.domainbed(tmp_path / "data", per_class=3)
+  images = domainbed.open_images(root, view=View(tiny.SIZE)).domain("art")
+  model = tiny.filled(tiny.classifier)
+  lazy = evaluate.logits(model, images, batch_size=4)
+  eager = evaluate.logits(model, images.in_memory(), batch_size=4)
+  np.testing.assert_array_equal(lazy, eager)
+  assert np.ptp(lazy) > 0.1
+
+
+def test_logits_are_those_of_the_sets_own_classes():
+  images = of_splits({"a": tiny.split(per_class=2, classes=2)})
+  model = tiny.filled(lambda: tiny.classifier(classes=5))
+  every = evaluate.map_batches(
+    lambda batch: model(jnp.asarray(batch)), images.in_memory().images, 4
+  )
+  subset = dataclasses.replace(images, outputs=((3,), (0, 4)))
+  found = evaluate.logits(model, subset, batch_size=4)
+  expected = np.stack([every[:, 3], every[:, [0, 4]].max(1)], axis=1)
+  np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+  with pytest.raises(ValueError, match="5 outputs and the data 2"):
+    evaluate.logits(model, images, batch_size=4)
+
+
+def test_details_hold_what_a_report_needs():
+  logits = np.array([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0]])
+  labels = np.array([0, 1, 1])
+  found = evaluate.measure(logits, labels)
+  assert found["top1"] == pytest.approx(2 / 3)
+  assert found["mean_per_class"] == pytest.approx((1 + 1 / 2) / 2)
+  assert found["macro_f1"] == pytest.approx(2 / 3)
+  assert sum(found["reliability"]["count"]) == 3
+  probabilities = metrics.softmax(logits)
+  assert found["ece"] == metrics.ece(probabilities, labels)
+  assert found["brier"] == metrics.brier(probabilities, labels)
+  json.dumps(found, allow_nan=False)
+
+
+def test_the_report_has_details_of_every_set():
+  split = tiny.split(per_class=2)
+  report = evaluate.evaluate(tiny.classifier(), split, {"far": split})
+  assert set(report["details"]) == {"id", "ood/far"}
+  assert report["details"]["ood/far"]["top1"] == report["ood"]["far"]
+  # All logits are equal: the model gives 1/3 to every class.
+  assert report["details"]["id"]["brier"] == pytest.approx(2 / 3)
+  assert report["details"]["id"]["ece"] == pytest.approx(0, abs=1e-6)

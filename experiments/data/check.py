@@ -1,0 +1,117 @@
+"""Tells whether a copy of a data set is complete."""
+
+import pathlib
+from typing import Annotated
+
+import rich
+import rich.table
+import tyro
+
+from experiments.data.decode import View
+from experiments.data.known import KNOWN, Known, Parts
+
+
+def compare(parts: Parts, known: Known) -> list[str]:
+  """What differs from what was expected, a sentence each; nothing if all is.
+
+  Args:
+    parts: What was found.
+    known: What should be there.
+  """
+  found = {name: len(images) for name, images in parts.items()}
+  problems = [
+    f"{name}: found {found.get(name, 0)} images, expected {expected}"
+    for name, expected in known.images.items()
+    if found.get(name, 0) != expected
+  ]
+  if known.images and (extra := sorted(found.keys() - known.images.keys())):
+    problems.append(f"found {', '.join(extra)}, which should not be there")
+  total = sum(found.values())
+  if known.total is not None and total != known.total:
+    problems.append(f"found {total} images in all, expected {known.total}")
+  classes = {name for images in parts.values() for name in images.class_names}
+  if known.classes is not None and len(classes) != known.classes:
+    problems.append(f"found {len(classes)} classes, expected {known.classes}")
+  for name, images in parts.items():
+    counts = images.counts().sum(axis=0)
+    empty = [
+      c for c, n in zip(images.class_names, counts, strict=True) if not n
+    ]
+    if empty:
+      problems.append(
+        f"{name}: no images of {len(empty)} classes, such as {empty[0]}"
+      )
+  return problems
+
+
+def table(parts: Parts, known: Known, *, rows: int = 40) -> rich.table.Table:
+  """Counts per part, and per class while they fit.
+
+  Args:
+    parts: What was found.
+    known: What should be there.
+    rows: The most classes to list one by one.
+  """
+  view = rich.table.Table(title="images, found")
+  view.add_column("class")
+  for name in parts:
+    view.add_column(name, justify="right")
+  classes = list(next(iter(parts.values())).class_names)
+  counts = [images.counts().sum(axis=0) for images in parts.values()]
+  if len(classes) <= rows:
+    for c, name in enumerate(classes):
+      view.add_row(name, *(str(n[c]) if c < len(n) else "" for n in counts))
+  else:
+    for what, index in (("fewest", 0), ("most", -1)):
+      view.add_row(
+        f"{what} of {len(classes)} classes",
+        *(str(sorted(n)[index]) for n in counts),
+      )
+  view.add_section()
+  view.add_row("all", *(str(len(images)) for images in parts.values()))
+  if known.images:
+    expected = (str(known.images.get(name, "")) for name in parts)
+    view.add_row("expected", *expected)
+  return view
+
+
+def check(
+  path: tyro.conf.Positional[pathlib.Path],
+  as_: Annotated[str, tyro.conf.arg(name="as")],
+  decode: bool = False,
+) -> int:
+  """Counts the images of a copy, found against expected.
+
+  Args:
+    path: Where the copy lies.
+    as_: What it should be: a key of `experiments.data.known.KNOWN`.
+    decode: Also decode every image, and name the broken ones.
+
+  Returns:
+    0 if all is there, 1 if something differs, 2 if the copy cannot be read.
+  """
+  if as_ not in KNOWN:
+    rich.print(f"error: --as must be one of {', '.join(KNOWN)}; got {as_!r}.")
+    return 2
+  known = KNOWN[as_]
+  try:
+    parts = known.parts(path, View(32))
+  except (FileNotFoundError, ImportError, ValueError) as error:
+    rich.print(f"error: {error}\n{as_} is {known.layout}.")
+    return 2
+  rich.print(table(parts, known))
+  problems = compare(parts, known)
+  if decode:
+    for name, images in parts.items():
+      for broken in images.intact().broken:
+        problems.append(f"{name}: {broken.reason}")
+  for problem in problems:
+    rich.print(problem)
+  total = sum(map(len, parts.values()))
+  if problems:
+    rich.print(f"{total} images; {len(problems)} differences from {as_}.")
+  elif known.total is None and not known.images:
+    rich.print(f"{total} images; how many there should be is not known.")
+  else:
+    rich.print(f"{total} images, as expected ({known.source}).")
+  return int(bool(problems))

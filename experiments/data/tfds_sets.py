@@ -1,0 +1,140 @@
+"""Prepared TensorFlow Datasets, read without TensorFlow.
+
+TFDS reads its `array_record` and `parquet` files by random access and without
+TensorFlow, but not `tfrecord`, its default. Prepare a data set once, anywhere,
+with
+
+  tfds build imagenet_v2 --file_format=array_record
+
+and give the folder here: ImageNet (`imagenet2012`) and its relatives V2, A, R,
+Sketch and LT, `domainnet/real` and so on, `cifar100`, ...  Images stay encoded
+until they are asked for, and are decoded by the code that decodes files.
+"""
+
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from experiments.data import imagenet
+from experiments.data.decode import View, decode
+from experiments.data.images import ImageSet
+
+_INSTALL = (
+  "tensorflow-datasets is not installed: pip install"
+  " 'gmixout-jax[experiments]', or 'tensorflow-datasets array-record'."
+)
+
+
+def open_images(
+  name: str | os.PathLike[str],
+  split: str,
+  *,
+  data_dir: str | os.PathLike[str] | None = None,
+  present_only: bool = False,
+  view: View = imagenet.VIEW,
+) -> ImageSet:
+  """One split of a prepared data set.
+
+  Every record is read once on opening, for its label; no image is decoded.
+
+  Args:
+    name: A name and perhaps a configuration and version ("domainnet/real"), or
+      the folder of a prepared version, the one that holds dataset_info.json.
+    split: Such as "train", "test" or "train[:98%]".
+    data_dir: Where prepared data sets lie; TFDS's own default if None.
+    present_only: Whether to count only classes that this split has, and to
+      carry which outputs of the head they are. ImageNet-A and -R say "1,000
+      classes" and have 200.
+    view: What to see of every image.
+
+  Returns:
+    The images in the order of the files.
+
+  Raises:
+    ImportError: Without TFDS.
+    FileNotFoundError: If the data set is not prepared, or as tfrecord only.
+    ValueError: If it has no image and label.
+  """
+  builder = _builder(name, data_dir)
+  features = builder.info.features
+  if not {"image", "label"} <= set(features or ()):
+    raise ValueError(
+      f"{name} has the features {', '.join(features or ())}: expected image and"
+      " label."
+    )
+  import tensorflow_datasets as tfds
+
+  try:
+    records = builder.as_data_source(
+      split=split, decoders={"image": tfds.decode.SkipDecoding()}
+    )
+  except NotImplementedError as error:
+    raise FileNotFoundError(
+      f"{name} is prepared in a form without random access: {_prepare(name)}."
+    ) from error
+  labels = np.array([record["label"] for record in records], np.int32)
+  names = tuple(features["label"].names)
+  outputs = None
+  if present_only:
+    present, labels = np.unique(labels, return_inverse=True)
+    names = tuple(names[c] for c in present)
+    outputs = [(int(c),) for c in present]
+  return ImageSet.of(
+    _Records(records, view, f"{name} {split}"), labels, names, outputs=outputs
+  )
+
+
+def splits(
+  name: str | os.PathLike[str],
+  *,
+  data_dir: str | os.PathLike[str] | None = None,
+) -> tuple[str, ...]:
+  """The splits of a prepared data set; errors as of :func:`open_images`."""
+  return tuple(_builder(name, data_dir).info.splits)
+
+
+class _Records:
+  """Encoded images of a TFDS data source."""
+
+  def __init__(self, records: Any, view: View, origin: str):
+    self._records, self._view, self._origin = records, view, origin
+
+  def load(self, row: int) -> np.ndarray:
+    content = self._records[row]["image"]
+    return decode(content, self._view, name=self.name(row))
+
+  def name(self, row: int) -> str:
+    return f"{self._origin}[{row}]"
+
+
+def _prepare(name: str | os.PathLike[str]) -> str:
+  return f"run tfds build {name} --file_format=array_record, once and anywhere"
+
+
+def _builder(
+  name: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None
+) -> Any:
+  try:
+    import tensorflow_datasets as tfds
+  except ImportError as error:
+    raise ImportError(_INSTALL) from error
+  if (pathlib.Path(name) / "dataset_info.json").is_file():
+    return tfds.builder_from_directory(name)
+  if os.sep in os.path.normpath(name) and pathlib.Path(name).exists():
+    raise FileNotFoundError(
+      f"no dataset_info.json in {name}: expected the folder of a prepared"
+      " version, such as imagenet_v2/matched-frequency/3.0.0."
+    )
+  missing = FileNotFoundError(
+    f"{name} is not prepared in {data_dir or 'the default data_dir'}:"
+    f" {_prepare(name)}."
+  )
+  try:
+    builder = tfds.builder(os.fspath(name), data_dir=data_dir)
+  except tfds.core.DatasetNotFoundError as error:
+    raise missing from error
+  if not builder.is_prepared():
+    raise missing
+  return builder

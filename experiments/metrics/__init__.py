@@ -1,0 +1,61 @@
+"""What is measured of predictions, and how sure one can be of it.
+
+Plain functions of NumPy arrays, for any classifier from any library: nothing
+here knows models, files or methods.
+
+  select            logits of a set's classes, from those of a larger head
+  accuracy          top-1, per class, many / medium / few, macro-F1
+  calibration       ECE, Brier score, reliability bins
+  robustness        per domain, worst, corruptions, effective and relative
+  seeds             intervals over seeds, paired tests between methods
+"""
+
+from experiments.metrics.accuracy import (
+  groups_by_count,
+  macro_f1,
+  mean_per_class,
+  per_class,
+  top1,
+)
+from experiments.metrics.calibration import (
+  Reliability,
+  brier,
+  ece,
+  reliability,
+  softmax,
+)
+from experiments.metrics.robustness import (
+  Baseline,
+  mean_corruption_accuracy,
+  out_of_distribution,
+  relative_robustness,
+)
+from experiments.metrics.seeds import (
+  Interval,
+  Paired,
+  interval,
+  paired,
+)
+from experiments.metrics.select import select
+
+__all__ = [
+  "Baseline",
+  "Interval",
+  "Paired",
+  "Reliability",
+  "brier",
+  "ece",
+  "groups_by_count",
+  "interval",
+  "macro_f1",
+  "mean_corruption_accuracy",
+  "mean_per_class",
+  "out_of_distribution",
+  "paired",
+  "per_class",
+  "relative_robustness",
+  "reliability",
+  "select",
+  "softmax",
+  "top1",
+]

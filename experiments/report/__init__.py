@@ -1,0 +1,1 @@
+"""From result files to a report: tables, pictures, one HTML page."""

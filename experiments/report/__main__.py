@@ -1,0 +1,106 @@
+"""Writes a report from result files, and from nothing else.
+
+    python -m experiments.report RESULTS.jsonl --out runs/report
+
+The folder then holds report.md, report.html (one file, pictures inside) and
+every picture as PNG and PDF. No model is loaded and nothing is trained, so a
+published figure can be redrawn from the published file.
+"""
+
+import io
+import pathlib
+import sys
+
+import rich
+import tyro
+
+from experiments import results
+from experiments.report import document, figures
+from experiments.report.entries import Entry, group
+
+CAPTIONS = {
+  "ood_against_id": "Out-of-distribution against in-distribution accuracy:"
+  " means over seeds with 95 % intervals; the star and the dotted line are"
+  " zero-shot.",
+  "reliability": "Reliability: accuracy against confidence in 15 bins, all"
+  " seeds and domains together.",
+  "cost": "Cost against out-of-distribution accuracy.",
+}
+
+
+def write(
+  files: tyro.conf.Positional[tuple[pathlib.Path, ...]],
+  out: pathlib.Path = pathlib.Path("runs/report"),
+  reference: str = "full_finetuning",
+) -> None:
+  """Writes the report.
+
+  Args:
+    files: JSON lines, as `experiments.train` and the demo write them.
+    out: The folder to write.
+    reference: The method that the others are compared with, if it is there.
+
+  Raises:
+    ValueError: If there are no runs in the files, or a line is none.
+  """
+  records = [record for file in files for record in results.read(file)]
+  entries = group(records)
+  out.mkdir(parents=True, exist_ok=True)
+  tables = [document.summary(entries), document.by_domain(entries)]
+  tables += _comparisons(entries, reference)
+  drawn = {
+    "ood_against_id": figures.ood_against_id(entries),
+    **figures.knob_curves(entries),
+    "reliability": figures.reliability(entries),
+    "cost": figures.cost(entries),
+  }
+  pictures = {}
+  for name, picture in drawn.items():
+    if picture is None:
+      continue
+    content = io.BytesIO()
+    picture.savefig(content, format="png")
+    (out / f"{name}.png").write_bytes(content.getvalue())
+    # A date in the file would change it with every run.
+    picture.savefig(out / f"{name}.pdf", metadata={"CreationDate": None})
+    caption = CAPTIONS.get(name, "Accuracy with 95 % intervals over seeds.")
+    pictures[name] = (caption, content.getvalue())
+  source = (
+    f"{len(records)} runs of {len(entries)} configurations, from"
+    f" {', '.join(file.name for file in files)}."
+  )
+  by_file = {f"{name}.png": text for name, (text, _) in pictures.items()}
+  (out / "report.md").write_text(
+    document.markdown(tables, by_file, source), encoding="utf-8"
+  )
+  (out / "report.html").write_text(
+    document.page(tables, pictures, source), encoding="utf-8"
+  )
+
+
+def _comparisons(entries: list[Entry], reference: str) -> list[document.Table]:
+  """One table per configuration of the reference that shares a seed."""
+  tables = []
+  for entry in entries:
+    if entry.method == reference:
+      table = document.comparison(entries, entry)
+      if table.rows:
+        tables.append(table)
+  return tables
+
+
+def main(arguments: list[str] | None = None) -> int:
+  """Reads the command line; returns the exit status."""
+  try:
+    tyro.cli(
+      write, args=arguments, prog="python -m experiments.report",
+      description=__doc__,
+    )  # fmt: skip
+  except (FileNotFoundError, ValueError) as error:
+    rich.print(f"error: {error}")
+    return 1
+  return 0
+
+
+if __name__ == "__main__":
+  sys.exit(main())

@@ -1,0 +1,205 @@
+"""The report's text, as Markdown and as one self-contained HTML page."""
+
+import base64
+import html
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from experiments import metrics
+from experiments.report.entries import Entry, compare
+
+Row = Sequence[str]
+
+
+class Table(NamedTuple):
+  """A table with a heading and a note.
+
+  Attributes:
+    title: The heading.
+    note: What the numbers are.
+    header: One per column.
+    rows: Cells as text.
+  """
+
+  title: str
+  note: str
+  header: Row
+  rows: Sequence[Row]
+
+
+def percent(found: metrics.Interval) -> str:
+  """Such as "70.1 [68.0, 72.2]"; without an interval for a single run."""
+  text = f"{100 * found.mean:.1f}"
+  if found.n > 1:
+    text += f" [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+  return text
+
+
+def summary(entries: Sequence[Entry]) -> Table:
+  """Accuracy and calibration of every configuration."""
+  rows = []
+  for entry in entries:
+    columns = [percent(entry.interval(m)) for m in ("id", "mean_ood")]
+    columns.append(percent(entry.interval("worst_ood")))
+    for kind in ("id", "ood"):
+      columns.append(_ece(entry, kind))
+    rows.append((entry.label, *columns, str(len(entry.runs))))
+  return Table(
+    "Accuracy",
+    "In percent, mean over seeds with its 95 % interval (Student's t). ECE has"
+    " 15 bins; out of distribution it is the mean over domains.",
+    ("method", "ID", "OOD, mean", "OOD, worst", "ECE, ID", "ECE, OOD", "seeds"),
+    rows,
+  )
+
+
+def _ece(entry: Entry, kind: str) -> str:
+  """The mean over seeds of the mean over sets of a kind."""
+  values = []
+  for run in entry.runs.values():
+    found = [
+      each["ece"]
+      for name, each in run["metrics"].get("details", {}).items()
+      if name.split("/")[0] == kind
+    ]
+    if not found:
+      return "–"
+    values.append(sum(found) / len(found))
+  return percent(metrics.interval(values))
+
+
+def by_domain(entries: Sequence[Entry]) -> Table:
+  """Accuracy on every domain."""
+  names: list[str] = []
+  for entry in entries:
+    for run in entry.runs.values():
+      names += [name for name in run["metrics"]["ood"] if name not in names]
+  rows = []
+  for entry in entries:
+    cells = []
+    for name in names:
+      values = [
+        run["metrics"]["ood"][name]
+        for run in entry.runs.values()
+        if name in run["metrics"]["ood"]
+      ]
+      cells.append(percent(metrics.interval(values)) if values else "–")
+    rows.append((entry.label, *cells))
+  return Table(
+    "Accuracy by domain",
+    "In percent, mean over seeds with its 95 % interval.",
+    ("method", *names),
+    rows,
+  )
+
+
+def comparison(
+  entries: Sequence[Entry], reference: Entry, metric: str = "mean_ood"
+) -> Table:
+  """Differences from a reference on the same seeds."""
+  rows = []
+  for found in compare(entries, reference, metric):
+    pair = found.paired
+    rows.append(
+      (
+        found.label,
+        percent(pair.difference),
+        _p(pair.p_t),
+        _p(found.p_adjusted),
+        _p(pair.p_sign),
+        str(len(pair.seeds)),
+      )
+    )
+  return Table(
+    f"Difference from {reference.label}, OOD mean",
+    "In points, paired by seed, with its 95 % interval. p of the paired t-test,"
+    " the same adjusted for the number of rows (Benjamini–Hochberg), and of the"
+    " exact sign-flip test, which n seeds keep from falling below 2 / 2^n.",
+    ("method", "difference", "p (t)", "adjusted", "p (sign flips)", "seeds"),
+    rows,
+  )
+
+
+def _p(value: float) -> str:
+  if math.isnan(value):
+    return "–"
+  return f"{value:.3f}" if value >= 0.001 else "< 0.001"
+
+
+def markdown(
+  tables: Sequence[Table], pictures: Mapping[str, str], source: str
+) -> str:
+  """The report as Markdown, with pictures as files beside it.
+
+  Args:
+    tables: In order.
+    pictures: Caption by file name.
+    source: What it was made from.
+  """
+  lines = ["# Report", "", source, ""]
+  for table in tables:
+    lines += [f"## {table.title}", "", table.note, ""]
+    lines.append("| " + " | ".join(map(_cell, table.header)) + " |")
+    lines.append("|" + "---|" * len(table.header))
+    lines += ["| " + " | ".join(map(_cell, row)) + " |" for row in table.rows]
+    lines.append("")
+  for file, caption in pictures.items():
+    lines += [f"![{caption}]({file})", "", caption, ""]
+  return "\n".join(lines)
+
+
+def _cell(text: str) -> str:
+  return text.replace("|", "\\|")
+
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto;
+  padding: 0 1em; color: #222; background: #fff; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .25em .8em; border-bottom: 1px solid #ccc; text-align: right;
+  white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; white-space: normal; }
+div { overflow-x: auto; }
+img { max-width: 100%; }
+figcaption { color: #444; }
+"""
+
+
+def page(
+  tables: Sequence[Table],
+  pictures: Mapping[str, tuple[str, bytes]],
+  source: str,
+) -> str:
+  """The report as one HTML page that needs no other file and no network.
+
+  Args:
+    tables: In order.
+    pictures: Caption and PNG by name.
+    source: What it was made from.
+  """
+  parts = [
+    "<!doctype html>",
+    '<html lang="en"><head><meta charset="utf-8">',
+    '<meta name="viewport" content="width=device-width">',
+    f"<title>Report</title><style>{_STYLE}</style></head><body>",
+    f"<h1>Report</h1><p>{html.escape(source)}</p>",
+  ]
+  for table in tables:
+    parts.append(f"<h2>{html.escape(table.title)}</h2>")
+    parts.append(f"<p>{html.escape(table.note)}</p><div><table><tr>")
+    parts += [f"<th>{html.escape(cell)}</th>" for cell in table.header]
+    parts.append("</tr>")
+    for row in table.rows:
+      cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in row)
+      parts.append(f"<tr>{cells}</tr>")
+    parts.append("</table></div>")
+  for caption, png in pictures.values():
+    data = base64.b64encode(png).decode()
+    words = html.escape(caption, quote=True)
+    parts.append(
+      f'<figure><img alt="{words}" src="data:image/png;base64,{data}">'
+      f"<figcaption>{words}</figcaption></figure>"
+    )
+  parts.append("</body></html>")
+  return "\n".join(parts)

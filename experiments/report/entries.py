@@ -1,0 +1,175 @@
+"""Result lines grouped into configurations, with intervals over seeds."""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from experiments import metrics, plots, results
+
+KNOBS = ("anchor_decay", "resample_every", "sparsity")
+"""λ, k and the share that is frozen: what curves are drawn over."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Entry:
+  """The runs of one configuration.
+
+  Attributes:
+    config: Without the seed.
+    runs: By seed. A seed that was run twice counts once, with its last line.
+    label: What to call it; unique in a report.
+  """
+
+  config: results.Record
+  runs: dict[int, results.Record]
+  label: str
+
+  @property
+  def method(self) -> str:
+    """The method's name."""
+    return self.config["method"]["name"]
+
+  def values(self, metric: str) -> dict[int, float]:
+    """A metric by seed, such as "mean_ood"."""
+    return {seed: run["metrics"][metric] for seed, run in self.runs.items()}
+
+  def interval(self, metric: str) -> metrics.Interval:
+    """Its mean over seeds, with a 95 % interval."""
+    return metrics.interval(list(self.values(metric).values()))
+
+
+def group(records: Iterable[results.Record]) -> list[Entry]:
+  """Groups runs that differ in nothing but the seed, in order of appearance.
+
+  Where a method appears with several configurations, its label says in which
+  settings they differ.
+
+  Raises:
+    ValueError: If there are no records, or one is no training run.
+  """
+  by_config: dict[str, dict[int, results.Record]] = {}
+  for number, record in enumerate(records, start=1):
+    try:
+      {record["metrics"][m] for m in ("id", "mean_ood", "worst_ood")}
+      key = json.dumps(record["config"], sort_keys=True)
+      record["config"]["method"]["name"]
+      by_config.setdefault(key, {})[record["seed"]] = record
+    except (KeyError, TypeError) as error:
+      raise ValueError(
+        f"record {number} is no line of experiments.train or the demo: it"
+        f" lacks {error}."
+      ) from error
+  if not by_config:
+    raise ValueError("there are no records.")
+  configs = [json.loads(key) for key in by_config]
+  labels = _labels(configs)
+  return [
+    Entry(config, runs, label)
+    for config, runs, label in zip(
+      configs, by_config.values(), labels, strict=True
+    )
+  ]
+
+
+def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
+  if not isinstance(config, dict):
+    return {prefix: config}
+  pairs: dict[str, Any] = {}
+  for key, value in config.items():
+    name = key if prefix in ("", "method") else f"{prefix}.{key}"
+    pairs |= _flat(value, name)
+  return pairs
+
+
+def _labels(configs: Sequence[results.Record]) -> list[str]:
+  labels = []
+  for config in configs:
+    name = config["method"]["name"]
+    own = _flat(config)
+    others = [_flat(c) for c in configs if c["method"]["name"] == name]
+    differing = [
+      key for key in own if any(other.get(key) != own[key] for other in others)
+    ]
+    settings = ", ".join(f"{key} {own[key]}" for key in differing)
+    labels.append(plots.title(name) + (f" ({settings})" if settings else ""))
+  return labels
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
+  """Which points no other one beats on both axes, by rising first coordinate.
+
+  Of equal points the first counts.
+  """
+  front = []
+  for i, (x, y) in enumerate(points):
+    beaten = any(
+      (a >= x and b >= y and (a > x or b > y)) or ((a, b) == (x, y) and j < i)
+      for j, (a, b) in enumerate(points)
+    )
+    if not beaten:
+      front.append(i)
+  return sorted(front, key=lambda i: points[i])
+
+
+def curves(entries: Sequence[Entry]) -> list[tuple[str, list[Entry]]]:
+  """Configurations of a method that differ in one knob alone.
+
+  Returns:
+    Knob and entries by its rising value, at least two each.
+  """
+  found = []
+  for knob in KNOBS:
+    groups: dict[str, list[Entry]] = {}
+    for entry in entries:
+      value = entry.config["method"].get(knob)
+      if not isinstance(value, int | float):
+        continue
+      method = {k: v for k, v in entry.config["method"].items() if k != knob}
+      rest = {**entry.config, "method": method}
+      groups.setdefault(json.dumps(rest, sort_keys=True), []).append(entry)
+    found += [
+      (knob, sorted(same, key=lambda e: e.config["method"][knob]))
+      for same in groups.values()
+      if len(same) > 1
+    ]
+  return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+  """An entry against a reference, on the seeds of both.
+
+  Attributes:
+    label: Of the entry.
+    paired: The difference, entry − reference.
+    p_adjusted: The t-test's p, adjusted for the number of comparisons
+      (Benjamini and Hochberg); NaN where p is.
+  """
+
+  label: str
+  paired: metrics.Paired
+  p_adjusted: float
+
+
+def compare(
+  entries: Sequence[Entry], reference: Entry, metric: str
+) -> list[Comparison]:
+  """Every other entry that shares a seed with the reference."""
+  base = reference.values(metric)
+  pairs = [
+    (entry.label, metrics.paired(entry.values(metric), base))
+    for entry in entries
+    if entry is not reference and entry.runs.keys() & base.keys()
+  ]
+  p = np.array([pair.p_t for _, pair in pairs])
+  adjusted = np.full(len(p), np.nan)
+  if (known := np.isfinite(p)).any():
+    adjusted[known] = stats.false_discovery_control(p[known])
+  return [
+    Comparison(label, pair, float(q))
+    for (label, pair), q in zip(pairs, adjusted, strict=True)
+  ]

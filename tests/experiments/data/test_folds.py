@@ -1,0 +1,80 @@
+"""Tests leave-one-domain-out."""
+
+import numpy as np
+import pytest
+
+from experiments.data import folds, images
+from experiments.data.images import ImageSet, Pixels
+from tests.experiments import tiny
+
+
+@pytest.fixture
+def four():
+  return images.of_splits(
+    {name: tiny.split(per_class=10, seed=i) for i, name in enumerate("abcd")}
+  )
+
+
+def test_a_fold_is_a_partition(four):
+  fold = folds.leave_out(four, "c", seed=0)
+  assert fold.train.counts().tolist() == [[8] * 3, [8] * 3, [0] * 3, [8] * 3]
+  assert list(fold.validation) == ["a", "b", "d"]
+  parts = [fold.train, *fold.validation.values(), fold.target]
+  rows = np.concatenate([part.rows for part in parts])
+  assert sorted(rows) == list(range(120))
+  assert fold.target.counts()[2].tolist() == [10] * 3
+  assert fold.target_in_split.counts()[2].tolist() == [8] * 3
+  assert set(fold.target_in_split.rows) < set(fold.target.rows)
+
+
+def test_a_domain_is_cut_alike_in_every_fold(four):
+  every = folds.folds(four, seed=1)
+  assert list(every) == list("abcd")
+  for name in "abd":
+    held = every["c"].validation[name].rows
+    for target in "abd".replace(name, ""):
+      np.testing.assert_array_equal(every[target].validation[name].rows, held)
+  other = folds.leave_out(four, "c", seed=2)
+  assert set(other.train.rows) != set(every["c"].train.rows)
+
+
+def test_the_only_image_of_a_class_stays_in_training():
+  pixels = Pixels(np.zeros((5, 8, 8, 3), np.uint8))
+  rare = ImageSet.of(
+    pixels, [0, 0, 1, 0, 1], ["x", "y"], domains=[0, 0, 0, 1, 1],
+    domain_names=["a", "b"],
+  )  # fmt: skip
+  fold = folds.leave_out(rare, "b", seed=0)
+  assert fold.train.counts()[0].tolist() == [1, 1]
+  assert fold.validation["a"].counts()[0].tolist() == [1, 0]
+
+
+def test_a_fold_needs_a_target_and_another_domain(four):
+  with pytest.raises(ValueError, match="got 'e'"):
+    folds.leave_out(four, "e", seed=0)
+  alone = images.of_splits({"a": tiny.split()})
+  with pytest.raises(ValueError, match="needs two, got a"):
+    folds.leave_out(alone, "a", seed=0)
+
+
+def test_balanced_batches_hold_as_many_of_every_domain():
+  uneven = images.of_splits(
+    {"a": tiny.split(per_class=1), "b": tiny.split(per_class=20, seed=1)}
+  )
+  records = folds.balanced_batches(uneven, per_domain=4, seed=0)
+  seen = []
+  for step in range(15):
+    batch = records[step]
+    assert np.bincount(batch["domain"]).tolist() == [4, 4]
+    seen += [image.tobytes() for image in batch["image"][batch["domain"] == 1]]
+  assert len(set(seen)) == 60  # one epoch of b holds each image once
+  again = folds.balanced_batches(uneven, per_domain=4, seed=0)[7]
+  np.testing.assert_array_equal(records[7]["image"], again["image"])
+  other = folds.balanced_batches(uneven, per_domain=4, seed=1)[7]
+  assert not np.array_equal(records[7]["image"], other["image"])
+
+
+def test_a_fold_without_a_domain_streams_the_others(four):
+  train = folds.leave_out(four, "a", seed=0).train
+  batch = folds.balanced_batches(train, per_domain=2, seed=0)[0]
+  assert np.bincount(batch["domain"], minlength=4).tolist() == [0, 2, 2, 2]

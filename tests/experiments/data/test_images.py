@@ -1,0 +1,178 @@
+"""Tests the one interface of all readers, and the stream made from it."""
+
+import pickle
+
+import grain
+import numpy as np
+import pytest
+
+from experiments.data import domainbed, images
+from experiments.data.decode import View, decode
+from experiments.data.split import Split, batches, stream
+from tests.experiments import tiny
+from tests.experiments.data import disk
+
+
+@pytest.fixture
+def opened(tmp_path):
+  root = tiny.domainbed(tmp_path / "data", per_class=3)
+  return domainbed.open_images(root, view=View(8))
+
+
+def test_an_item_is_what_the_eager_reader_has(opened, tmp_path):
+  eager = domainbed.read(tmp_path / "data", image_size=8)
+  assert opened.domain_names == tuple(sorted(tiny.DOMAINS))
+  for name, domain in opened.by_domain().items():
+    assert len(domain) == 9
+    for index in (8, 0, 4):
+      item = domain[index]
+      np.testing.assert_array_equal(item["image"], eager[name].images[index])
+      assert item["label"] == eager[name].labels[index]
+      assert opened.domain_names[item["domain"]] == name
+    np.testing.assert_array_equal(domain.in_memory().images, eager[name].images)
+  np.testing.assert_array_equal(opened.counts(), np.full((4, 3), 3))
+
+
+def test_nothing_is_decoded_before_it_is_asked_for(opened):
+  bad = opened.name(5)
+  with open(bad, "wb") as file:
+    file.write(b"broken")
+  assert opened[4]["image"].shape == (8, 8, 3)
+  with pytest.raises(ValueError, match=bad):
+    opened[5]
+  with pytest.raises(ValueError, match=bad):
+    opened.in_memory(workers=2)
+
+
+def test_broken_images_are_counted_and_left_out(opened):
+  bad = [opened.name(index) for index in (5, 30)]
+  for name in bad:
+    with open(name, "wb") as file:
+      file.write(b"broken")
+  intact = opened.intact(workers=2)
+  assert [broken.name for broken in intact.broken] == bad
+  assert all(
+    "not a readable image" in broken.reason for broken in intact.broken
+  )
+  kept = np.delete(np.arange(36), (5, 30))
+  np.testing.assert_array_equal(intact.labels, opened.labels[kept])
+  np.testing.assert_array_equal(intact.domains, opened.domains[kept])
+  assert len(intact.in_memory()) == 34
+
+
+def test_the_eager_reader_counts_what_it_skips(opened, tmp_path):
+  with open(opened.name(0), "wb") as file:
+    file.write(b"")
+  with pytest.warns(UserWarning, match="left out 1 of 36 images"):
+    splits = domainbed.read(tmp_path / "data", image_size=8, skip_broken=True)
+  assert [len(split) for split in splits.values()] == [8, 9, 9, 9]
+
+
+def test_batches_from_disk_are_those_from_memory(opened):
+  lazy = batches(opened, batch_size=10, seed=3)
+  eager = opened.in_memory()
+  for step, batch in zip(range(2, 6), stream(lazy, 2, 6), strict=True):
+    expected = batches(eager, batch_size=10, seed=3)[step]
+    np.testing.assert_array_equal(batch["image"], expected["image"])
+    np.testing.assert_array_equal(batch["label"], expected["label"])
+    assert batch["domain"].dtype == np.int32
+
+
+def test_a_stream_resumes_from_the_state_of_its_iterator(opened):
+  records = batches(opened, batch_size=4, seed=0)
+  iterator = iter(stream(records, 0, 20))
+  for _ in range(5):
+    next(iterator)
+  state = iterator.get_state()
+  rest = [next(iterator)["image"] for _ in range(3)]
+  again = iter(stream(records, 0, 20))
+  again.set_state(state)
+  for image in rest:
+    np.testing.assert_array_equal(next(again)["image"], image)
+
+
+def test_a_set_can_go_to_another_process(opened):
+  again = pickle.loads(pickle.dumps(opened))
+  np.testing.assert_array_equal(again[7]["image"], opened[7]["image"])
+  # Grain takes it for a source of its own kind.
+  assert len(grain.MapDataset.source(opened)) == 36
+
+
+def test_chunks_are_all_images_in_order(opened):
+  whole = opened.in_memory().images
+  chunks = list(opened.chunks(10, workers=3))
+  assert [len(chunk) for chunk in chunks] == [10, 10, 10, 6]
+  np.testing.assert_array_equal(np.concatenate(chunks), whole)
+
+
+def test_labels_and_domains_are_checked_on_opening():
+  pixels = images.Pixels(np.zeros((3, 8, 8, 3), np.uint8), origin="x.npy")
+  with pytest.raises(ValueError, match=r"x\.npy\[1\] has label 2: expected 0"):
+    images.ImageSet.of(pixels, [0, 2, 1], ["a", "b"])
+  with pytest.raises(ValueError, match=r"x\.npy\[0\] has domain -1"):
+    images.ImageSet.of(pixels, [0, 1, 1], ["a", "b"], domains=[-1, 0, 0])
+  with pytest.raises(ValueError, match="1 entries for 2 classes"):
+    images.ImageSet.of(pixels, [0, 1, 1], ["a", "b"], outputs=[[0]])
+
+
+def test_an_unknown_domain_is_refused(opened):
+  with pytest.raises(
+    ValueError, match="art, cartoon, photo, sketch; got 'oil'"
+  ):
+    opened.domain("oil")
+
+
+def test_splits_in_memory_become_a_set():
+  parts = {"a": tiny.split(per_class=1), "b": tiny.split(per_class=2, seed=1)}
+  whole = images.of_splits(parts)
+  assert whole.counts().tolist() == [[1, 1, 1], [2, 2, 2]]
+  np.testing.assert_array_equal(whole.domain("b")[3]["image"],
+                                parts["b"].images[3])  # fmt: skip
+  other = Split(parts["a"].images, parts["a"].labels, ("x", "y", "z"))
+  with pytest.raises(ValueError, match="different classes"):
+    images.of_splits({"a": parts["a"], "b": other})
+
+
+def test_squeezing_keeps_the_borders_and_cropping_the_proportions(tmp_path):
+  from PIL import Image
+
+  pixels = np.zeros((20, 40, 3), np.uint8)
+  pixels[:, :10], pixels[:, 30:] = 255, 255  # white but for the central square
+  file = tmp_path / "a.png"
+  Image.fromarray(pixels).save(file)
+  squeezed = decode(file, View(20))
+  assert squeezed.shape == (20, 20, 3)
+  assert squeezed[:, :4].min() == 255
+  assert squeezed[:, 8:12].max() == 0
+  cropped = decode(file, View(20, fit="crop"))
+  assert cropped[:, 1:-1].max() == 0
+  assert decode(file.read_bytes(), View(10, "crop", zoom=2.0)).max() == 0
+  assert decode(file, View(20, border=9)).shape == (20, 20, 3)
+  with pytest.raises(
+    ValueError, match="border of 10 leaves nothing of 40 x 20"
+  ):
+    decode(file, View(20, border=10))
+
+
+@pytest.mark.parametrize(
+  ("arguments", "message"),
+  [
+    ({"size": 0}, "at least 1 pixel, got 0"),
+    ({"size": 8, "fit": "stretch"}, "'stretch'"),
+    ({"size": 8, "zoom": 0.5}, "got 0.5"),
+    ({"size": 8, "border": -1}, "got -1"),
+  ],
+)
+def test_a_view_is_checked(arguments, message):
+  with pytest.raises(ValueError, match=message):
+    View(**arguments)
+
+
+def test_greyscale_and_palette_images_are_read_as_colour(tmp_path):
+  from PIL import Image
+
+  for mode in ("L", "P", "1", "RGBA", "CMYK"):
+    file = tmp_path / f"{mode}.tif"
+    Image.new(mode, (9, 9)).save(file)
+    assert decode(file, View(4)).shape == (4, 4, 3)
+  assert disk.picture(tmp_path / "x.png", 7).is_file()
