@@ -83,7 +83,7 @@ def collect(
   if transform is None:
     raise ValueError(f"{type(method).__name__} does not train: no members.")
   optimizer = optax.with_extra_args_support(transform)
-  params = method.wrap(params, transform_key)
+  params = method.parametrize(params, transform_key)
   opt_state = optimizer.init(form.trainable(params))
   train_step = loop.make_step(method, optimizer, graphdef)
   first = steps - (members - 1) * every

@@ -1,0 +1,322 @@
+"""Tests `gmixout_jax/linen.py`: any module trains, `TappedDot` saves work.
+
+The references are `gmixout`, and taps on the weights for taps in products.
+"""
+
+import functools
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+
+import gmixout_jax as gx
+
+STEPS = 5  # two episodes, and one step
+SETTINGS: dict[str, Any] = {
+  "sparsity": 0.7,
+  "resample_every": 2,
+  "key": 3,
+  "target": "kernel",
+}
+# SGD, as Adam blows up rounding errors wherever a gradient is all but zero.
+INNER = optax.sgd(0.05, momentum=0.9)
+INPUTS = jax.random.normal(jax.random.key(0), (STEPS, 16, 12))
+
+Tapped = functools.partial(nn.Dense, dot_general_cls=gx.linen.TappedDot)
+# Most of the time here is spent on compiling; this halves it.
+jit = functools.partial(
+  jax.jit, compiler_options={"xla_backend_optimization_level": 0}
+)
+
+
+class Network(nn.Module):
+  """Two layers around a norm whose statistics are not parameters."""
+
+  dense: Any = nn.Dense
+
+  @nn.compact
+  def __call__(self, x, train=True):
+    x = nn.BatchNorm(use_running_average=not train)(jnp.tanh(x))
+    x = jnp.tanh(self.dense(20)(x))
+    return self.dense(3, use_bias=False)(x)
+
+
+class Remat(nn.Module):
+  """A layer under a lifted transformation, and one that is used twice."""
+
+  @nn.compact
+  def __call__(self, x):
+    lifted = nn.remat(nn.Dense)(12, dot_general_cls=gx.linen.TappedDot)
+    twice = Tapped(12)
+    return twice(jnp.tanh(twice(jnp.tanh(lifted(x)))))
+
+
+class Body(nn.Module):
+  @nn.compact
+  def __call__(self, x, _):
+    return jnp.tanh(Tapped(12)(x)), None
+
+
+class Scanned(nn.Module):
+  """Three layers in one array, or one layer three times."""
+
+  lift: tuple[tuple[str, Any], ...]
+
+  @nn.compact
+  def __call__(self, x):
+    lift = dict(self.lift)
+    split: Any = {"params": "variable_axes" in lift}
+    return nn.scan(Body, length=3, split_rngs=split, **lift)()(x, None)[0]
+
+
+def square(outputs):
+  return jnp.mean(jnp.square(outputs.astype(jnp.float32)))
+
+
+def init(module, x=INPUTS[0]):
+  """Variables of some values. To initialize them, each shape is compiled."""
+  rng = np.random.default_rng(0)
+  shapes = jax.eval_shape(module.init, jax.random.key(0), x)
+  fill = lambda leaf: jnp.asarray(0.3 * rng.normal(size=leaf.shape), leaf.dtype)
+  return jax.tree.map(fill, shapes)
+
+
+def tapped_and_plain(module, x=INPUTS[0], **settings):
+  """Gradients by taps in the products, and by taps on the weights.
+
+  Returns:
+    Two functions, and their arguments.
+  """
+  params = init(module, x)["params"]
+  mixed = gx.MixedParams.create(params, **(SETTINGS | settings))
+
+  def gradient(variables, mixed, x):
+    of = lambda t: square(module.apply(variables(mixed, t), x))
+    return jax.grad(of)(mixed.trainable())
+
+  plain = lambda mixed, trainable: {"params": mixed.inject(trainable)}
+  return (
+    functools.partial(gradient, gx.linen.variables),
+    functools.partial(gradient, plain),
+    (mixed, x),
+  )
+
+
+def compare(tapped, plain, args, rtol=1e-5):
+  """Asserts that two gradients are equal; returns the FLOPs that one saves."""
+  tapped = jit(tapped).lower(*args).compile()
+  plain = jit(plain).lower(*args).compile()
+
+  def check(one, other):
+    assert one.dtype == other.dtype
+    one, other = np.float32(one), np.float32(other)
+    assert np.abs(other).max() > 1e-4
+    np.testing.assert_allclose(one, other, rtol=rtol, atol=1e-6)
+
+  jax.tree.map(check, tapped(*args), plain(*args))
+  return flops(plain) - flops(tapped)
+
+
+def flops(compiled):
+  return compiled.cost_analysis()["flops"]
+
+
+def count_dense_gradients(function, args, *shapes):
+  """Matrix products in a jaxpr whose result has one of the shapes, or its ᵀ."""
+  jaxpr = str(jax.make_jaxpr(function)(*args))
+  found = re.findall(r":f32\[([\d,]+)\] = dot_general", jaxpr)
+  assert found
+  either = {shape[::order] for shape in shapes for order in (1, -1)}
+  return sum(tuple(map(int, one.split(","))) in either for one in found)
+
+
+ONE_LAYER: dict[str, Any] = {"target": "Dense_0"}
+
+
+@functools.cache
+def reference():
+  """Weights, statistics and deployed weights of `gmixout` on a network."""
+  module = Network()
+  tx = gx.gmixout(INNER, sampler="neuron", **(SETTINGS | ONE_LAYER))
+
+  @jit
+  def step(carry, x):
+    params, stats, state = carry
+
+    def loss(params):
+      variables = {"params": params, "batch_stats": stats}
+      out, new = module.apply(variables, x, mutable=["batch_stats"])
+      return jnp.mean((out - jnp.tanh(x[:, :3])) ** 2), new["batch_stats"]
+
+    grads, stats = jax.grad(loss, has_aux=True)(params)
+    updates, state = tx.update(grads, state, params)
+    return optax.apply_updates(params, updates), stats, state
+
+  variables = init(module)
+  params = variables["params"]
+  carry = params, variables["batch_stats"], tx.init(params)
+  for x in INPUTS:
+    carry = step(carry, x)
+  params, stats, state = carry
+  return params, stats, jit(gx.gmixout_eval_params)(state, params)
+
+
+@pytest.mark.parametrize(
+  "dense", [nn.Dense, Tapped], ids=["Dense", "with TappedDot"]
+)
+def test_it_trains_as_with_gmixout(dense):
+  module = Network(dense)
+  variables = init(module)
+
+  @jit
+  def step(carry, x):
+    mixed, stats, state = carry
+
+    def loss(trainable):
+      variables = gx.linen.variables(mixed, trainable)
+      variables["batch_stats"] = stats
+      out, new = module.apply(variables, x, mutable=["batch_stats"])
+      return jnp.mean((out - jnp.tanh(x[:, :3])) ** 2), new["batch_stats"]
+
+    trainable = mixed.trainable()
+    grads, stats = jax.grad(loss, has_aux=True)(trainable)
+    updates, state = INNER.update(grads, state, trainable)
+    return mixed.apply_updates(updates), stats, state
+
+  mixed = gx.MixedParams.create(
+    variables["params"], sampler="neuron", **(SETTINGS | ONE_LAYER)
+  )
+  state = jit(lambda mixed: INNER.init(mixed.trainable()))(mixed)
+  carry = mixed, variables["batch_stats"], state
+  for x in INPUTS:
+    carry = step(carry, x)
+  mixed, stats, _ = carry
+  deployed = jit(lambda mixed: mixed.eval_params())(mixed)
+  close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+  jax.tree.map(close, (mixed.params, stats, deployed), reference())
+  kernel = lambda params: params["Dense_0"]["kernel"]
+  moved = kernel(mixed.params) - kernel(variables["params"])
+  assert np.abs(moved).max() > 1e-2
+  assert np.abs(stats["BatchNorm_0"]["mean"]).max() > 1e-3
+
+
+def test_a_tapped_dot_is_seen_by_nothing_but_taps():
+  """The same variables at `init`, the same values and jaxpr where no tap is."""
+  plain, tapped = Network(), Network(Tapped)
+  key = jax.random.key(0)
+  start = jax.jit(plain.init)(key, INPUTS[0])
+  jax.tree.map(
+    np.testing.assert_array_equal, jax.jit(tapped.init)(key, INPUTS[0]), start
+  )
+  evaluate = lambda module: str(
+    jax.make_jaxpr(functools.partial(module.apply, train=False))(
+      start, INPUTS[0]
+    )
+  )
+  assert evaluate(tapped) == evaluate(plain)
+  assert "dot_general" in evaluate(plain)
+
+
+# Taps inside of layers.
+
+
+@pytest.mark.parametrize("shape", [(12,), (60, 12), (6, 10, 12)])
+def test_neurons_of_dense_layers(shape):
+  class Plain(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+      return Tapped(3)(jnp.tanh(Tapped(20)(x)))
+
+  x = jax.random.normal(jax.random.key(1), shape)
+  tapped, plain, args = tapped_and_plain(Plain(), x, sampler="neuron")
+  assert count_dense_gradients(plain, args, (12, 20), (20, 3)) == 2
+  assert count_dense_gradients(tapped, args, (12, 20), (20, 3)) == 0
+  saved = compare(tapped, plain, args)
+  if len(shape) > 1:  # the gradient of one vector is no matrix product
+    # 8 of 12 rows do not train, and 14 of 20.
+    expected = 2 * 60 * (8 * 20 + 14 * 3)
+    assert saved == pytest.approx(expected, rel=0.2)
+
+
+@pytest.mark.parametrize("sampler", ["neuron", "stratified"])
+def test_remat_and_a_layer_in_two_places(sampler):
+  tapped, plain, args = tapped_and_plain(Remat(), sampler=sampler)
+  compare(tapped, plain, args)
+  assert "remat" in str(jax.make_jaxpr(tapped)(*args))
+  if sampler == "neuron":
+    assert count_dense_gradients(plain, args, (12, 12)) == 3
+    assert count_dense_gradients(tapped, args, (12, 12)) == 0
+
+
+@pytest.mark.parametrize(
+  ("lift", "dense_gradients"),
+  [
+    # A tap for three layers cannot go into one of them, but on all of them.
+    ({"variable_axes": {"params": 0}}, 1),
+    ({"variable_axes": {True: 0}}, 1),
+    # One layer has one tap, in its product where the scan lets it through.
+    ({"variable_broadcast": "params"}, 1),
+    ({"variable_broadcast": ["params", "taps"]}, 0),
+  ],
+  ids=["params", "all", "shared", "shared with taps"],
+)
+def test_scan(lift, dense_gradients):
+  module = Scanned(tuple(lift.items()))
+  tapped, plain, args = tapped_and_plain(module, sampler="neuron")
+  compare(tapped, plain, args)
+  assert count_dense_gradients(tapped, args, (12, 12)) == dense_gradients
+
+
+class General(nn.Module):
+  """A kernel of three axes, of which a tap in the product would need two."""
+
+  features: int | tuple[int, ...]
+  axis: int | tuple[int, ...]
+
+  @nn.compact
+  def __call__(self, x):
+    return nn.DenseGeneral(
+      self.features, self.axis, dot_general_cls=gx.linen.TappedDot
+    )(x)
+
+
+@pytest.mark.parametrize("sampler", ["neuron", "stratified"])
+@pytest.mark.parametrize(("features", "axis"), [((4, 5), -1), (5, (-2, -1))])
+def test_dense_general(sampler, features, axis):
+  x = INPUTS[0].reshape(8, 2, 12)
+  module = General(features, axis)
+  compare(*tapped_and_plain(module, x, sampler=sampler))
+
+
+@pytest.mark.parametrize("sampler", ["neuron", "stratified"])
+def test_bfloat16_products(sampler):
+  """A narrow gradient is divided by s in float32."""
+  module = Tapped(20, dtype=jnp.bfloat16)
+  tapped, plain, args = tapped_and_plain(module, sampler=sampler)
+  assert jax.eval_shape(tapped, *args)["kernel"].dtype == jnp.float32
+  compare(tapped, plain, args, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ("name", "kernel", "axes", "message"),
+  [
+    ("square", (12, 12), ((1,), (1,)), r"\(\(\(1,\), \(1,\)\)"),
+    ("square", (12, 6), ((1,), (0,)), r"got a kernel of shape \(12, 6\)"),
+    ("heads", (12, 2, 6), ((1,), (0,)), r"got a kernel of shape \(12, 2, 6\)"),
+  ],
+)
+def test_taps_refuse_products_of_another_kind(name, kernel, axes, message):
+  params = {"square": jnp.ones((12, 12)), "heads": jnp.ones((12, 2, 6))}
+  mixed = gx.MixedParams.create(params, sparsity=0.7, key=0)
+
+  def product(kernel):
+    tap = mixed.taps(mixed.trainable())[name]
+    return tap.dot_general(INPUTS[0], kernel, (axes, ((), ())))
+
+  with pytest.raises(ValueError, match=f"the tap of '{name}'.*{message}"):
+    jax.eval_shape(product, jnp.ones(kernel))
