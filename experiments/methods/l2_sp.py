@@ -54,8 +54,9 @@ def add_spring(alpha: float, beta: float) -> optax.GradientTransformation:
     >>> state = spring.init(params)
     >>> zeros = optax.tree.zeros_like(params)
     >>> moved = {"backbone": jnp.array(3.0), "head": jnp.array(2.0)}
-    >>> spring.update(zeros, state, moved)[0]["backbone"]  # 0.5 · (3 − 1)
-    Array(1., dtype=float32)
+    >>> pulled, _ = spring.update(zeros, state, moved)
+    >>> float(pulled["backbone"])  # 0.5 · (3 − 1)
+    1.0
   """
 
   def init(params: Any) -> SpringState:
