@@ -13,10 +13,11 @@ import sys
 
 import rich
 import tyro
+from matplotlib import figure
 
 from experiments import results
 from experiments.report import document, figures
-from experiments.report.entries import Entry, group
+from experiments.report.entries import Entry, by_task
 
 CAPTIONS = {
   "ood_against_id": "Out-of-distribution against in-distribution accuracy:"
@@ -44,30 +45,35 @@ def write(
     ValueError: If there are no runs in the files, or a line is none.
   """
   records = [record for file in files for record in results.read(file)]
-  entries = group(records)
+  tasks = by_task(records)
   out.mkdir(parents=True, exist_ok=True)
-  tables = [document.summary(entries), document.by_domain(entries)]
-  tables += _comparisons(entries, reference)
-  drawn = {
-    "ood_against_id": figures.ood_against_id(entries),
-    **figures.knob_curves(entries),
-    "reliability": figures.reliability(entries),
-    "cost": figures.cost(entries),
-  }
-  pictures = {}
-  for name, picture in drawn.items():
-    if picture is None:
-      continue
-    content = io.BytesIO()
-    picture.savefig(content, format="png")
-    (out / f"{name}.png").write_bytes(content.getvalue())
-    # A date in the file would change it with every run.
-    picture.savefig(out / f"{name}.pdf", metadata={"CreationDate": None})
-    caption = CAPTIONS.get(name, "Accuracy with 95 % intervals over seeds.")
-    pictures[name] = (caption, content.getvalue())
+  tables, pictures = [], {}
+  for number, (task, entries) in enumerate(tasks.items()):
+    tables += [
+      table._replace(title=f"{task}: {table.title}" if task else table.title)
+      for table in (
+        document.summary(entries),
+        document.by_domain(entries),
+        *_comparisons(entries, reference),
+      )
+    ]
+    suffix = f"_{number}" if number else ""
+    for name, picture in _draw(entries).items():
+      content = io.BytesIO()
+      picture.savefig(content, format="png")
+      (out / f"{name}{suffix}.png").write_bytes(content.getvalue())
+      # A date in the file would change it with every run.
+      picture.savefig(
+        out / f"{name}{suffix}.pdf", metadata={"CreationDate": None}
+      )
+      caption = CAPTIONS.get(name, "Accuracy with 95 % intervals over seeds.")
+      pictures[name + suffix] = (
+        f"{task}. {caption}" if task else caption,
+        content.getvalue(),
+      )
   source = (
-    f"{len(records)} runs of {len(entries)} configurations, from"
-    f" {', '.join(file.name for file in files)}."
+    f"{len(records)} lines, {sum(map(len, tasks.values()))} configurations,"
+    f" from {', '.join(file.name for file in files)}."
   )
   by_file = {f"{name}.png": text for name, (text, _) in pictures.items()}
   (out / "report.md").write_text(
@@ -76,6 +82,17 @@ def write(
   (out / "report.html").write_text(
     document.page(tables, pictures, source), encoding="utf-8"
   )
+  rich.print(f"wrote {out / 'report.html'}, report.md and the pictures")
+
+
+def _draw(entries: list[Entry]) -> dict[str, figure.Figure]:
+  drawn = {
+    "ood_against_id": figures.ood_against_id(entries),
+    **figures.knob_curves(entries),
+    "reliability": figures.reliability(entries),
+    "cost": figures.cost(entries),
+  }
+  return {name: each for name, each in drawn.items() if each is not None}
 
 
 def _comparisons(entries: list[Entry], reference: str) -> list[document.Table]:

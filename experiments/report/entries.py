@@ -75,6 +75,25 @@ def group(records: Iterable[results.Record]) -> list[Entry]:
   ]
 
 
+def task_of(config: results.Record) -> str:
+  """What a run was trained and tested on: runs of two tasks do not compare."""
+  data = config.get("data", "")
+  if not isinstance(data, dict):
+    return str(data)
+  return " from ".join(str(data[k]) for k in ("root", "source") if k in data)
+
+
+def by_task(records: Iterable[results.Record]) -> dict[str, list[Entry]]:
+  """Groups records, task by task; errors as of :func:`group`."""
+  tasks: dict[str, list[results.Record]] = {}
+  for record in records:
+    config = record.get("config", {})
+    tasks.setdefault(task_of(config), []).append(record)
+  if not tasks:
+    raise ValueError("there are no records.")
+  return {task: group(runs) for task, runs in tasks.items()}
+
+
 def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
   if not isinstance(config, dict):
     return {prefix: config}
@@ -158,12 +177,15 @@ class Comparison:
 def compare(
   entries: Sequence[Entry], reference: Entry, metric: str
 ) -> list[Comparison]:
-  """Every other entry that shares a seed with the reference."""
+  """Every other entry that shares two seeds or more with the reference.
+
+  Zero-shot, one run without a seed that matters, is so left out.
+  """
   base = reference.values(metric)
   pairs = [
     (entry.label, metrics.paired(entry.values(metric), base))
     for entry in entries
-    if entry is not reference and entry.runs.keys() & base.keys()
+    if entry is not reference and len(entry.runs.keys() & base.keys()) > 1
   ]
   p = np.array([pair.p_t for _, pair in pairs])
   adjusted = np.full(len(p), np.nan)

@@ -18,20 +18,21 @@ _MARKERS = "Dso^vP<>hX"
 
 def _looks(entries: Sequence[Entry]) -> dict[str, tuple[str, str]]:
   """Colour and marker by label; a method keeps those it has elsewhere."""
-  looks: dict[str, tuple[str, str]] = {}
-  used = set()
+  looks = {}
   for entry in entries:
-    known = plots.LOOKS.get(entry.method)
-    look = (known[1], known[2]) if known else (_COLOURS[0], _MARKERS[0])
-    turn = 0
-    while look in used and turn < len(_COLOURS) * len(_MARKERS):
-      look = (
-        _COLOURS[turn % len(_COLOURS)],
-        _MARKERS[(turn + turn // len(_COLOURS)) % len(_MARKERS)],
-      )
-      turn += 1
-    used.add(look)
-    looks[entry.label] = look
+    if entry.method == plots.ZERO_SHOT:
+      looks[entry.label] = ("black", "*")
+    elif (known := plots.LOOKS.get(entry.method)) and known[
+      1:
+    ] not in looks.values():
+      looks[entry.label] = known[1:]
+  spare = [(c, m) for m in _MARKERS for c in _COLOURS]
+  for entry in entries:  # those that have no look of their own, or share one
+    if entry.label not in looks:
+      free = [look for look in spare if look not in looks.values()] or spare
+      taken = {colour for colour, _ in looks.values()}
+      fresh = [look for look in free if look[0] not in taken]
+      looks[entry.label] = (fresh or free)[0]
   return looks
 
 
@@ -161,8 +162,6 @@ def reliability(entries: Sequence[Entry]) -> figure.Figure | None:
     for entry in drawn:
       confidence, accuracy, ece = _pooled(entry, kind)
       colour, marker = looks[entry.label]
-      if entry.method == plots.ZERO_SHOT:
-        colour, marker = "black", "*"
       view.plot(
         confidence,
         accuracy,
@@ -249,5 +248,8 @@ def cost(entries: Sequence[Entry]) -> figure.Figure | None:
     _tidy(view)
     view.margins(0.15)
     view.set_xlim(left=0)
-  axes[0].legend(frameon=False, fontsize=8)
+  handles, labels = axes[0].get_legend_handles_labels()
+  picture.legend(
+    handles, labels, loc="outside lower center", ncols=4, frameon=False
+  )
   return picture

@@ -1,0 +1,174 @@
+"""Tests the report, from result lines to files."""
+
+import base64
+import io
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import evaluate, results
+from experiments.report import __main__ as command
+from experiments.report import entries, figures
+
+
+def details(rng, names):
+  found = {}
+  for name in names:
+    labels = rng.integers(0, 3, 60)
+    logits = rng.standard_normal((60, 3))
+    logits[np.arange(60), labels] += 1
+    found[name] = evaluate.measure(logits, labels)
+  return found
+
+
+def run(name, seed, at_home, away, data="digits", rng=None, **settings):
+  record = {
+    "config": {"method": {"name": name, **settings}, "data": data},
+    "seed": seed,
+    "metrics": {
+      "id": at_home,
+      "ood": {"art": away + 0.1, "photo": away - 0.1},
+      "mean_ood": away,
+      "worst_ood": away - 0.1,
+    },
+    "stats": {
+      "steps": 0 if name == "zero_shot" else 5,
+      "steps_per_second": 2.0,
+      "optimizer_bytes": 3 << 20,
+    },
+  }
+  if rng is not None:
+    record["metrics"]["details"] = details(rng, ("id", "ood/art", "ood/photo"))
+  return record
+
+
+@pytest.fixture
+def lines(rng):
+  records = [run("zero_shot", 0, 0.7, 0.6, rng=rng)]
+  for seed in range(3):
+    luck = 0.01 * seed
+    records += [
+      run("full_finetuning", seed, 0.9 + luck, 0.5 + luck, rng=rng),
+      run("gmixout", seed, 0.88 + luck, 0.62 + 1.1 * luck, rng=rng,
+          sparsity=0.9),
+      run("gmixout", seed, 0.86 + luck, 0.58 + luck, rng=rng, sparsity=0.5),
+    ]  # fmt: skip
+  return records
+
+
+def test_runs_are_grouped_and_labelled_by_what_differs(lines):
+  found = entries.group(lines)
+  assert [entry.label for entry in found] == [
+    "Zero-shot",
+    "Full fine-tuning",
+    "GMixout (sparsity 0.9)",
+    "GMixout (sparsity 0.5)",
+  ]
+  assert list(found[2].runs) == [0, 1, 2]
+  assert found[2].interval("id").mean == pytest.approx(0.89)
+
+
+def test_tasks_are_kept_apart(lines):
+  other = run("gmixout", 0, 0.8, 0.3, data={"root": "PACS", "source": "sketch"})
+  tasks = entries.by_task([*lines, other])
+  assert list(tasks) == ["digits", "PACS from sketch"]
+  assert [entry.label for entry in tasks["PACS from sketch"]] == ["GMixout"]
+
+
+def test_a_line_that_is_no_run_is_named():
+  with pytest.raises(ValueError, match=r"record 1 .* lacks 'metrics'"):
+    entries.group([{"config": {}}])
+  with pytest.raises(ValueError, match="no records"):
+    entries.by_task([])
+
+
+def test_the_pareto_front_by_hand():
+  points = [(1, 5), (2, 4), (2, 3), (0, 5), (3, 1), (3, 1), (1, 1)]
+  assert entries.pareto(points) == [0, 1, 4]
+  assert entries.pareto([(1, 1)]) == [0]
+
+
+def test_curves_are_runs_that_differ_in_one_knob(lines):
+  ((knob, same),) = entries.curves(entries.group(lines))
+  assert knob == "sparsity"
+  assert [e.config["method"]["sparsity"] for e in same] == [0.5, 0.9]
+  lone = run("gmixout", 0, 0.8, 0.6, sparsity=0.8, anchor_decay=0.1)
+  assert len(entries.curves(entries.group([*lines, lone]))) == 1
+
+
+def test_comparisons_are_paired_and_adjusted(lines):
+  found = entries.group(lines)
+  compared = entries.compare(found, found[1], "mean_ood")
+  assert [c.label for c in compared] == [e.label for e in found[2:]]
+  first, second = compared
+  assert first.paired.difference.mean == pytest.approx(0.12 + 0.001)
+  assert first.p_adjusted >= first.paired.p_t
+  assert second.paired.difference.mean == pytest.approx(0.08)
+
+
+def test_methods_keep_their_colours_and_no_two_look_alike(lines):
+  found = entries.group(lines)
+  looks = figures._looks(found)
+  assert looks["Full fine-tuning"] == ("#D55E00", "s")
+  assert looks["Zero-shot"] == ("black", "*")
+  assert looks["GMixout (sparsity 0.9)"] == ("#009E73", "D")
+  many = [run("m", 0, 0.5, 0.4, alpha=i) for i in range(40)]
+  looks = figures._looks(entries.group(many))
+  assert len(set(looks.values())) == 40
+
+
+def test_the_report_is_one_page_and_its_pictures(lines, tmp_path, capsys):
+  path = tmp_path / "runs.jsonl"
+  for line in lines:
+    results.append(path, line)
+  out = tmp_path / "report"
+  assert command.main([str(path), "--out", str(out)]) == 0
+  names = {"ood_against_id", "curve_gmixout_sparsity", "reliability", "cost"}
+  for name in names:
+    assert (out / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+    picture = np.asarray(Image.open(out / f"{name}.png").convert("RGB"))
+    # Nothing is clipped: the rim of every picture is empty.
+    for rim in (picture[0], picture[-1], picture[:, 0], picture[:, -1]):
+      assert rim.min() == 255, name
+  page = (out / "report.html").read_text()
+  assert not re.search(r'(src|href)="(?!data:)', page)  # needs no other file
+  pictures = re.findall(r"base64,([^\"]+)", page)
+  assert len(pictures) == 4
+  assert Image.open(io.BytesIO(base64.b64decode(pictures[0]))).format == "PNG"
+  text = (out / "report.md").read_text()
+  assert "| GMixout (sparsity 0.9) | 89.0 [86.5, 91.5] |" in text
+  assert "Difference from Full fine-tuning" in text
+  first = {name: (out / f"{name}.pdf").read_bytes() for name in names}
+  command.main([str(path), "--out", str(out)])
+  assert first == {name: (out / f"{name}.pdf").read_bytes() for name in names}
+  capsys.readouterr()
+
+
+def test_old_lines_without_details_or_cost_still_make_a_report(tmp_path):
+  record = run("gmixout", 0, 0.8, 0.6)
+  del record["stats"]
+  results.append(tmp_path / "runs.jsonl", record)
+  out = tmp_path / "report"
+  command.write((tmp_path / "runs.jsonl",), out)
+  assert {file.suffix for file in out.iterdir()} == {
+    ".md", ".html", ".png", ".pdf",
+  }  # fmt: skip
+  assert not (out / "reliability.png").exists()
+  assert not (out / "cost.png").exists()
+
+
+def test_words_cannot_break_the_page(tmp_path):
+  path = tmp_path / "runs.jsonl"
+  results.append(path, run("<b>a|b", 0, 0.8, 0.6))
+  command.write((path,), tmp_path / "out")
+  assert "<b>" not in (tmp_path / "out" / "report.html").read_text()
+  assert "a\\|b" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_wrong_files_end_in_an_error(tmp_path, capsys):
+  assert command.main([str(tmp_path / "none.jsonl")]) == 1
+  (tmp_path / "x.jsonl").write_text('{"seed": 0}\n')
+  assert command.main([str(tmp_path / "x.jsonl")]) == 1
+  assert "lacks" in capsys.readouterr().out
