@@ -1,6 +1,5 @@
 """Memory of a train step, counted by XLA, against full fine-tuning."""
 
-import os
 import pathlib
 
 import rich
@@ -28,9 +27,7 @@ def run(
   batch: weights, anchor, optimizer state. Peak bytes are arguments, outputs
   that are not written in place, and temporaries, as XLA lays them out.
 
-  XLA's default scheduler on CPU trades memory for concurrency, and keeps
-  dense gradients longer than any order of the work would have to. So all sides
-  of a ratio are compiled with the other one, which minimises memory.
+  All sides of a ratio are compiled with the scheduler that minimises memory.
 
   Args:
     json: Where to write the figures.
@@ -38,7 +35,7 @@ def run(
     concurrent: Whether to leave CPUs their default scheduler.
   """
   if not concurrent:
-    _minimise_memory()
+    train_steps.minimise_memory()
   results = {}
   for name in ("vit_b16", "vit_l14") if large else ("vit_b16",):
     prefix = "" if name == "vit_b16" else f"{name}_"
@@ -106,9 +103,3 @@ def bytes_of(
     "temporary_bytes": float(memory.temp_size_in_bytes),
     "peak_bytes": float(peak),
   }
-
-
-def _minimise_memory() -> None:
-  """Chooses the scheduler, before XLA starts: a compiler option does not."""
-  flag = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
-  os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}"

@@ -21,6 +21,7 @@ def run(
   image_size: int = 96,
   repeats: int = 11,
   pytorch: pathlib.Path | None = None,
+  concurrent: bool = False,
 ) -> None:
   """Times train steps of ViT-B/16 in float32, AdamW, sparsity 0.9.
 
@@ -31,7 +32,11 @@ def run(
     repeats: Timed rounds; each figure is a median over them.
     pytorch: A Python that has PyTorch, to time a dense Mixout step with. This
       one is used if it has PyTorch itself.
+    concurrent: Whether to leave CPUs their default scheduler, rather than the
+      one that minimises memory.
   """
+  if not concurrent:
+    train_steps.minimise_memory()
   vit = lambda: train_steps.vit("vit_b16", image_size)
   steps = {
     "full": train_steps.full_finetuning(vit()),

@@ -6,6 +6,7 @@ the blocks and the head.
 """
 
 import dataclasses
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -52,6 +53,17 @@ class TrainStep:
     """Compiles the step with its state donated; `batch` may be shapes."""
     state = jax.eval_shape(self.init, self.params)
     return jax.jit(self.step, donate_argnums=0).lower(state, batch).compile()
+
+
+def minimise_memory() -> None:
+  """Gives XLA on CPU the scheduler that minimises memory.
+
+  Its default one trades memory for concurrency, and keeps dense gradients
+  longer than any order of the work would have to. A flag decides, to be set
+  before XLA starts; a compiler option does not.
+  """
+  flag = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
+  os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}"
 
 
 def vit(name: str, image_size: int = 224) -> gx.clip.ViT:
