@@ -76,7 +76,8 @@ def variables(mixed: MixedParams, trainable: Any) -> dict[str, Any]:
   collection: dict[str, Any] = {}
   for path, tap in taps.items():
     *modules, name = path.split("/")
-    if name == _NAME:
+    # A stack of kernels is for linen.scan to cut, which cannot cut its tap.
+    if name == _NAME and len(tap.mix.layout.shape) == 2:
       scope = collection
       for module in (*modules, f"{TappedDot.__name__}_0"):
         scope = scope.setdefault(module, {})

@@ -221,12 +221,13 @@ class MixedOptimizer(nnx.Pytree):
     """
     mixed = self._mixed(nnx.state(model, self.wrt))
     tx = optax.with_extra_args_support(self.tx)
+    before = nnx.as_pure(self.opt_state)
     updates, opt_state = tx.update(
-      grads, nnx.as_pure(self.opt_state), mixed.trainable(), **extra_args
+      grads, before, mixed.trainable(), **extra_args
     )
     stepped = True
     if isinstance(opt_state, optax.MultiStepsState):
-      stepped = opt_state.mini_step == 0
+      stepped = opt_state.gradient_step != before.gradient_step
     mixed = mixed.apply_updates(updates, stepped=stepped)
     nnx.update(model, mixed.params)
     _assign(self.mix, dataclasses.replace(mixed, params=None))

@@ -90,11 +90,12 @@ class Tap:
     """
     contract = (((inputs.ndim - 1,), (0,)), ((), ()))
     asked = jax.tree.map(tuple, dimension_numbers, is_leaf=_is_axes)
-    if asked != contract or kernel.shape != self.mix.layout.shape:
+    fits = kernel.ndim == 2 and kernel.shape == self.mix.layout.shape
+    if asked != contract or not fits:
       raise ValueError(
         f"the tap of {self.mix.path!r} fits a product of inputs [..., in] with"
-        f" a kernel of shape {self.mix.layout.shape}, got a kernel of shape"
-        f" {kernel.shape} and dimension_numbers {dimension_numbers}."
+        f" a kernel [in, out] of shape {self.mix.layout.shape}, got a kernel of"
+        f" shape {kernel.shape} and dimension_numbers {dimension_numbers}."
       )
     dot = functools.partial(
       jax.lax.dot_general, dimension_numbers=contract, **options
@@ -133,7 +134,7 @@ def _tapped_dot(
       lambda kernel: dot(kept, kernel), kernel_type
     )(gradient)
     if whole_rows:
-      active = mix.spread(for_kernel, indices, kernel)
+      active = mix.spread(for_kernel.astype(dtype), indices, kernel)
     else:
       active = mix.active(for_kernel, indices)
     active = (active / mix.scale).astype(dtype)

@@ -68,6 +68,8 @@ def check_target(target: Target | Rules) -> None:
         f"target must be a valid regular expression, got {target!r}: {error}."
       ) from error
   elif isinstance(target, tuple):
+    if not target:
+      raise ValueError("target must hold at least one rule, got ().")
     _check_rules(target)
   elif target is not None and not callable(target):
     raise ValueError(
@@ -198,17 +200,35 @@ def label_leaves(target: Target | Rules, params: Any) -> list[str]:
   ['frozen', 'mixed']
   """
   if isinstance(target, tuple):
-    return jax.tree.leaves(gmixout_labels(params, target))
+    labels = jax.tree.leaves(gmixout_labels(params, target))
+    if labels and "mixed" not in labels:
+      raise ValueError(
+        f"target={target!r} mixes no leaf; at least one rule must."
+      )
+    return labels
   selected = select_leaves(target, params)
   return ["mixed" if mixed else "dense" for mixed in selected]
 
 
 def _check_rules(rules: Rules) -> None:
-  for pattern, label in rules:
+  """Raises ValueError unless they are pairs (regular expression, label)."""
+  for rule in rules:
+    if not isinstance(rule, tuple | list) or len(rule) != 2:
+      raise ValueError(
+        "target must hold rules (regular expression, label), like VIT_RULES,"
+        f" got the rule {rule!r}."
+      )
+    pattern, label = rule
     if label not in LABELS:
       raise ValueError(
         f"rule {pattern!r} gives the label {label!r}; allowed are {LABELS}."
       )
+    try:
+      re.compile(pattern)
+    except re.error as error:
+      raise ValueError(
+        f"rule {pattern!r} must be a regular expression: {error}."
+      ) from error
 
 
 def _quote(names: Sequence[str], most: int = 20) -> str:

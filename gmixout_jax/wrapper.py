@@ -10,7 +10,6 @@ import dataclasses
 from typing import Any, Self
 
 import jax
-import jax.numpy as jnp
 import optax
 from flax import struct
 
@@ -241,11 +240,21 @@ class MixedParams(mixing.MixState):
     for (path, leaf), anchor, own in zip(
       named_leaves(self.params), anchors, leaves, strict=True
     ):
-      frozen = type(anchor) is optax.MaskedNode
+      if type(anchor) is optax.MaskedNode:
+        if jax.tree.leaves(own):
+          raise ValueError(
+            f"{name} must hold optax.MaskedNode() for the leaf {path!r}, which"
+            f" is frozen, got {own!r}."
+          )
+        continue
       wanted = leaf if isinstance(anchor, optax.MaskedNode) else anchor
-      if not frozen and jnp.shape(own) != wanted.shape:
+      shape = getattr(own, "shape", None)
+      if shape != wanted.shape:
         raise ValueError(
           f"{name} must hold an array of shape {wanted.shape} for the leaf"
-          f" {path!r}, got one of shape {jnp.shape(own)}."
+          f" {path!r}, got {own!r}."
+          if shape is None
+          else f"{name} must hold an array of shape {wanted.shape} for the leaf"
+          f" {path!r}, got one of shape {shape}."
         )
     return leaves
