@@ -6,6 +6,7 @@ from gmixout_jax import linen as linen
 from gmixout_jax import nnx as nnx
 from gmixout_jax.accessors import gmixout_eval_params as gmixout_eval_params
 from gmixout_jax.accessors import gmixout_masks as gmixout_masks
+from gmixout_jax.fused import FusedAdamW as FusedAdamW
 from gmixout_jax.relatives import mixout as mixout
 from gmixout_jax.relatives import random_mask as random_mask
 from gmixout_jax.targets import VIT_RULES as VIT_RULES

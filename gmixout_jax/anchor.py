@@ -116,9 +116,21 @@ class MixedLeaf(abc.ABC):
       step: What else is to be known about the step.
 
     Returns:
-      The new live weights less the old ones, dense and of the leaf's dtype,
-      and the memory after the step.
+      The new live weights less the old ones, in the shape of Δ and the leaf's
+      dtype, and the memory after the step.
     """
+
+  @abc.abstractmethod
+  def dense(
+    self, change: jax.Array, indices: jax.Array, like: jax.Array
+  ) -> jax.Array:
+    """What `finish` returned as a change of the whole leaf `like`."""
+
+  @abc.abstractmethod
+  def changed(
+    self, leaf: jax.Array, change: jax.Array, indices: jax.Array
+  ) -> jax.Array:
+    """The live weights after the change that `finish` returned."""
 
   @abc.abstractmethod
   def deploy(self, leaf: jax.Array, memory: Memory, step: Step) -> jax.Array:
@@ -179,8 +191,19 @@ class ResetResidual(MixedLeaf):
       factor = jnp.where(ends, 1 - decay, 1 / self.scale)
       wanted = memory.anchor + factor * (residual + update)
       change = wanted - self.active(leaf, step.indices)
-    change = change.astype(leaf.dtype)
-    return self.layout.put(change, step.indices, leaf), memory
+    return change.astype(leaf.dtype), memory
+
+  def dense(
+    self, change: jax.Array, indices: jax.Array, like: jax.Array
+  ) -> jax.Array:
+    """Zero off the mask."""
+    return self.layout.put(change, indices, like)
+
+  def changed(
+    self, leaf: jax.Array, change: jax.Array, indices: jax.Array
+  ) -> jax.Array:
+    """Off the mask the weights stay as they are."""
+    return self.layout.add(leaf, change, indices)
 
   def deploy(self, leaf: jax.Array, memory: Memory, step: Step) -> jax.Array:
     """A + (1−λ)Δ: where the episode would leave the anchor if it ended now."""
@@ -235,6 +258,20 @@ class KeptResidual(MixedLeaf):
     mask = self.layout.mask(step.redraw(), leaf)
     live = anchor + jnp.where(mask, (learned - anchor) / self.scale, 0)
     return (live - leaf).astype(leaf.dtype), Memory(anchor, learned)
+
+  def dense(
+    self, change: jax.Array, indices: jax.Array, like: jax.Array
+  ) -> jax.Array:
+    """It is dense already."""
+    del indices, like
+    return change
+
+  def changed(
+    self, leaf: jax.Array, change: jax.Array, indices: jax.Array
+  ) -> jax.Array:
+    """The sum."""
+    del indices
+    return leaf + change
 
   def deploy(self, leaf: jax.Array, memory: Memory, step: Step) -> jax.Array:
     """V, the weights that Mixout has learned."""

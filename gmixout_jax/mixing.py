@@ -73,13 +73,13 @@ class MixState:
       for label in spec.labels(params)
     ]
     mixes = spec.mixed_leaves(params)
-    memories = {i: mix.init(leaves[i]) for i, mix in mixes.items()}
+    zeros = {i: mix.init(leaves[i]) for i, mix in mixes.items()}
     zero = jnp.zeros((), jnp.int32)
     return cls(
       count=zero,
       key=jnp.array(key),
       anchor_decay=spec.decay(zero, anchor_decay),
-      **_memory_trees(treedef, places, memories),
+      **_memory_trees(treedef, places, zeros),
       scheduled=episodes.first_schedule(spec.resample_every),
       spec=spec,
       **others,
@@ -134,17 +134,17 @@ def begin(
   decay = spec.decay(episode.number, anchor_decay)
   leaves, treedef = jax.tree.flatten(params)
   mixes = spec.mixed_leaves(params)
-  residuals, memories = list(leaves), _memories(treedef, state)
+  residuals, before = list(leaves), memories(treedef, state)
   steps = draw_steps(mixes, leaves, state.key, episode, decay)
   for i, mix in mixes.items():
-    residuals[i], memories[i] = mix.begin(leaves[i], memories[i], steps[i])
+    residuals[i], before[i] = mix.begin(leaves[i], before[i], steps[i])
   return Begun(
     treedef=treedef,
     leaves=leaves,
     residuals=residuals,
     mixes=mixes,
     steps=steps,
-    memories=memories,
+    memories=before,
     episode=episode,
     anchor_decay=decay,
     count_after=count,
@@ -185,32 +185,40 @@ def finish[State: MixState](
       not mixed; None leaves a leaf as it is.
 
   Returns:
-    The change of each live leaf (where there is an update), and the state
-    after the step.
+    The change of each live leaf where there is an update, in the shape that
+    the update has; and the state after the step. `MixedLeaf.dense` and
+    `MixedLeaf.changed` tell what it means for a mixed leaf.
   """
-  changes, memories = list(updates), dict(begun.memories)
+  changes, after = list(updates), dict(begun.memories)
   for i, mix in begun.mixes.items():
     if updates[i] is not None:
-      changes[i], memories[i] = mix.finish(
+      changes[i], after[i] = mix.finish(
         begun.leaves[i],
         begun.residuals[i],
         updates[i],
-        memories[i],
+        begun.memories[i],
         begun.steps[i],
       )
+  return changes, advance(state, begun, after)
+
+
+def advance[State: MixState](
+  state: State, begun: Begun, after: dict[int, Memory]
+) -> State:
+  """The state after the step that `begin` began, given the leaves' memory."""
   places = begun.treedef.flatten_up_to(state.anchor)
-  return changes, dataclasses.replace(
+  return dataclasses.replace(
     state,
     count=begun.count_after,
     anchor_decay=begun.anchor_decay,
-    **_memory_trees(begun.treedef, places, memories),
+    **_memory_trees(begun.treedef, places, after),
     scheduled=episodes.advance(
       begun.episode, state.spec.resample_every, state.scheduled
     ),
   )
 
 
-def _memories(treedef: Any, state: MixState) -> dict[int, Memory]:
+def memories(treedef: Any, state: MixState) -> dict[int, Memory]:
   """Memory of the mixed leaves by their position among the parameters."""
   anchors = treedef.flatten_up_to(state.anchor)
   learned = [
@@ -227,7 +235,7 @@ def _memories(treedef: Any, state: MixState) -> dict[int, Memory]:
 def _memory_trees(
   treedef: Any, places: list[Any], memories: dict[int, Memory]
 ) -> dict[str, Any]:
-  """The state's `anchor` and `learned`: the inverse of `_memories`.
+  """The state's `anchor` and `learned`: the inverse of `memories`.
 
   Args:
     treedef: Structure of the parameters.

@@ -18,6 +18,7 @@ import jax
 import optax
 from flax import nnx
 
+from gmixout_jax.fused import FusedAdamW
 from gmixout_jax.taps import Tap
 from gmixout_jax.wrapper import MixedParams
 
@@ -146,7 +147,7 @@ class MixedOptimizer(nnx.Pytree):
     >>> deployed = optimizer.eval_model(model)
 
   Attributes:
-    tx: The Optax transformation.
+    tx: The Optax transformation, or `FusedAdamW`.
     wrt: What the parameters of a model are.
     mix: Key, count and anchors: `MixedParams` without the weights.
     opt_state: State of `tx`.
@@ -155,7 +156,7 @@ class MixedOptimizer(nnx.Pytree):
   def __init__(
     self,
     model: Any,
-    tx: optax.GradientTransformation,
+    tx: optax.GradientTransformation | FusedAdamW,
     *,
     wrt: nnx.filterlib.Filter = nnx.Param,
     **settings: Any,
@@ -217,18 +218,21 @@ class MixedOptimizer(nnx.Pytree):
     Args:
       model: With the live weights that the gradients were taken at.
       grads: From `value_and_grad`.
-      **extra_args: For `tx.update`.
+      **extra_args: For the `update` of an Optax `tx`.
     """
     mixed = self._mixed(nnx.state(model, self.wrt))
-    tx = optax.with_extra_args_support(self.tx)
     before = nnx.as_pure(self.opt_state)
-    updates, opt_state = tx.update(
-      grads, before, mixed.trainable(), **extra_args
-    )
-    stepped = True
-    if isinstance(opt_state, optax.MultiStepsState):
-      stepped = opt_state.gradient_step != before.gradient_step
-    mixed = mixed.apply_updates(updates, stepped=stepped)
+    if isinstance(self.tx, FusedAdamW):
+      mixed, opt_state = self.tx.step(mixed, grads, before)
+    else:
+      tx = optax.with_extra_args_support(self.tx)
+      updates, opt_state = tx.update(
+        grads, before, mixed.trainable(), **extra_args
+      )
+      stepped = True
+      if isinstance(opt_state, optax.MultiStepsState):
+        stepped = opt_state.gradient_step != before.gradient_step
+      mixed = mixed.apply_updates(updates, stepped=stepped)
     nnx.update(model, mixed.params)
     _assign(self.mix, dataclasses.replace(mixed, params=None))
     _assign(self.opt_state, opt_state)

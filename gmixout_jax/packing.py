@@ -69,7 +69,10 @@ class Layout(abc.ABC):
 
   @abc.abstractmethod
   def draw(self, key: jax.Array, like: jax.Array) -> jax.Array:
-    """Draws indices from a threefry key, sharded as the leaf `like` is."""
+    """Draws indices from a threefry key, sharded as the leaf `like` is.
+
+    Only the layout itself looks into them.
+    """
 
   @abc.abstractmethod
   def take(self, dense: jax.Array, indices: jax.Array) -> jax.Array:
@@ -80,6 +83,12 @@ class Layout(abc.ABC):
     self, packed: jax.Array, indices: jax.Array, like: jax.Array
   ) -> jax.Array:
     """Spreads packed values over zeros, sharded as the leaf `like` is."""
+
+  def add(
+    self, dense: jax.Array, packed: jax.Array, indices: jax.Array
+  ) -> jax.Array:
+    """Adds packed values to the active entries; keeps the dtype of `dense`."""
+    return (dense + self.put(packed, indices, dense)).astype(dense.dtype)
 
   def mask(self, indices: jax.Array, like: jax.Array) -> jax.Array:
     """Boolean ``[*shape]``, True at the active entries."""

@@ -9,7 +9,8 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
-from gmixout_jax import anchor, episodes, masks, targets
+from gmixout_jax import anchor, episodes, kernels, masks, targets
+from pallas_kernels.implementation import Implementation
 
 Residual = Literal["reset", "keep"]
 
@@ -26,6 +27,8 @@ class MixSpec:
     decay_schedule: Schedule episode → λ; None if λ is a number.
     residual: "reset" (GMixout) or "keep" (Mixout).
     rescale: Whether the forward pass divides the residual by s.
+    implementation: Of the kernels for stratified masks; None for the fastest
+      that can run where the step is traced.
   """
 
   sampler: str
@@ -35,6 +38,7 @@ class MixSpec:
   decay_schedule: episodes.Schedule | None
   residual: Residual
   rescale: bool
+  implementation: Implementation | None
 
   @classmethod
   def create(
@@ -47,11 +51,13 @@ class MixSpec:
     anchor_decay: Any,
     residual: Residual,
     rescale: bool,
+    implementation: Implementation | None,
   ) -> "MixSpec":
     """Checks the arguments of `gmixout`, of which it keeps the static ones.
 
     Raises:
       ValueError: If one is out of range; the message quotes it.
+      NotImplementedError: If `implementation` cannot run here; says why.
     """
     if isinstance(sparsity, jax.core.Tracer):
       raise ValueError(
@@ -69,6 +75,7 @@ class MixSpec:
     episodes.check_period(resample_every)
     check_anchor_decay(anchor_decay)
     targets.check_target(target)
+    kernels.check_implementation(implementation, sampler)
     # 1 - 0.9 is 0.09999999999999998, of which ten entries would keep none.
     kept = round(1.0 - float(sparsity), 12)
     if isinstance(resample_every, numbers.Integral):
@@ -81,6 +88,7 @@ class MixSpec:
       decay_schedule=anchor_decay if callable(anchor_decay) else None,
       residual=residual,
       rescale=bool(rescale),
+      implementation=implementation,
     )
 
   def decay(self, episode: jax.Array, constant: Any) -> jax.Array:
@@ -113,6 +121,11 @@ class MixSpec:
   def mixed_leaf(self, path: str, leaf: Any) -> anchor.MixedLeaf:
     """How the leaf at `path` is mixed if it is."""
     layout = masks.leaf_layout(self.sampler, path, leaf.shape, self.kept)
+    if self.sampler == "stratified":
+      by_kernels = kernels.kernel_layout(
+        path, leaf, self.kept, self.implementation
+      )
+      layout = by_kernels or layout
     scale = layout.kept_fraction if self.rescale else 1.0
     if self.residual == "reset":
       return anchor.ResetResidual(path, layout, scale)

@@ -124,6 +124,9 @@ def _tapped_dot(
 
   def backward(saved, gradient):
     kept, kernel, indices = saved
+    # Both products below read it. Without the barrier XLA fuses what made it
+    # into a transposed copy for one of them, element by element.
+    gradient = jax.lax.optimization_barrier(gradient)
     kernel_type = jax.ShapeDtypeStruct(
       (kept.shape[-1], kernel.shape[-1]), kernel.dtype
     )

@@ -15,6 +15,7 @@ from gmixout_jax import episodes, mixing
 from gmixout_jax.moments import InnerOptimizer, Moments
 from gmixout_jax.spec import MixSpec, Residual, check_moments, raw_key
 from gmixout_jax.targets import Target
+from pallas_kernels.implementation import Implementation
 
 
 @struct.dataclass
@@ -40,6 +41,7 @@ def gmixout(
   residual: Residual = "reset",
   moments: Moments = "carry",
   rescale: bool = True,
+  implementation: Implementation | None = None,
 ) -> optax.GradientTransformationExtraArgs:
   r"""Fine-tunes through random sub-networks around a moving anchor.
 
@@ -93,6 +95,10 @@ def gmixout(
       The inner optimizer then runs apart on mixed and on other leaves.
     rescale: Whether the forward pass divides Δ by s. False takes s = 1 in the
       equations above (not in the draw).
+    implementation: Who reads and writes the active entries of stratified masks:
+      "xla", or the GPU kernels "mosaic_gpu" or "triton" (arrays on one device;
+      inside `jax.shard_map` if there are more). None picks the fastest that
+      can run.
 
   Returns:
     An `optax.GradientTransformationExtraArgs` with state `GMixoutState`. Mask,
@@ -103,6 +109,7 @@ def gmixout(
     ValueError: If an argument is out of range; at `init` if `target` selects
       no leaf or a leaf is too small to keep one entry; at `update` without
       `params`. The message quotes the value.
+    NotImplementedError: If `implementation` cannot run here; says why.
 
   Example:
     >>> import jax, jax.numpy as jnp, optax
@@ -137,6 +144,7 @@ def gmixout(
     anchor_decay=anchor_decay,
     residual=residual,
     rescale=rescale,
+    implementation=implementation,
   )
   if isinstance(target, tuple):
     raise ValueError(
@@ -190,6 +198,11 @@ def gmixout(
       extra_args=extra_args,
     )
     changes, state = mixing.finish(state, step, moves)
+    for i, mix in step.mixes.items():
+      if changes[i] is not None:
+        changes[i] = mix.dense(
+          changes[i], step.steps[i].indices, step.leaves[i]
+        )
     state = dataclasses.replace(state, inner_state=inner_state)
     return step.treedef.unflatten(changes), state
 

@@ -17,6 +17,7 @@ from gmixout_jax import accessors, episodes, mixing
 from gmixout_jax.spec import MixSpec, Residual, raw_key
 from gmixout_jax.taps import Tap
 from gmixout_jax.targets import Rules, Target, named_leaves
+from pallas_kernels.implementation import Implementation
 
 
 @struct.dataclass
@@ -80,6 +81,7 @@ class MixedParams(mixing.MixState):
     target: Target | Rules = None,
     residual: Residual = "reset",
     rescale: bool = True,
+    implementation: Implementation | None = None,
   ) -> Self:
     """Wraps the weights to start from.
 
@@ -102,10 +104,12 @@ class MixedParams(mixing.MixState):
         Its residual and gradient are dense, but the work that "neuron" saves
         is saved.
       rescale: Whether the forward pass divides Δ by s.
+      implementation: As for `gmixout`.
 
     Raises:
       ValueError: If an argument is out of range, no leaf is mixed, or a leaf
         is too small to keep one entry. The message quotes the value.
+      NotImplementedError: If `implementation` cannot run here; says why.
     """
     spec = MixSpec.create(
       sparsity=sparsity,
@@ -115,6 +119,7 @@ class MixedParams(mixing.MixState):
       anchor_decay=anchor_decay,
       residual=residual,
       rescale=rescale,
+      implementation=implementation,
     )
     return cls.of(
       params, spec, key=raw_key(key), anchor_decay=anchor_decay, params=params
@@ -151,7 +156,7 @@ class MixedParams(mixing.MixState):
       ValueError: If it does not have that structure.
     """
     step = self._begin()
-    residuals = self._flatten_trainable(trainable)
+    residuals = self.trainable_leaves(trainable)
     paths = [path for path, _ in named_leaves(self.params)]
     return {
       paths[i]: Tap(residuals[i], step.steps[i].indices, mix)
@@ -181,7 +186,7 @@ class MixedParams(mixing.MixState):
       else (leaf if isinstance(own, optax.MaskedNode) else own)
       for (path, leaf), own in zip(
         named_leaves(self.params),
-        self._flatten_trainable(trainable),
+        self.trainable_leaves(trainable),
         strict=True,
       )
     ]
@@ -206,13 +211,16 @@ class MixedParams(mixing.MixState):
     step = self._begin(stepped)
     moves = [
       None if isinstance(move, optax.MaskedNode) else move
-      for move in self._flatten_trainable(updates, "updates")
+      for move in self.trainable_leaves(updates, "updates")
     ]
     changes, mixed = mixing.finish(self, step, moves)
-    leaves = [
-      leaf if change is None else (leaf + change).astype(leaf.dtype)
-      for leaf, change in zip(step.leaves, changes, strict=True)
-    ]
+    leaves = list(step.leaves)
+    for i, change in enumerate(changes):
+      if i in step.mixes:
+        indices = step.steps[i].indices
+        leaves[i] = step.mixes[i].changed(leaves[i], change, indices)
+      elif change is not None:
+        leaves[i] = (leaves[i] + change).astype(leaves[i].dtype)
     return dataclasses.replace(mixed, params=step.treedef.unflatten(leaves))
 
   def eval_params(self) -> Any:
@@ -223,11 +231,16 @@ class MixedParams(mixing.MixState):
     """What the current episode trains; see `gmixout_masks`."""
     return accessors.gmixout_masks(self, self.params)
 
-  def _begin(self, stepped: bool | jax.Array = True) -> mixing.Begun:
-    return mixing.begin(self, self.params, self.anchor_decay, stepped)
+  def trainable_leaves(self, tree: Any, name: str = "trainable") -> list[Any]:
+    """Leaves of a tree like `trainable`, one per leaf of the parameters.
 
-  def _flatten_trainable(self, tree: Any, name: str = "trainable") -> list[Any]:
-    """Leaves of a tree like `trainable`, one per leaf of the parameters."""
+    Args:
+      tree: The tree.
+      name: What the message of an error calls it.
+
+    Raises:
+      ValueError: If it does not have that structure.
+    """
     treedef = jax.tree.structure(self.params)
     try:
       leaves = treedef.flatten_up_to(tree)
@@ -258,3 +271,6 @@ class MixedParams(mixing.MixState):
           f" {path!r}, got one of shape {shape}."
         )
     return leaves
+
+  def _begin(self, stepped: bool | jax.Array = True) -> mixing.Begun:
+    return mixing.begin(self, self.params, self.anchor_decay, stepped)

@@ -1,0 +1,194 @@
+"""AdamW of mixed parameters, fused with the mix."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gmixout_jax import masks, mixing
+from gmixout_jax.anchor import (
+  Memory,
+  MixedLeaf,
+  ResetResidual,
+  accumulator_dtype,
+)
+from gmixout_jax.kernels import KernelStratified
+from gmixout_jax.packing import PerRow
+from gmixout_jax.wrapper import MixedParams
+from pallas_kernels.implementation import Implementation
+from pallas_kernels.packed_step.api import packed_step
+from pallas_kernels.packed_step.arithmetic import Memory as PackedMemory
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FusedAdamW:
+  """`optax.adamw` for `MixedParams`, in one pass over the active entries.
+
+  Where `MixedParams.apply_updates` follows an Optax optimizer, every active
+  entry is read and written a few times: once for its residual, once for its
+  moments, once for its weight. Here a step reads gradient, weight, anchor and
+  moments once, and writes back what changes, in place if `mixed` and
+  `opt_state` are donated; on a GPU one `pallas_kernels.packed_step` per leaf.
+
+  The arithmetic, the defaults and the state are `optax.adamw`'s, so that a run
+  may change from one to the other. Moments are carried over a redraw. Leaves
+  that are not mixed go through `optax.adamw` itself.
+
+  Attributes:
+    learning_rate: η, or an Optax schedule.
+    b1: β₁.
+    b2: β₂.
+    eps: ε.
+    weight_decay: Decoupled; of a mixed leaf it pulls towards the anchor.
+
+  Example:
+    >>> import jax, jax.numpy as jnp
+    >>> import gmixout_jax as gx
+    >>> mixed = gx.MixedParams.create({"kernel": jnp.ones((8, 40))}, key=0)
+    >>> adamw = gx.FusedAdamW(learning_rate=1e-3)
+    >>> opt_state = adamw.init(mixed.trainable())
+    >>> @jax.jit
+    ... def step(mixed, opt_state):
+    ...   loss = lambda t: jnp.sum(mixed.inject(t)["kernel"] ** 2)
+    ...   grads = jax.grad(loss)(mixed.trainable())
+    ...   return adamw.step(mixed, grads, opt_state)
+    >>> mixed, opt_state = step(mixed, opt_state)
+    >>> mixed.params["kernel"].min().round(3)  # 1 - η/s
+    Array(0.99, dtype=float32)
+  """
+
+  learning_rate: optax.ScalarOrSchedule
+  b1: float = 0.9
+  b2: float = 0.999
+  eps: float = 1e-8
+  weight_decay: float = 1e-4
+
+  def init(self, trainable: Any) -> optax.OptState:
+    """The state of `optax.adamw` for what `MixedParams.trainable` returns."""
+    return self._adamw.init(trainable)
+
+  def step(
+    self, mixed: MixedParams, grads: Any, opt_state: Any
+  ) -> tuple[MixedParams, Any]:
+    """Takes an optimizer step.
+
+    Args:
+      mixed: Created with the "stratified" sampler and ``residual="reset"``.
+      grads: Like ``mixed.trainable()``. To accumulate, add them up first.
+      opt_state: From `init`, or from `optax.adamw`.
+
+    Returns:
+      The weights and the optimizer's state after the step.
+
+    Raises:
+      ValueError: If `mixed` is of another kind, or `grads` does not fit.
+    """
+    begun = mixing.begin(mixed, mixed.params, mixed.anchor_decay)
+    gradients = mixed.trainable_leaves(grads, "grads")
+    live, moments, state = self._step_dense(begun, gradients, opt_state)
+    rate = self.learning_rate
+    if callable(rate):
+      rate = rate(opt_state[-1].count)
+    paths = [mix.path for mix in begun.mixes.values()]
+    keys = masks.leaf_keys(mixed.key, begun.episode.number, paths)
+    memories = mixing.memories(begun.treedef, mixed)
+    for key, (i, mix) in zip(keys, begun.mixes.items(), strict=True):
+      live[i], after = packed_step(
+        begun.leaves[i],
+        gradients[i],
+        PackedMemory(
+          memories[i].anchor, mus[i], nus[i], memories[i].learned
+        ),
+        key,
+        count=state[0].count,
+        learning_rate=rate,
+        b1=self.b1,
+        b2=self.b2,
+        eps=self.eps,
+        weight_decay=self.weight_decay,
+        anchor_decay=begun.anchor_decay,
+        starts=begun.episode.starts,
+        ends=begun.episode.ends,
+        kept=mix.layout.kept,
+        scale=mix.scale,
+        packed_gradient=True,
+        implementation=_implementation(mix, begun.leaves[i]),
+      )
+      moments[i] = (after.mu, after.nu)
+      memories[i] = Memory(after.anchor, after.learned)
+    mu, nu = (
+      begun.treedef.unflatten(leaves) for leaves in zip(*moments, strict=True)
+    )
+    mixed = dataclasses.replace(
+      mixing.advance(mixed, begun, memories),
+      params=begun.treedef.unflatten(live),
+    )
+    return mixed, (state[0]._replace(mu=mu, nu=nu), *state[1:])
+
+  @property
+  def _adamw(self) -> optax.GradientTransformation:
+    return optax.adamw(**dataclasses.asdict(self))
+
+  def _step_dense(
+    self, begun: mixing.Begun, gradients: list[Any], opt_state: Any
+  ) -> tuple[list[Any], list[Any], Any]:
+    """Steps the leaves that train but are not mixed.
+
+    Returns:
+      The live weights, the pairs of moments, and the optimizer's state. What
+      belongs to mixed leaves is still that of the step before; the state's
+      moments are without them.
+    """
+    treedef, adam = begun.treedef, opt_state[0]
+    hidden = [
+      i in begun.mixes or isinstance(gradient, optax.MaskedNode)
+      for i, gradient in enumerate(gradients)
+    ]
+
+    def unhidden(leaves: list[Any]) -> Any:
+      shown = [
+        optax.MaskedNode() if hide else leaf
+        for leaf, hide in zip(leaves, hidden, strict=True)
+      ]
+      return treedef.unflatten(shown)
+
+    mus, nus = map(treedef.flatten_up_to, (adam.mu, adam.nu))
+    adam = adam._replace(mu=unhidden(mus), nu=unhidden(nus))
+    state: Any = (adam, *opt_state[1:])
+    updates, state = self._adamw.update(
+      unhidden(gradients), state, unhidden(begun.residuals)
+    )
+    updates, stepped_mus, stepped_nus = map(
+      treedef.flatten_up_to, (updates, state[0].mu, state[0].nu)
+    )
+    live, moments = list(begun.leaves), list(zip(mus, nus, strict=True))
+    for i, hide in enumerate(hidden):
+      if not hide:
+        live[i] = (live[i] + updates[i]).astype(live[i].dtype)
+        moments[i] = (stepped_mus[i], stepped_nus[i])
+    return live, moments, state
+
+
+def _implementation(mix: MixedLeaf, leaf: jax.Array) -> Implementation:
+  """Which `packed_step` runs for a leaf.
+
+  Raises:
+    ValueError: If none can.
+  """
+  layout = mix.layout
+  if not isinstance(mix, ResetResidual) or not isinstance(layout, PerRow):
+    raise ValueError(
+      "FusedAdamW needs sampler='stratified' and residual='reset', got the"
+      f" leaf {mix.path!r} as {type(mix).__name__} of"
+      f" {type(layout).__name__}; use optax.adamw and apply_updates."
+    )
+  if accumulator_dtype(leaf) != jnp.float32:
+    raise ValueError(
+      "FusedAdamW computes in float32, got the leaf"
+      f" {mix.path!r} of dtype {leaf.dtype}; use optax.adamw and apply_updates."
+    )
+  return (
+    layout.implementation if isinstance(layout, KernelStratified) else "xla"
+  )

@@ -1,0 +1,272 @@
+"""Tests `gmixout_jax/kernels.py` and `fused.py`: GPU kernels in whole steps.
+
+The reference is the same step by XLA, which other tests check against NumPy,
+with `optax.adamw`. The GPU interpreter stands in for a GPU.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+import gmixout_jax as gx
+from pallas_kernels import implementation as implementations
+from tests.pallas_kernels.kernels import TOLERANCE, cuda_module, gpu
+
+SETTINGS = {
+  "sparsity": 0.7,
+  "anchor_decay": 0.4,
+  "resample_every": 2,
+  "key": 5,
+  "target": "kernel",
+}
+STEPS = 3  # an episode and the first step of another
+DTYPES = [jnp.float32, jnp.bfloat16]
+# Most of the time here is spent on compiling; this halves it.
+jit = functools.partial(
+  jax.jit, compiler_options={"xla_backend_optimization_level": 0}
+)
+ADAMW = {
+  "learning_rate": optax.linear_schedule(0.05, 0.01, STEPS),
+  "b1": 0.8,
+  "b2": 0.99,
+  "eps": 1e-6,
+  "weight_decay": 0.1,
+}
+
+
+def make_params(dtype=jnp.float32):
+  rng = np.random.default_rng(0)
+  kernel = jnp.asarray(rng.normal(size=(7, 20)), dtype)
+  return {"kernel": kernel, "bias": jnp.zeros(20), "scale": jnp.ones(1)}
+
+
+def loss(params, x):
+  y = x @ params["kernel"].astype(jnp.float32) * params["scale"][None]
+  return jnp.mean((jnp.tanh(y + params["bias"][None]) - 0.5) ** 2)
+
+
+def batches():
+  rng = np.random.default_rng(1)
+  return jnp.asarray(rng.normal(size=(STEPS, 4, 7)), jnp.float32)
+
+
+def close(actual, expected, dtype):
+  jax.tree.map(
+    functools.partial(
+      np.testing.assert_allclose,
+      rtol=20 * TOLERANCE[dtype],
+      atol=20 * TOLERANCE[dtype],
+    ),
+    *(
+      jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), tree)
+      for tree in (actual, expected)
+    ),
+  )
+
+
+def transformed(params, implementation):
+  """Live weights after STEPS steps of `gmixout`, the masks, the deployed."""
+  tx = gx.gmixout(
+    optax.adamw(**ADAMW), **SETTINGS, implementation=implementation
+  )
+
+  @jit
+  def step(params, state, x):
+    grads = jax.grad(loss)(params, x)
+    updates, state = tx.update(grads, state, params)
+    return optax.apply_updates(params, updates), state
+
+  state = tx.init(params)
+  for x in batches():
+    params, state = step(params, state, x)
+  masks = jit(gx.gmixout_masks)(state, params)
+  return params, masks, jit(gx.gmixout_eval_params)(state, params)
+
+
+def wrapped(params, implementation, optimizer, rules="kernel"):
+  """The same by `MixedParams`, and the state of the optimizer."""
+  mixed = gx.MixedParams.create(
+    params, **SETTINGS | {"target": rules}, implementation=implementation
+  )
+
+  @jit
+  def step(mixed, state, x):
+    trainable = mixed.trainable()
+    grads = jax.grad(lambda t: loss(mixed.inject(t), x))(trainable)
+    if isinstance(optimizer, gx.FusedAdamW):
+      return optimizer.step(mixed, grads, state)
+    updates, state = optimizer.update(grads, state, trainable)
+    return mixed.apply_updates(updates), state
+
+  state = optimizer.init(mixed.trainable())
+  for x in batches():
+    mixed, state = step(mixed, state, x)
+  return mixed, state
+
+
+def test_kernels_in_gmixout():
+  params = make_params()
+  expected = transformed(params, "xla")
+  with implementations.interpreted():
+    actual = transformed(params, "mosaic_gpu")
+  close((actual[0], actual[2]), (expected[0], expected[2]), jnp.float32)
+  np.testing.assert_array_equal(
+    actual[1]["kernel"], expected[1]["kernel"], strict=True
+  )
+
+
+@pytest.mark.parametrize(
+  ("dtype", "fused"), [(jnp.float32, False), (jnp.bfloat16, True)]
+)
+def test_kernels_in_the_wrapper(dtype, fused):
+  params = make_params(dtype)
+  expected, _ = wrapped(params, "xla", optax.adamw(**ADAMW))
+  optimizer = (gx.FusedAdamW if fused else optax.adamw)(**ADAMW)
+  with implementations.interpreted():
+    actual, _ = wrapped(params, "mosaic_gpu", optimizer)
+  close(actual.params, expected.params, dtype)
+  close(actual.anchor["kernel"], expected.anchor["kernel"], dtype)
+
+
+@pytest.mark.parametrize(
+  ("dtype", "rate"), [(jnp.float32, "schedule"), (jnp.bfloat16, "number")]
+)
+def test_fused_adamw_is_adamw(dtype, rate):
+  options = ADAMW | ({"learning_rate": 0.03} if rate == "number" else {})
+  rules = (("kernel", "mixed"), ("bias", "dense"), ("scale", "frozen"))
+  params = make_params(dtype)
+  expected = wrapped(params, "xla", optax.adamw(**options), rules)
+  actual = wrapped(params, "xla", gx.FusedAdamW(**options), rules)
+  assert jax.tree.structure(actual) == jax.tree.structure(expected)
+  close(actual, expected, dtype)
+  assert actual[0].params["scale"] == params["scale"]
+
+
+def test_a_run_changes_from_adamw_to_the_fused_one_and_back():
+  params = make_params()
+  adamw, fused = optax.adamw(**ADAMW), gx.FusedAdamW(**ADAMW)
+  expected, _ = wrapped(params, "xla", adamw)
+
+  @functools.partial(jit, static_argnums=0)
+  def step(number, mixed, state, x):
+    trainable = mixed.trainable()
+    grads = jax.grad(lambda t: loss(mixed.inject(t), x))(trainable)
+    if number % 2:
+      return fused.step(mixed, grads, state)
+    updates, state = adamw.update(grads, state, trainable)
+    return mixed.apply_updates(updates), state
+
+  mixed = gx.MixedParams.create(params, **SETTINGS)
+  state = fused.init(mixed.trainable())
+  for number, x in enumerate(batches()):
+    mixed, state = step(number, mixed, state, x)
+  close(mixed.params, expected.params, jnp.float32)
+
+
+def test_fused_adamw_in_an_nnx_optimizer():
+  def train(tx):
+    model = nnx.Linear(7, 20, rngs=nnx.Rngs(0))
+    optimizer = gx.nnx.MixedOptimizer(model, tx, **SETTINGS)
+
+    @nnx.jit
+    def step(model, optimizer, x):
+      mean = lambda model: jnp.mean((model(x) - 0.5) ** 2)
+      _, grads = optimizer.value_and_grad(mean)(model)
+      optimizer.update(model, grads)
+
+    for x in batches():
+      step(model, optimizer, x)
+    return nnx.to_pure_dict(nnx.state(model, nnx.Param))
+
+  actual, expected = map(train, (gx.FusedAdamW(**ADAMW), optax.adamw(**ADAMW)))
+  close(actual, expected, jnp.float32)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_whole_step_lowers_for_cuda(monkeypatch, fused):
+  monkeypatch.setattr(implementations, "obstacle", lambda name: None)
+  mixed = gx.MixedParams.create(
+    make_params(), **SETTINGS, implementation="mosaic_gpu"
+  )
+  optimizer = (gx.FusedAdamW if fused else optax.adamw)(**ADAMW)
+
+  def step(mixed, state, x):
+    trainable = mixed.trainable()
+    grads = jax.grad(lambda t: loss(mixed.inject(t), x))(trainable)
+    if fused:
+      return optimizer.step(mixed, grads, state)
+    updates, state = optimizer.update(grads, state, trainable)
+    return mixed.apply_updates(updates), state
+
+  state = jax.eval_shape(lambda: optimizer.init(mixed.trainable()))
+  module = cuda_module(step, mixed, state, batches()[0], donate=(0, 1))
+  kernels = module.count("stablehlo.custom_call @mosaic_gpu")
+  # pack of the gradient and one pass; or a mix, and packs of the gradient and,
+  # twice, of the weights, which XLA makes one.
+  assert kernels == (2 if fused else 4)
+
+
+def test_none_leaves_to_xla_what_kernels_cannot(monkeypatch):
+  monkeypatch.setattr(implementations, "obstacle", lambda name: None)
+  monkeypatch.setattr(implementations, "PREFERENCE", ("mosaic_gpu", "xla"))
+  kinds = {}
+  for dtype in (jnp.float32, jnp.float16):
+    mixed = gx.MixedParams.create(make_params(dtype), **SETTINGS)
+    mix = mixed.spec.mixed_leaf("kernel", mixed.params["kernel"])
+    kinds[dtype] = type(mix.layout).__name__
+  assert kinds == {jnp.float32: "KernelStratified", jnp.float16: "Stratified"}
+
+
+def test_what_cannot_run_says_why(monkeypatch):
+  with pytest.raises(NotImplementedError, match=r"mosaic_gpu.*Hopper"):
+    gx.gmixout(key=0, implementation="mosaic_gpu")
+  with pytest.raises(ValueError, match=r"implementation must be.*'cuda'"):
+    gx.gmixout(key=0, implementation="cuda")
+  monkeypatch.setattr(implementations, "obstacle", lambda name: None)
+  with pytest.raises(ValueError, match=r"'stratified' only, got.*'neuron'"):
+    gx.gmixout(key=0, implementation="mosaic_gpu", sampler="neuron")
+  with pytest.raises(ValueError, match=r"leaf 'kernel'.*float16"):
+    gx.MixedParams.create(
+      make_params(jnp.float16), **SETTINGS, implementation="mosaic_gpu"
+    )
+
+
+def test_kernels_refuse_an_explicit_mesh():
+  mesh = jax.make_mesh((2,), ("data",), (jax.sharding.AxisType.Explicit,))
+  with implementations.interpreted(), jax.set_mesh(mesh):
+    sharding = jax.P("data", None)
+    params = {"kernel": jax.device_put(jnp.ones((4, 20)), sharding)}
+    mixed = gx.MixedParams.create(
+      params, **SETTINGS, implementation="mosaic_gpu"
+    )
+    with pytest.raises(ValueError, match=r"inside jax\.shard_map"):
+      mixed.trainable()
+
+
+@pytest.mark.parametrize(
+  "settings", [{"sampler": "neuron"}, {"residual": "keep"}]
+)
+def test_fused_adamw_refuses_other_mixes(settings):
+  mixed = gx.MixedParams.create(make_params(), **SETTINGS, **settings)
+  adamw, trainable = gx.FusedAdamW(learning_rate=0.1), mixed.trainable()
+  with pytest.raises(ValueError, match="leaf 'kernel'"):
+    adamw.step(mixed, trainable, adamw.init(trainable))
+
+
+@gpu
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["mosaic_gpu", "triton"])
+def test_kernels_on_the_device(name, dtype):
+  reason = implementations.obstacle(name)
+  if reason is not None:
+    pytest.skip(reason)
+  params = make_params(dtype)
+  expected, _ = wrapped(params, "xla", optax.adamw(**ADAMW))
+  for optimizer in (optax.adamw(**ADAMW), gx.FusedAdamW(**ADAMW)):
+    actual, _ = wrapped(params, name, optimizer)
+    close(actual.params, expected.params, dtype)
