@@ -95,12 +95,11 @@ class FusedAdamW:
     keys = masks.leaf_keys(mixed.key, begun.episode.number, paths)
     memories = mixing.memories(begun.treedef, mixed)
     for key, (i, mix) in zip(keys, begun.mixes.items(), strict=True):
+      (anchor, learned), (mu, nu) = memories[i], moments[i]
       live[i], after = packed_step(
         begun.leaves[i],
         gradients[i],
-        PackedMemory(
-          memories[i].anchor, mus[i], nus[i], memories[i].learned
-        ),
+        PackedMemory(anchor, mu, nu, learned),
         key,
         count=state[0].count,
         learning_rate=rate,
@@ -118,14 +117,12 @@ class FusedAdamW:
       )
       moments[i] = (after.mu, after.nu)
       memories[i] = Memory(after.anchor, after.learned)
-    mu, nu = (
-      begun.treedef.unflatten(leaves) for leaves in zip(*moments, strict=True)
-    )
+    mus, nus = map(begun.treedef.unflatten, zip(*moments, strict=True))
     mixed = dataclasses.replace(
       mixing.advance(mixed, begun, memories),
       params=begun.treedef.unflatten(live),
     )
-    return mixed, (state[0]._replace(mu=mu, nu=nu), *state[1:])
+    return mixed, (state[0]._replace(mu=mus, nu=nus), *state[1:])
 
   @property
   def _adamw(self) -> optax.GradientTransformation:
