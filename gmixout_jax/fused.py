@@ -55,8 +55,8 @@ class FusedAdamW:
     ...   grads = jax.grad(loss)(mixed.trainable())
     ...   return adamw.step(mixed, grads, opt_state)
     >>> mixed, opt_state = step(mixed, opt_state)
-    >>> mixed.params["kernel"].min().round(3)  # 1 - η/s
-    Array(0.99, dtype=float32)
+    >>> round(float(mixed.params["kernel"].min()), 4)  # 1 - η/s
+    0.99
   """
 
   learning_rate: optax.ScalarOrSchedule

@@ -2,7 +2,7 @@
 
 import tyro
 
-from experiments.bench import flops, kernels, memory, step, update
+from experiments.bench import flops, images, kernels, memory, step, update
 
 BENCHES = {
   "update": update.run,
@@ -10,6 +10,7 @@ BENCHES = {
   "flops": flops.run,
   "step": step.run,
   "kernels": kernels.run,
+  "images": images.run,
 }
 
 

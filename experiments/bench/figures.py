@@ -48,6 +48,8 @@ def report(
   figures: Figures,
   targets: dict[str, float],
   path: pathlib.Path | None,
+  *,
+  least: Mapping[str, float] | None = None,
 ) -> None:
   """Prints the figures beside their targets, and writes them to a file.
 
@@ -56,6 +58,7 @@ def report(
     figures: Name to number.
     targets: Largest wanted value of some figures.
     path: Where to write the figures as one flat JSON object, if anywhere.
+    least: Smallest wanted value of some others.
   """
   device = jax.devices()[0].device_kind
   table = Table(title=f"{title} ({device}, jax {jax.__version__})")
@@ -64,10 +67,13 @@ def report(
   table.add_column("target", justify="right")
   for name, value in figures.items():
     shown = f"{value:,.0f}" if name.endswith("_bytes") else f"{value:.4g}"
-    target = targets.get(name)
-    met = "" if target is None else f"≤ {target:g}"
-    style = "red" if target is not None and value > target else None
-    table.add_row(name, shown, met, style=style)
+    most, floor = targets.get(name), (least or {}).get(name)
+    wanted = "" if most is None else f"≤ {most:g}"
+    wanted = wanted if floor is None else f"≥ {floor:g}"
+    missed = (most is not None and value > most) or (
+      floor is not None and value < floor
+    )
+    table.add_row(name, shown, wanted, style="red" if missed else None)
   rich.print(table)
   if path is not None:
     path.parent.mkdir(parents=True, exist_ok=True)

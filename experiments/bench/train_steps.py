@@ -16,6 +16,7 @@ import optax
 from flax import nnx
 
 import gmixout_jax as gx
+from pallas_kernels.implementation import Implementation
 
 Batch = tuple[Any, Any]
 
@@ -66,15 +67,18 @@ def minimise_memory() -> None:
   os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}"
 
 
-def vit(name: str, image_size: int = 224) -> gx.clip.ViT:
+def vit(
+  name: str, image_size: int = 224, dtype: str = "float32"
+) -> gx.clip.ViT:
   """An abstract ViT: shapes without values.
 
   Args:
     name: A key of `VITS`.
     image_size: Side in pixels, a multiple of the patch size.
+    dtype: What it computes in; its weights are float32.
   """
   config = gx.clip.VisionConfig.vit(
-    num_classes=1000, image_size=image_size, **VITS[name]
+    num_classes=1000, image_size=image_size, dtype=dtype, **VITS[name]
   )
   return nnx.eval_shape(lambda: gx.clip.ViT(config, rngs=nnx.Rngs(0)))
 
@@ -107,11 +111,23 @@ def full_finetuning(model: gx.clip.ViT) -> TrainStep:
 
 
 def compact(
-  model: gx.clip.ViT, sampler: str, resample_every: int | None = 50
+  model: gx.clip.ViT,
+  sampler: str,
+  resample_every: int | None = 50,
+  fused: bool = False,
+  implementation: Implementation | None = None,
 ) -> TrainStep:
-  """GMixout on the compact path: packed gradients, state and updates."""
+  """GMixout on the compact path: packed gradients, state and updates.
+
+  Args:
+    model: From `vit`.
+    sampler: Law of the masks.
+    resample_every: Steps of an episode.
+    fused: Whether `FusedAdamW` steps, rather than `optax.adamw`.
+    implementation: Of the stratified masks.
+  """
   graphdef, params, rest = nnx.split(model, nnx.Param, ...)
-  tx = optax.adamw(1e-4)
+  tx, adamw = optax.adamw(1e-4), gx.FusedAdamW(learning_rate=1e-4)
 
   def init(params):
     mixed = gx.MixedParams.create(
@@ -121,6 +137,7 @@ def compact(
       sampler=sampler,
       resample_every=resample_every,
       target=gx.VIT_RULES,
+      implementation=implementation,
     )
     return mixed, tx.init(mixed.trainable())
 
@@ -132,6 +149,8 @@ def compact(
         gx.nnx.merge(graphdef, mixed, trainable, rest), batch
       )
     )(trainable)
+    if fused:
+      return adamw.step(mixed, grads, opt_state), loss
     updates, opt_state = tx.update(grads, opt_state, trainable)
     return (mixed.apply_updates(updates), opt_state), loss
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.bench import figures, flops, memory, step, train_steps
+from experiments.bench import figures, flops, images, memory, step, train_steps
 
 TINY = {"patch_size": 16, "width": 20, "depth": 1, "heads": 2, "mlp_width": 40}
 
@@ -24,6 +24,21 @@ def test_figures_are_written(tmp_path):
   assert set(flops.TARGETS) <= set(found)
   assert all(value > 0 for value in found.values())
   assert found["flops_ratio_neuron"] < found["flops_ratio_stratified"]
+
+
+def test_images_per_second_of_every_step(tmp_path):
+  path = tmp_path / "figures.json"
+  images.run(path, batch_size=1, image_size=32, repeats=1)
+  found = json.loads(path.read_text())
+  assert set(images.LEAST) <= set(found)
+  seconds = {
+    name.removesuffix("_images_per_second"): 1 / value
+    for name, value in found.items()
+    if name.endswith("_images_per_second")
+  }
+  assert found["speedup_lora"] == seconds["full"] / seconds["lora"]
+  fastest = min(t for name, t in seconds.items() if "stratified" in name)
+  assert found["speedup_stratified"] == seconds["full"] / fastest
 
 
 def test_memory_counts_what_is_held():

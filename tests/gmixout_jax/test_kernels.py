@@ -88,10 +88,10 @@ def transformed(params, implementation):
   return params, masks, jit(gx.gmixout_eval_params)(state, params)
 
 
-def wrapped(params, implementation, optimizer, rules="kernel"):
+def wrapped(params, implementation, optimizer, **settings):
   """The same by `MixedParams`, and the state of the optimizer."""
   mixed = gx.MixedParams.create(
-    params, **SETTINGS | {"target": rules}, implementation=implementation
+    params, **SETTINGS | settings, implementation=implementation
   )
 
   @jit
@@ -138,10 +138,13 @@ def test_kernels_in_the_wrapper(dtype, fused):
 )
 def test_fused_adamw_is_adamw(dtype, rate):
   options = ADAMW | ({"learning_rate": 0.03} if rate == "number" else {})
-  rules = (("kernel", "mixed"), ("bias", "dense"), ("scale", "frozen"))
+  settings = {
+    "target": (("kernel", "mixed"), ("bias", "dense"), ("scale", "frozen")),
+    "rescale": rate == "schedule",
+  }
   params = make_params(dtype)
-  expected = wrapped(params, "xla", optax.adamw(**options), rules)
-  actual = wrapped(params, "xla", gx.FusedAdamW(**options), rules)
+  expected = wrapped(params, "xla", optax.adamw(**options), **settings)
+  actual = wrapped(params, "xla", gx.FusedAdamW(**options), **settings)
   assert jax.tree.structure(actual) == jax.tree.structure(expected)
   close(actual, expected, dtype)
   assert actual[0].params["scale"] == params["scale"]
