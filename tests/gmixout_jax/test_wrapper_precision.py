@@ -1,0 +1,152 @@
+"""Tests `gmixout_jax/wrapper.py` with weights narrower than float32.
+
+The references are the NumPy oracle and `gmixout`.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gmixout_jax as gx
+from gmixout_jax import masks
+from tests.gmixout_jax import oracle
+from tests.gmixout_jax.mixed_runs import (
+  BATCH,
+  INNER,
+  PARAMS,
+  create,
+  jit,
+  loss,
+  packed_gradient,
+  run_mixed,
+  run_transform,
+  transform,
+  types,
+)
+
+
+def drawn_mask(shape, s):
+  """Function episode -> boolean mask of the leaf "w"."""
+  layout = masks.leaf_layout("stratified", "w", shape, s)
+  like = jnp.zeros(shape)
+
+  @functools.cache
+  def mask(episode):
+    key = masks.leaf_keys(jax.random.key(5), episode, ["w"])[0]
+    return np.asarray(layout.mask(layout.draw(key, like), like))
+
+  return mask
+
+
+@pytest.mark.parametrize(
+  ("by", "residual", "period", "decay"),
+  [
+    ("wrapper", "reset", 200, 0.4),
+    ("wrapper", "keep", 200, 1.0),
+    ("transform", "reset", 200, 0.4),
+    ("transform", "keep", 200, 1.0),
+  ],
+)
+def test_steps_below_the_precision_of_bfloat16_add_up(
+  by, residual, period, decay
+):
+  """400 steps, each of which bfloat16 would round away, against float64."""
+  weights = jnp.full((6, 20), 1.5, jnp.bfloat16)
+  slope = jnp.asarray(np.tile([1.0, -0.5], 60).reshape(6, 20), jnp.bfloat16)
+  learning_rate, steps, s = 1e-4, 400, 0.3
+  move = learning_rate * slope.astype(jnp.float32) / s**2
+  assert jnp.array_equal((weights + move).astype(jnp.bfloat16), weights)
+
+  settings = {
+    "resample_every": period,
+    "anchor_decay": decay,
+    "residual": residual,
+    "target": None,
+  }
+  inner = optax.sgd(learning_rate)
+  tx = transform(inner, **settings)
+  linear = lambda params: jnp.sum((params["w"] * slope).astype(jnp.float32))
+
+  def wrapper_step(mixed, _):
+    trainable = mixed.trainable()
+    grads = jax.grad(lambda t: linear(mixed.inject(t)))(trainable)
+    updates, _ = inner.update(grads, inner.init(trainable))
+    return mixed.apply_updates(updates), None
+
+  def transform_step(carry, _):
+    params, state = carry
+    updates, state = tx.update(jax.grad(linear)(params), state, params)
+    return (optax.apply_updates(params, updates), state), None
+
+  @jit
+  def run(params):
+    if by == "wrapper":
+      mixed = create(params, **settings)
+      mixed, _ = jax.lax.scan(wrapper_step, mixed, length=steps)
+      return mixed.params, mixed.eval_params(), mixed
+    start = params, tx.init(params)
+    (live, state), _ = jax.lax.scan(transform_step, start, length=steps)
+    return live, gx.gmixout_eval_params(state, live), state
+
+  live, deployed, state = run({"w": weights})
+  assert live["w"].dtype == deployed["w"].dtype == jnp.bfloat16
+  assert state.anchor["w"].dtype == state.learned["w"].dtype == jnp.float32
+
+  mask, exact = drawn_mask(weights.shape, s), np.asarray(weights, np.float64)
+  gradient = lambda _: np.asarray(slope, np.float64)
+  if residual == "reset":
+    *_, expected = oracle.gmixout(
+      exact, gradient, mask, inner=oracle.Sgd(0, learning_rate), slots=36, s=s,
+      decay=lambda _: decay, period=lambda _: period, steps=steps,
+    )  # fmt: skip
+  else:
+    *_, expected = oracle.mixout(
+      exact, gradient, lambda count: mask(count // period),
+      inner=oracle.Sgd(0, learning_rate), s=s, steps=steps,
+    )  # fmt: skip
+  # One unit in the last place of 1.5: rounded once here, once by an episode.
+  for ours, theirs in zip((live, deployed), expected, strict=True):
+    ours = np.asarray(ours["w"], np.float64)
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=2**-7)
+  assert np.abs(expected[1] - exact).max() > 2 * 2**-7
+
+
+def test_bfloat16_weights_follow_gmixout():
+  params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), PARAMS)
+  inner = INNER["sgd"]
+  theirs, _, state = run_transform(transform(inner), params)
+  live, mixed, _ = run_mixed(create(params), inner)
+  # Two programs round in other places: an ulp here and there.
+  jax.tree.map(
+    lambda one, other: np.testing.assert_allclose(
+      one.astype(jnp.float32), other.astype(jnp.float32), rtol=0, atol=2**-6
+    ),
+    live,
+    theirs,
+  )
+  memory = lambda state: types((state.anchor, state.learned))
+  assert memory(mixed) == memory(state)
+
+
+def test_float32_weights_in_a_bfloat16_computation():
+  def narrow_loss(params, batch):
+    narrow = lambda leaf: leaf.astype(jnp.bfloat16)
+    return loss(*jax.tree.map(narrow, (params, batch))).astype(jnp.float32)
+
+  @jit
+  def gradients(params, batch):
+    mixed = create(params, target="blocks/1")
+    of_mixed = lambda t: narrow_loss(mixed.inject(t), batch)
+    packed = jax.grad(of_mixed)(mixed.trainable())
+    return packed, jax.grad(narrow_loss)(params, batch), mixed.masks()
+
+  packed, dense, mask = jax.device_get(gradients(PARAMS, BATCH))
+  kernel = lambda tree: tree["blocks"][1]["kernel"]
+  expected = packed_gradient("stratified", kernel(dense), kernel(mask))
+  assert kernel(packed).dtype == np.float32
+  # Nothing is rounded but what the computation itself has rounded.
+  np.testing.assert_allclose(kernel(packed), expected, rtol=1e-6)
