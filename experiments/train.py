@@ -269,7 +269,17 @@ def main(config: Config) -> None:
 
 
 def parse(arguments: list[str] | None = None) -> Config:
-  """Reads the command line; the methods are its subcommands."""
+  """Reads the command line; the methods are its subcommands.
+
+  "--method NAME" may stand in place of the subcommand NAME.
+  """
+  if arguments is None:
+    arguments = sys.argv[1:]
+  arguments = [
+    argument.removeprefix("--method=")
+    for argument in arguments
+    if argument != "--method"
+  ]
   choices = tyro.extras.subcommand_type_from_defaults(
     {name: method() for name, method in methods.METHODS.items()}
   )

@@ -15,7 +15,8 @@ class HighRateMixout(Mixout):
   at every forward pass. For ResNets the paper has p = 0.8.
 
   Attributes:
-    learning_rate: The peak, for the mixed matrices.
+    learning_rate: The peak, for the mixed matrices; the default is the paper's,
+      with Adam.
     head_learning_rate: The peak, for the head.
     sparsity: p, in [0, 1).
     sampler: How the entries are drawn.

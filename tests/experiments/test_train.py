@@ -42,6 +42,11 @@ def test_command_line():
   config = train.parse(["--seed=3", "full_finetuning", "--learning-rate=1e-5"])
   assert config.method.learning_rate == 1e-5
   assert config.seed == 3
+  for arguments in (
+    ["--method", "full_finetuning", "--seed=3", "--learning-rate=1e-5"],
+    ["--seed=3", "--method=full_finetuning", "--learning-rate=1e-5"],
+  ):
+    assert train.parse(arguments) == config
 
 
 def test_a_method_on_another_one_is_set_up_from_the_command_line():
