@@ -1,6 +1,7 @@
 # Needs Python 3.12 and make; all else is installed into .venv here.
 #   make demo   the embedded demo: table and picture in runs/demo
 #   make rivals all methods on the demo's task: a table, in runs/rivals
+#   make docs   the documentation, in build/site
 #   make test   linters, types, tests and the examples in the docstrings
 
 PYTHON ?= $(shell command -v python3.12 >/dev/null 2>&1 && \
@@ -8,7 +9,7 @@ PYTHON ?= $(shell command -v python3.12 >/dev/null 2>&1 && \
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo rivals test lint lock clean
+.PHONY: demo rivals docs test lint lock clean
 
 demo: $(READY)
 	@echo "==> The demo: a small CLIP, fine-tuned three ways (runs/demo)"
@@ -17,6 +18,12 @@ demo: $(READY)
 rivals: $(READY)
 	@echo "==> All methods on the demo's task (runs/rivals)"
 	$(BIN)/python -m experiments.rivals
+
+docs: $(READY)
+	@echo "==> The documentation (build/site)"
+	$(BIN)/python docs/draw_episode.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@echo "file://$(CURDIR)/build/site/index.html"
 
 test: lint
 	@echo "==> Tests and docstring examples"
@@ -43,7 +50,7 @@ $(READY): requirements.lock pyproject.toml .python-version
 # Pins every dependency for all platforms; names no package index.
 lock: $(READY)
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile pyproject.toml --extra experiments --extra dev \
+	$(BIN)/uv pip compile pyproject.toml --extra experiments --extra dev --extra docs \
 	  --universal --python-version 3.12 --no-emit-index-url \
 	  --no-emit-find-links --no-annotate --quiet \
 	  --custom-compile-command "make lock" --output-file requirements.lock

@@ -240,7 +240,8 @@ def test_neurons_of_dense_layers(shape):
   if len(shape) > 1:  # the gradient of one vector is no matrix product
     # 8 of 12 rows do not train, and 14 of 20.
     expected = 2 * 60 * (8 * 20 + 14 * 3)
-    assert saved == pytest.approx(expected, rel=0.2)
+    # XLA counts elementwise work too, and the plain step does some of it twice.
+    assert saved == pytest.approx(expected, rel=0.25)
 
 
 @pytest.mark.parametrize("sampler", ["neuron", "stratified"])

@@ -1,0 +1,52 @@
+"""Teaches MkDocs the little reStructuredText that the docstrings use.
+
+Formulas become MathML, which browsers show without a script, so that the pages
+need no network: ``.. math::`` blocks, ``:math:`` roles, and ``$$`` in pages.
+Links in backticks become Markdown's.
+"""
+
+import re
+
+from latex2mathml.converter import convert
+from markdown import Extension
+from markdown.preprocessors import Preprocessor
+
+_BLOCK = re.compile(
+  r"^(?P<indent> *)\.\. math::(?P<first>.*)\n"
+  r"(?P<rest>(?:(?P=indent) +.*\n|\n)*)"
+  r"|^\$\$(?P<dollars>.*?)\$\$",
+  re.MULTILINE | re.DOTALL,
+)
+_ROLE = re.compile(r":math:`(?P<tex>[^`]*)`")
+_LINK = re.compile(r"`(?P<text>[^`<]*?)\s*<(?P<url>https?://[^>]*)>`_")
+
+
+class _Preprocessor(Preprocessor):
+  def run(self, lines: list[str]) -> list[str]:
+    text = "\n".join(lines) + "\n"
+    text = _BLOCK.sub(self._block, text)
+    text = _ROLE.sub(lambda found: self._stash(found["tex"], "inline"), text)
+    text = _LINK.sub(r"[\g<text>](\g<url>)", text)
+    return text.split("\n")
+
+  def _block(self, found: re.Match) -> str:
+    tex = found["dollars"]
+    if tex is None:
+      tex = found["first"] + "\n" + found["rest"]
+    if "&" in tex:
+      tex = r"\begin{aligned}" + tex + r"\end{aligned}"
+    return f"\n{self._stash(tex, 'block')}\n"
+
+  def _stash(self, tex: str, display: str) -> str:
+    return self.md.htmlStash.store(convert(tex.strip(), display=display))
+
+
+class _Extension(Extension):
+  def extendMarkdown(self, md):
+    # After fenced code (25), which is none of its business.
+    md.preprocessors.register(_Preprocessor(md), "rest", 22)
+
+
+def on_config(config):
+  """Called by MkDocs; pages and docstrings share these extensions."""
+  config.markdown_extensions.append(_Extension())

@@ -1,0 +1,54 @@
+"""Tests that the documentation builds, and that what it shows runs."""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+SHOWING = [page for page in PAGES if "```python" in page.read_text()]
+
+
+@pytest.mark.parametrize(
+  "page", SHOWING, ids=lambda page: str(page.relative_to(ROOT / "docs"))
+)
+def test_the_code_of_a_page_runs_from_top_to_bottom(page, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  names = {}
+  for found in re.finditer(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
+    exec(compile(found[1], str(page), "exec"), names)
+
+
+def test_it_builds_without_a_warning(tmp_path):
+  command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"]
+  done = subprocess.run(
+    [*command, "--site-dir", str(tmp_path)],
+    cwd=ROOT,
+    env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr
+  for page in ("reference/method", "reference/kernels"):
+    html = (tmp_path / page / "index.html").read_text()
+    assert "<math" in html
+    assert ".. math::" not in html
+    assert ":math:" not in html
+
+
+def test_every_public_name_is_documented():
+  import gmixout_jax
+  from gmixout_jax import averaging, clip
+
+  reference = "".join(
+    page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md")
+  )
+  for module in (gmixout_jax, averaging, clip):
+    for name, value in vars(module).items():
+      if name.startswith("_") or not callable(value):
+        continue
+      assert f"::: {module.__name__}.{name}\n" in reference, name
