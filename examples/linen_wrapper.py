@@ -57,7 +57,7 @@ def parallel_step(tx):
       mesh=jax.make_mesh((jax.device_count(),), ("data",), (AxisType.Auto,)),
       in_specs=(whole, whole, split, split),
       out_specs=whole,
-      check_vma=False,  # gradients are averaged by hand
+      check_vma=False,  # or JAX would sum dense gradients by itself
     ),
     donate_argnums=(0, 1),
   )
