@@ -42,6 +42,12 @@ def _title(method: str) -> str:
   return own or method.replace("_", " ").capitalize()
 
 
+def symbol(knob: str) -> str:
+  """A setting as an axis calls it, such as "anchor decay λ"."""
+  symbols = {"sparsity": "p", "anchor_decay": "λ", "resample_every": "k"}
+  return f"{knob.replace('_', ' ')} {symbols.get(knob, '')}".strip()
+
+
 def ood_against_id(
   records: Sequence[results.Record],
   path: str | os.PathLike[str],

@@ -1,7 +1,5 @@
 """Pictures of diagnostics, drawn from their records and nothing else."""
 
-import os
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,16 +17,18 @@ _TERMS = (
   ("residual", "Brier: weight average − ensemble"),
 )
 
+_WEIGHTS = (
+  ("relative_locality", "locality over ‖θ₀‖²"),
+  ("angle", "angle between members (°)"),
+)
 
-def terms(
-  records: Sequence[results.Record], knob: str, path: str | os.PathLike[str]
-) -> None:
-  """BVCL against one setting of a method, ID and OOD.
+
+def terms(records: Sequence[results.Record], knob: str) -> figure.Figure:
+  """BVCL against one setting of a method, ID and OOD, with 95 % intervals.
 
   Args:
     records: Of ``python -m experiments.diagnostics bvcl``; at least one.
     knob: The setting that they differ in, such as "sparsity".
-    path: The picture to write.
 
   Raises:
     ValueError: If there are no records, or one has no such setting.
@@ -42,35 +42,49 @@ def terms(
   picture = figure.Figure(figsize=(9.6, 5.6), dpi=150, layout="constrained")
   axes = np.ravel(picture.subplots(2, 3))
   for view, (term, label) in zip(axes, _TERMS, strict=False):
-    for name, colour, marker in (("id", _BLUE, "o"), ("ood", _ORANGE, "s")):
-      y = [record["metrics"][name][term] for record in by_knob]
-      view.plot(x, y, color=colour, marker=marker, label=name.upper())
+    for where, colour, marker in (("id", _BLUE, "o"), ("ood", _ORANGE, "s")):
+      found = [record["bvcl"][where][term] for record in by_knob]
+      _bars(view, x, found, colour, marker, where.upper())
     view.set_title(label, fontsize=10)
   axes[0].legend(frameon=False)
-  relative = [r["metrics"]["locality"]["relative"] for r in by_knob]
-  axes[4].plot(x, relative, color="black", marker="D")
-  axes[4].set_title("locality over ‖θ₀‖²", fontsize=10)
-  angle = [r["metrics"]["angle"]["members"] for r in by_knob]
-  axes[5].plot(x, angle, color="black", marker="D")
-  axes[5].set_title("angle between members (°)", fontsize=10)
+  for view, (term, label) in zip(axes[len(_TERMS) :], _WEIGHTS, strict=True):
+    found = [record["bvcl"]["weights"][term] for record in by_knob]
+    _bars(view, x, found, "black", "D", None)
+    view.set_title(label, fontsize=10)
   for view in axes:
-    view.set_xlabel(knob.replace("_", " "))
+    view.set_xlabel(f"{plots.symbol(knob)}")
+    view.margins(x=0.08)
     view.grid(alpha=0.3)
     view.spines[["top", "right"]].set_visible(False)
-  name = plots.title(by_knob[0]["config"]["method"]["name"])
-  seeds = len(by_knob[0]["seeds"])
+  config = by_knob[0]["config"]
   picture.suptitle(
-    f"{name}: {seeds} seeds × {by_knob[0]['metrics']['id']['members']} members"
+    f"{plots.title(config['method']['name'])}: {len(by_knob[0]['seeds'])} seeds"
+    f" × {config['members']} members, learning rate {config['rate']}"
   )
-  _save(picture, path)
+  return picture
 
 
-def line(found: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+def _bars(
+  view: Any,
+  x: Sequence[float],
+  found: Sequence[Mapping[str, float]],
+  colour: str,
+  marker: str,
+  label: str | None,
+) -> None:
+  mean = np.array([each["mean"] for each in found])
+  ends = np.array([[each["low"], each["high"]] for each in found]).T
+  view.errorbar(
+    x, mean, yerr=np.abs(ends - mean), color=colour, marker=marker, ms=5,
+    capsize=3, label=label,
+  )  # fmt: skip
+
+
+def line(found: Mapping[str, Any]) -> figure.Figure:
   """Accuracy along lines from zero-shot to other weights.
 
   Args:
     found: ``alpha``, and by end of the line ``id`` and ``ood``, a value each.
-    path: The picture to write.
   """
   picture = figure.Figure(figsize=(6.4, 4.4), dpi=150, layout="constrained")
   view = picture.add_subplot()
@@ -91,16 +105,15 @@ def line(found: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
   view.grid(alpha=0.3)
   view.spines[["top", "right"]].set_visible(False)
   view.legend(frameon=False, fontsize=8)
-  _save(picture, path)
+  return picture
 
 
-def plane(found: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+def plane(found: Mapping[str, Any]) -> figure.Figure:
   """OOD and ID accuracy on the plane through three weights.
 
   Args:
     found: ``x``, ``y``, ``id`` and ``ood`` of the grid; ``names`` and
       ``coordinates`` of the three points.
-    path: The picture to write.
   """
   picture = figure.Figure(figsize=(9.6, 4.4), dpi=150, layout="constrained")
   for view, kind in zip(picture.subplots(1, 2), ("id", "ood"), strict=True):
@@ -125,9 +138,4 @@ def plane(found: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
       )
     view.set_aspect("equal")
     view.set_xlabel("distance in weight space")
-  _save(picture, path)
-
-
-def _save(picture: figure.Figure, path: str | os.PathLike[str]) -> None:
-  pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
-  picture.savefig(path)
+  return picture

@@ -134,7 +134,7 @@ def knob_curves(entries: Sequence[Entry]) -> dict[str, figure.Figure]:
         capsize=3,
         label=label,
       )
-    view.set_xlabel(knob.replace("_", " "))
+    view.set_xlabel(plots.symbol(knob))
     view.set_ylabel("accuracy (%)")
     view.set_title(plots.title(same[0].method), fontsize=11)
     view.legend(frameon=False)
