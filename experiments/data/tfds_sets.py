@@ -16,6 +16,7 @@ import pathlib
 from typing import Any
 
 import numpy as np
+import rich.progress
 
 from experiments.data import imagenet
 from experiments.data.decode import View, decode
@@ -74,7 +75,7 @@ def open_images(
     raise FileNotFoundError(
       f"{name} is prepared in a form without random access: {_prepare(name)}."
     ) from error
-  labels = np.array([record["label"] for record in records], np.int32)
+  labels = _labels(records, f"labels of {name} {split}")
   names = tuple(features["label"].names)
   outputs = None
   if present_only:
@@ -107,6 +108,27 @@ class _Records:
 
   def name(self, row: int) -> str:
     return f"{self._origin}[{row}]"
+
+
+def _labels(records: Any, title: str, *, chunk: int = 1024) -> np.ndarray:
+  """Every record's label; records are read by the reader's own threads."""
+  # 140 GB of ImageNet take minutes: the bar tells that it goes on.
+  starts = rich.progress.track(
+    range(0, len(records), chunk),
+    title,
+    transient=True,
+    disable=len(records) <= chunk,
+  )
+  return np.array(
+    [
+      record["label"]
+      for start in starts
+      for record in records.__getitems__(
+        range(start, min(start + chunk, len(records)))
+      )
+    ],
+    np.int32,
+  )
 
 
 def _prepare(name: str | os.PathLike[str]) -> str:
