@@ -52,14 +52,15 @@ def terms(records: Sequence[results.Record], knob: str) -> figure.Figure:
     _bars(view, x, found, "black", "D", None)
     view.set_title(label, fontsize=10)
   for view in axes:
-    view.set_xlabel(f"{plots.symbol(knob)}")
+    view.set_xlabel(plots.axis(knob))
     view.margins(x=0.08)
     view.grid(alpha=0.3)
     view.spines[["top", "right"]].set_visible(False)
   config = by_knob[0]["config"]
   picture.suptitle(
-    f"{plots.title(config['method']['name'])}: {len(by_knob[0]['seeds'])} seeds"
-    f" × {config['members']} members, learning rate {config['rate']}"
+    f"{plots.at(config['method'], knob)}\n{len(by_knob[0]['seeds'])} seeds ×"
+    f" {config['members']} members, learning rate {config['rate']}",
+    fontsize=11,
   )
   return picture
 

@@ -101,13 +101,14 @@ def _draw(entries: list[Entry]) -> dict[str, figure.Figure]:
 
 
 def _comparisons(entries: list[Entry], reference: str) -> list[document.Table]:
-  """One table per configuration of the reference that shares a seed."""
+  """OOD and ID, per configuration of the reference that shares a seed."""
   tables = []
   for entry in entries:
     if entry.method == reference:
-      table = document.comparison(entries, entry)
-      if table.rows:
-        tables.append(table)
+      for metric in ("mean_ood", "id"):
+        table = document.comparison(entries, entry, metric)
+        if table.rows:
+          tables.append(table)
   return tables
 
 

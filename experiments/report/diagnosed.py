@@ -138,7 +138,7 @@ def draw(
     method = same[0]["config"]["method"]["name"]
     add(
       f"bvcl_{method}_{knob}",
-      f"{plots.title(method)}, {plots.symbol(knob)}. {BVCL_CAPTION}",
+      f"{plots.title(method)}, {plots.axis(knob)}. {BVCL_CAPTION}",
       pictures.terms(same, knob),
     )
   for record in landscapes:

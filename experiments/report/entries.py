@@ -114,8 +114,9 @@ def labels(configs: Sequence[results.Record]) -> list[str]:
     differing = [
       key for key in own if any(other.get(key) != own[key] for other in others)
     ]
-    settings = ", ".join(f"{key} {own[key]}" for key in differing)
-    names.append(plots.title(name) + (f" ({settings})" if settings else ""))
+    names.append(
+      plots.with_settings(name, {key: own[key] for key in differing})
+    )
   return names
 
 
