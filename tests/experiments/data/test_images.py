@@ -168,6 +168,20 @@ def test_a_view_is_checked(arguments, message):
     View(**arguments)
 
 
+def test_an_image_that_claims_to_be_enormous_is_broken(tmp_path):
+  from PIL import Image
+
+  file = tmp_path / "a.bmp"
+  Image.new("RGB", (9, 9)).save(file)
+  content = bytearray(file.read_bytes())
+  content[18:26] = (10**6).to_bytes(4, "little") * 2  # width and height
+  file.write_bytes(content)
+  with pytest.raises(ValueError, match=rf"{file} is not a readable image"):
+    decode(file, View(4))
+  with pytest.raises(ValueError, match=r"x\.jpg is not a readable image: .*No"):
+    decode(tmp_path / "x.jpg", View(4))
+
+
 def test_greyscale_and_palette_images_are_read_as_colour(tmp_path):
   from PIL import Image
 
