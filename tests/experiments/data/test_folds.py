@@ -91,6 +91,9 @@ def test_a_fold_on_disk_trains_like_one_in_memory(tmp_path):
   fold = folds.leave_out(images, "photo", seed=0)
   assert len(fold.source.validation) == sum(map(len, fold.validation.values()))
   assert not set(fold.source.validation.rows) & set(fold.train.rows)
+  held = fold.source.validation
+  np.testing.assert_array_equal(held.labels, images.labels[held.rows])
+  np.testing.assert_array_equal(held.domains, images.domains[held.rows])
   lazy = fold.source
   eager = Source(lazy.train.in_memory(), lazy.validation.in_memory())
 
