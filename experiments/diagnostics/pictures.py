@@ -8,13 +8,20 @@ from matplotlib import figure
 
 from experiments import plots, results
 
-_BLUE, _ORANGE = "#0072B2", "#D55E00"  # Okabe and Ito: safe for all eyes
+# Rows: a shift makes every term several times as large. Okabe and Ito's colours
+# are safe for all eyes.
+_ROWS = (("id", "ID", "#0072B2"), ("ood", "OOD", "#D55E00"))
 
-_TERMS = (
-  ("bias2", "bias²"),
-  ("variance", "variance of a member"),
-  ("covariance", "covariance of two members"),
-  ("residual", "Brier: weight average − ensemble"),
+_COLUMNS = (
+  ("bias²", (("bias2", "bias²", "o", "-"),)),
+  (
+    "variance and covariance",
+    (
+      ("variance", "variance", "o", "-"),
+      ("covariance", "covariance", "^", "--"),
+    ),
+  ),
+  ("Brier, average − ensemble", (("residual", "residual", "o", "-"),)),
 )
 
 _WEIGHTS = (
@@ -39,19 +46,22 @@ def terms(records: Sequence[results.Record], knob: str) -> figure.Figure:
     raise ValueError(f"a record has no setting {knob!r}.")
   by_knob = sorted(records, key=lambda r: r["config"]["method"][knob])
   x = [record["config"]["method"][knob] for record in by_knob]
-  picture = figure.Figure(figsize=(9.6, 5.6), dpi=150, layout="constrained")
-  axes = np.ravel(picture.subplots(2, 3))
-  for view, (term, label) in zip(axes, _TERMS, strict=False):
-    for where, colour, marker in (("id", _BLUE, "o"), ("ood", _ORANGE, "s")):
-      found = [record["bvcl"][where][term] for record in by_knob]
-      _bars(view, x, found, colour, marker, where.upper())
-    view.set_title(label, fontsize=10)
-  axes[0].legend(frameon=False)
-  for view, (term, label) in zip(axes[len(_TERMS) :], _WEIGHTS, strict=True):
+  picture = figure.Figure(figsize=(11, 5.8), dpi=150, layout="constrained")
+  axes = picture.subplots(2, 4)
+  for row, (where, words, colour) in zip(axes, _ROWS, strict=True):
+    for view, (title, drawn) in zip(row, _COLUMNS, strict=False):
+      for i, (term, label, marker, style) in enumerate(drawn):
+        found = [record["bvcl"][where][term] for record in by_knob]
+        beside = np.array(x) + 0.02 * i * np.ptp(x)  # bars would hide bars
+        _bars(view, beside, found, colour, marker, style, label)
+      view.set_title(f"{words}: {title}", fontsize=10)
+      if len(drawn) > 1:
+        view.legend(frameon=False, fontsize=8)
+  for view, (term, title) in zip(axes[:, -1], _WEIGHTS, strict=True):
     found = [record["bvcl"]["weights"][term] for record in by_knob]
-    _bars(view, x, found, "black", "D", None)
-    view.set_title(label, fontsize=10)
-  for view in axes:
+    _bars(view, x, found, "black", "D", "-", None)
+    view.set_title(title, fontsize=10)
+  for view in axes.flat:
     view.set_xlabel(plots.axis(knob))
     view.margins(x=0.08)
     view.grid(alpha=0.3)
@@ -67,17 +77,18 @@ def terms(records: Sequence[results.Record], knob: str) -> figure.Figure:
 
 def _bars(
   view: Any,
-  x: Sequence[float],
+  x: Sequence[float] | np.ndarray,
   found: Sequence[Mapping[str, float]],
   colour: str,
   marker: str,
+  style: str,
   label: str | None,
 ) -> None:
   mean = np.array([each["mean"] for each in found])
   ends = np.array([[each["low"], each["high"]] for each in found]).T
   view.errorbar(
     x, mean, yerr=np.abs(ends - mean), color=colour, marker=marker, ms=5,
-    capsize=3, label=label,
+    linestyle=style, capsize=3, label=label,
   )  # fmt: skip
 
 
@@ -89,16 +100,18 @@ def line(found: Mapping[str, Any]) -> figure.Figure:
   """
   picture = figure.Figure(figsize=(6.4, 4.4), dpi=150, layout="constrained")
   view = picture.add_subplot()
-  colours = ("#D55E00", "#009E73", "#0072B2", "#E69F00", "#CC79A7")
-  for colour, (name, ends) in zip(
-    colours, found["lines"].items(), strict=False
-  ):
+  spare = iter((("#E69F00", "v"), ("#CC79A7", "P"), ("#56B4E9", "X")))
+  for name, ends in found["lines"].items():
+    known = plots.LOOKS.get(name)
+    colour, marker = known[1:] if known else next(spare, ("0.5", "X"))
     for kind, style in (("id", "--"), ("ood", "-")):
       view.plot(
         found["alpha"],
         100 * np.array(ends[kind]),
         style,
         color=colour,
+        marker=marker,
+        ms=4,
         label=f"{plots.title(name)}, {kind.upper()}",
       )
   view.set_xlabel("α: zero-shot at 0, fine-tuned at 1")

@@ -193,8 +193,9 @@ def test_terms_are_drawn_from_their_records(found):
   ]
   picture = pictures.terms(records, "sparsity")
   titles = [view.get_title() for view in picture.axes]
-  assert titles[:2] == ["bias²", "variance of a member"]
-  (line, _) = (each[0] for each in picture.axes[0].containers)
+  assert titles[0] == "ID: bias²"
+  assert titles[5] == "OOD: variance and covariance"
+  ((line, *_),) = picture.axes[0].containers
   x, y = line.get_data()
   assert list(x) == [0.5, 0.9]
   assert y[0] == records[1]["bvcl"]["id"]["bias2"]["mean"]
