@@ -24,7 +24,8 @@ CAPTIONS = {
   " means over seeds with 95 % intervals; the star and the dotted line are"
   " zero-shot.",
   "reliability": "Reliability: accuracy against confidence in 15 bins, all"
-  " seeds and domains together.",
+  " seeds and domains together, as is the ECE here. The area of a marker is the"
+  " share of images; bins of fewer than ten are not drawn.",
   "cost": "Cost against out-of-distribution accuracy.",
 }
 

@@ -169,7 +169,8 @@ def reliability(entries: Sequence[Entry]) -> figure.Figure | None:
   """Accuracy against confidence, ID and OOD, all seeds and domains together.
 
   A panel per entry, as the curves of several lie on each other. A marker's area
-  is the share of images in its bin: a few images say little.
+  is the share of images in its bin, and a bin of fewer than ten is not drawn:
+  its accuracy is hardly known. The ECE is of all bins.
 
   Returns:
     None if no run recorded its bins.
@@ -195,22 +196,21 @@ def reliability(entries: Sequence[Entry]) -> figure.Figure | None:
     errors = []
     for kind, colour, marker, style, label in _KINDS:
       bins = _pooled(entry, kind)
-      view.plot(bins.confidence, bins.accuracy, style, color=colour, lw=1)
+      enough = bins.count >= 10
+      x, y = bins.confidence[enough], bins.accuracy[enough]
+      view.plot(x, y, style, color=colour, lw=1)
       view.scatter(
-        bins.confidence,
-        bins.accuracy,
-        s=6 + 120 * bins.count / bins.count.sum(),
+        x,
+        y,
+        s=6 + 120 * bins.count[enough] / bins.count.sum(),
         color=colour,
         marker=marker,
         label=label,
       )
       errors.append(f"{kind.upper()} {100 * bins.ece:.1f} %")
     # The wrapped title is at most as wide as the panel.
-    view.set_title(textwrap.fill(entry.label, 36), fontsize=8)
-    view.text(
-      0.97, 0.03, "ECE\n" + "\n".join(errors), fontsize=8, ha="right",
-      transform=view.transAxes,
-    )  # fmt: skip
+    heading = textwrap.fill(entry.label, 36)
+    view.set_title(f"{heading}\nECE: {', '.join(errors)}", fontsize=8)
   for view in axes.flat[max(0, len(drawn) - columns) : len(drawn)]:
     view.set_xlabel("confidence")
     view.tick_params(labelbottom=True)  # also above a place that is empty
