@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import UInt8
 
-from experiments.data.images import ImageSet, Loader
+from experiments.data.images import ImageSet, Loader, Pixels
+from experiments.data.split import Split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +81,18 @@ def join(sets: Mapping[str, ImageSet]) -> ImageSet:
     tuple(sets),
     first.outputs,
     tuple(broken for images in sets.values() for broken in images.broken),
+  )
+
+
+def of_splits(splits: Mapping[str, Split]) -> ImageSet:
+  """Sets in memory as one with a domain each; errors as of :func:`join`."""
+  return join(
+    {
+      name: ImageSet.of(
+        Pixels(split.images, origin=name), split.labels, split.class_names
+      )
+      for name, split in splits.items()
+    }
   )
 
 

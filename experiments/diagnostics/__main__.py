@@ -12,6 +12,7 @@ file has already is not run again.
 
 import dataclasses
 import pathlib
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -73,18 +74,7 @@ def bvcl(
     ValueError: If there are too few seeds or members, or if steps, `every` and
       k do not divide each other.
   """
-  tried = [
-    dataclasses.replace(
-      METHODS[method], **{knob: int(v) if knob == "resample_every" else v}
-    )
-    for v in values
-  ]
-  for setting in tried:
-    if every % setting.resample_every:
-      raise ValueError(
-        f"every must be a multiple of resample_every, got {every} and"
-        f" {setting.resample_every}."
-      )
+  tried = _settings(method, knob, values, every)
   if steps % every or members_per_run > steps // every:
     raise ValueError(
       "steps must be a multiple of every, of at least as many times it as"
@@ -150,6 +140,23 @@ def bvcl(
       records.append(record)
   rich.print(f"appended {len(records)} lines to {out}")
   return records
+
+
+def _settings(
+  method: str, knob: str, values: Sequence[float], every: int
+) -> list[GMixout | SlowMixout]:
+  """The method with each value; ValueError if episodes do not fit `every`."""
+  tried = []
+  for value in values:
+    number: Any = int(value) if knob == "resample_every" else value
+    setting = dataclasses.replace(METHODS[method], **{knob: number})
+    if setting.resample_every < 1 or every % setting.resample_every:
+      raise ValueError(
+        "resample_every must be at least 1 and divide every, got"
+        f" {setting.resample_every} and {every}."
+      )
+    tried.append(setting)
+  return tried
 
 
 def _identity(record: results.Record) -> Any:
@@ -287,9 +294,20 @@ def weights(
   return record
 
 
+def main(arguments: list[str] | None = None) -> int:
+  """Reads the command line; returns the exit status."""
+  try:
+    tyro.extras.subcommand_cli_from_dict(
+      {"bvcl": bvcl, "landscape": weights},
+      args=arguments,
+      prog="python -m experiments.diagnostics",
+      description=__doc__,
+    )
+  except ValueError as error:
+    rich.print(f"error: {error}")
+    return 1
+  return 0
+
+
 if __name__ == "__main__":
-  tyro.extras.subcommand_cli_from_dict(
-    {"bvcl": bvcl, "landscape": weights},
-    prog="python -m experiments.diagnostics",
-    description=__doc__,
-  )
+  sys.exit(main())

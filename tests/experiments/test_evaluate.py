@@ -8,7 +8,7 @@ import pytest
 from experiments import evaluate, metrics
 from experiments.data import domainbed
 from experiments.data.decode import View
-from experiments.data.images import of_splits
+from experiments.data.joined import of_splits
 from tests.experiments import tiny
 
 

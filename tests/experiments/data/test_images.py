@@ -6,7 +6,7 @@ import grain
 import numpy as np
 import pytest
 
-from experiments.data import domainbed, images
+from experiments.data import domainbed, images, joined
 from experiments.data.decode import View, decode
 from experiments.data.split import Split, batches, stream
 from tests.experiments import tiny
@@ -124,13 +124,13 @@ def test_an_unknown_domain_is_refused(opened):
 
 def test_splits_in_memory_become_a_set():
   parts = {"a": tiny.split(per_class=1), "b": tiny.split(per_class=2, seed=1)}
-  whole = images.of_splits(parts)
+  whole = joined.of_splits(parts)
   assert whole.counts().tolist() == [[1, 1, 1], [2, 2, 2]]
   np.testing.assert_array_equal(whole.domain("b")[3]["image"],
                                 parts["b"].images[3])  # fmt: skip
   other = Split(parts["a"].images, parts["a"].labels, ("x", "y", "z"))
-  with pytest.raises(ValueError, match="different classes"):
-    images.of_splits({"a": parts["a"], "b": other})
+  with pytest.raises(ValueError, match="'b' has other classes"):
+    joined.of_splits({"a": parts["a"], "b": other})
 
 
 def test_squeezing_keeps_the_borders_and_cropping_the_proportions(tmp_path):

@@ -228,7 +228,8 @@ def test_lines_and_planes_are_drawn():
 @pytest.mark.parametrize(
   ("options", "message"),
   [
-    ({"every": 15}, "multiple of resample_every, got 15 and 10"),
+    ({"every": 15}, "divide every, got 10 and 15"),
+    ({"knob": "resample_every", "values": (0,)}, "at least 1 .*got 0"),
     ({"steps": 50}, "got 50, 20 and 4"),
     ({"members_per_run": 9}, "got 160, 20 and 9"),
     ({"members_per_run": 1}, "got 3 and 1"),
@@ -241,3 +242,10 @@ def test_a_command_that_cannot_be_measured_is_refused(
   with pytest.raises(ValueError, match=message):
     command.bvcl("gmixout", out=tmp_path / "x.jsonl", **options)
   assert not (tmp_path / "x.jsonl").exists()
+
+
+def test_the_command_line_ends_in_an_error(tmp_path, capsys):
+  out = str(tmp_path / "x.jsonl")
+  status = command.main(["bvcl", "mixout", "--steps", "50", "--out", out])
+  assert status == 1
+  assert "got 50, 20 and 4" in " ".join(capsys.readouterr().out.split())
