@@ -54,15 +54,16 @@ def terms(records: Sequence[results.Record], knob: str) -> figure.Figure:
         found = [record["bvcl"][where][term] for record in by_knob]
         beside = np.array(x) + 0.02 * i * np.ptp(x)  # bars would hide bars
         _bars(view, beside, found, colour, marker, style, label)
-      view.set_title(f"{words}: {title}", fontsize=10)
+      view.set_title(f"{words}: {title}", fontsize=9)
       if len(drawn) > 1:
         view.legend(frameon=False, fontsize=8)
   for view, (term, title) in zip(axes[:, -1], _WEIGHTS, strict=True):
     found = [record["bvcl"]["weights"][term] for record in by_knob]
     _bars(view, x, found, "black", "D", "-", None)
-    view.set_title(title, fontsize=10)
+    view.set_title(title, fontsize=9)
   for view in axes.flat:
     view.set_xlabel(plots.axis(knob))
+    view.set_xticks(x)
     view.margins(x=0.08)
     view.grid(alpha=0.3)
     view.spines[["top", "right"]].set_visible(False)
