@@ -1,6 +1,7 @@
 """What the report says of the lines of `experiments.diagnostics`."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 
 from matplotlib import figure
@@ -100,7 +101,9 @@ def _cell(found: Mapping[str, float] | None) -> str:
   if found is None:
     return "–"
   half = (found["high"] - found["low"]) / 2
-  return f"{found['mean']:.4g} ± {half:.2g}"
+  # Two digits of the interval are known at best, and no more of the mean.
+  digits = max(0, 1 - math.floor(math.log10(half))) if half else 4
+  return f"{found['mean']:.{digits}f} ± {half:.{digits}f}"
 
 
 def curves(

@@ -219,7 +219,7 @@ def test_diagnostics_are_part_of_the_report(lines, tmp_path):
   command.write((path,), tmp_path / "out")
   text = (tmp_path / "out" / "report.md").read_text()
   assert "4 lines, 3 configurations" in text
-  assert "| Mixout (k 5) | 0.5 ± 0.2 |" in text
+  assert "| Mixout (k 5) | 0.50 ± 0.20 |" in text
   for name in ("bvcl_mixout_resample_every", "lines", "plane"):
     assert (tmp_path / "out" / f"{name}.pdf").is_file()
     assert f"({name}.png)" in text
