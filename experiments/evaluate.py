@@ -78,8 +78,16 @@ def logits(
   every = map_batches(
     functools.partial(_logits, graphdef, state), pixels, batch_size
   )
-  outputs = images.outputs if isinstance(images, ImageSet) else None
-  return metrics.select(every, outputs, classes=len(images.class_names))
+  try:
+    return metrics.select(
+      every, _outputs(images), classes=len(images.class_names)
+    )
+  except ValueError as error:
+    first = f" of {images.name(0)}" if isinstance(images, ImageSet) else ""
+    raise ValueError(
+      f"the set{first} with classes such as {images.class_names[0]!r} does not"
+      f" fit the model: {error}"
+    ) from error
 
 
 def accuracy(
@@ -91,17 +99,31 @@ def accuracy(
 
 
 def measure(
-  logits: Float[np.ndarray, "n classes"], labels: np.ndarray
+  logits: Float[np.ndarray, "n classes"],
+  labels: np.ndarray,
+  *,
+  train_counts: np.ndarray | None = None,
 ) -> dict[str, Any]:
   """Everything that one set's logits and labels tell; JSON.
+
+  Args:
+    logits: of the set's own classes.
+    labels: of the same images.
+    train_counts: how many training images every class has, for a long tail.
 
   Returns:
     ``top1``, ``mean_per_class``, ``macro_f1`` and ``ece`` in [0, 1], ``brier``
     in [0, 2], and ``reliability``: count, accuracy and confidence of 15 bins.
+    With ``train_counts`` also ``groups``: accuracy on many-, medium- and
+    few-shot classes.
   """
   predictions, classes = logits.argmax(-1), logits.shape[1]
   probabilities = metrics.softmax(logits)
   bins = metrics.reliability(probabilities, labels)
+  groups = {}
+  if train_counts is not None:
+    found = metrics.by_group(predictions, labels, train_counts)
+    groups = {"groups": found}
   return {
     "top1": metrics.top1(predictions, labels),
     "mean_per_class": metrics.mean_per_class(
@@ -115,6 +137,7 @@ def measure(
       "accuracy": bins.accuracy.round(5).tolist(),
       "confidence": bins.confidence.round(5).tolist(),
     },
+    **groups,
   }
 
 
@@ -124,6 +147,7 @@ def evaluate(
   targets: Mapping[str, Split | ImageSet],
   *,
   batch_size: int = 256,
+  train_counts: np.ndarray | None = None,
 ) -> dict[str, Any]:
   """In-distribution and out-of-distribution accuracy, and calibration.
 
@@ -132,18 +156,30 @@ def evaluate(
     validation: the held-out images of the source domain.
     targets: all images of every other domain.
     batch_size: images per forward pass.
+    train_counts: how many training images every class has; see `measure`.
+      Targets with classes of their own (``outputs``) have no such groups.
 
   Returns:
     ``id``: accuracy on ``validation``; ``ood``: accuracy by domain;
     ``mean_ood``: the mean over domains, each counted once whatever its size;
     ``worst_ood``: the lowest of them, all in [0, 1]. ``details``: what
     :func:`measure` says of ``"id"`` and of every domain.
+
+  Raises:
+    ValueError: if a target's classes are not those of ``validation``, nor
+      mapped to the head's outputs.
   """
+  for name, target in targets.items():
+    _same_classes(name, target, validation.class_names)
   sets = {"id": validation} | {
     f"ood/{name}": target for name, target in targets.items()
   }
   details = {
-    name: measure(logits(model, images, batch_size=batch_size), images.labels)
+    name: measure(
+      logits(model, images, batch_size=batch_size),
+      images.labels,
+      train_counts=None if _outputs(images) else train_counts,
+    )
     for name, images in sets.items()
   }
   ood = {name: details[f"ood/{name}"]["top1"] for name in targets}
@@ -153,3 +189,28 @@ def evaluate(
     **metrics.out_of_distribution(ood),
     "details": details,
   }
+
+
+def _outputs(images: Split | ImageSet) -> tuple[tuple[int, ...], ...] | None:
+  """Which of the head's outputs the classes are; None if they are the same."""
+  return images.outputs if isinstance(images, ImageSet) else None
+
+
+def _same_classes(
+  name: str, target: Split | ImageSet, expected: tuple[str, ...]
+) -> None:
+  """As many classes in another order would be scored without a complaint."""
+  found = target.class_names
+  if _outputs(target) is not None or found == expected:
+    return
+  if len(found) != len(expected):
+    raise ValueError(
+      f"target {name!r} has {len(found)} classes, the source {len(expected)}:"
+      " expected the same, or a list of which outputs of the head they are."
+    )
+  c = next(c for c, pair in enumerate(zip(found, expected, strict=True))
+           if pair[0] != pair[1])  # fmt: skip
+  raise ValueError(
+    f"target {name!r} calls class {c} {found[c]!r}, the source {expected[c]!r}:"
+    " expected the same names in the same order."
+  )

@@ -11,6 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from experiments.classifier import Classifier
+from experiments.data.images import ImageSet
 from experiments.data.split import Batch, Split
 
 Params = Any
@@ -24,14 +25,19 @@ class Judge:
       search.
   """
 
-  def __init__(self, model: Classifier, split: Split, *, batch_size: int = 256):
+  def __init__(
+    self, model: Classifier, split: Split | ImageSet, *, batch_size: int = 256
+  ):
     """Takes the model's structure; its weights do not matter.
 
     Args:
       model: A classifier of the structure of those to be judged.
-      split: The validation split.
+      split: The validation split. One on disk is decoded here, once: a method
+        that searches looks at it many times.
       batch_size: Images per forward pass.
     """
+    if isinstance(split, ImageSet):
+      split = split.in_memory()
     self.evaluations = 0
     self._split = split
     self._graphdef, _, self._rest = nnx.split(model, nnx.Param, ...)

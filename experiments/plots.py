@@ -6,7 +6,7 @@ picture can be redrawn from the results file without training anything.
 
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib import figure
@@ -40,6 +40,40 @@ def _title(method: str) -> str:
   known = methods.METHODS.get(method)
   own = known.title if known else ""
   return own or method.replace("_", " ").capitalize()
+
+
+SYMBOLS = {
+  "sparsity": "p",
+  "anchor_decay": "λ",
+  "resample_every": "k",
+  "learning_rate": "lr",
+  "head_learning_rate": "head lr",
+}
+"""What settings are called where there is little room."""
+
+
+def axis(knob: str) -> str:
+  """A setting as an axis calls it, such as "anchor decay λ"."""
+  return f"{knob.replace('_', ' ')} {SYMBOLS.get(knob, '')}".strip()
+
+
+def with_settings(method: str, settings: Mapping[str, Any]) -> str:
+  """A method and some of its settings, such as "GMixout (p 0.9, k 10)"."""
+  parts = [
+    f"{SYMBOLS.get(key, key)} {value}" for key, value in settings.items()
+  ]
+  return title(method) + (f" ({', '.join(parts)})" if parts else "")
+
+
+def at(config: Mapping[str, Any], knob: str) -> str:
+  """A method, and where a curve over one of its settings was taken.
+
+  Args:
+    config: The method's, with its name.
+    knob: The setting that the curve is drawn over.
+  """
+  fixed = {key: config[key] for key in SYMBOLS if key in config and key != knob}
+  return with_settings(config["name"], fixed)
 
 
 def ood_against_id(

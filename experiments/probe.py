@@ -19,6 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from experiments import evaluate
 from experiments.classifier import Classifier, linear
+from experiments.data.images import ImageSet
 from experiments.data.split import Source, Split
 
 # The inverse strength of the L2 penalty, weak last: of equals the strongest
@@ -32,11 +33,12 @@ def _features(graphdef: Any, state: Any, images: Array) -> Array:
 
 
 def features(
-  model: Classifier, split: Split, *, batch_size: int = 256
+  model: Classifier, images: Split | ImageSet, *, batch_size: int = 256
 ) -> Float[np.ndarray, "n width"]:
   """The frozen features of un-augmented images, in float64."""
   apply = functools.partial(_features, *nnx.split(model))
-  return evaluate.map_batches(apply, split.images, batch_size).astype(float)
+  pixels = images if isinstance(images, ImageSet) else images.images
+  return evaluate.map_batches(apply, pixels, batch_size).astype(float)
 
 
 def is_blank(model: Classifier) -> bool:

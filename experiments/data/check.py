@@ -3,6 +3,7 @@
 import pathlib
 from typing import Annotated
 
+import numpy as np
 import rich
 import rich.table
 import tyro
@@ -41,6 +42,14 @@ def compare(parts: Parts, known: Known) -> list[str]:
       problems.append(
         f"{name}: no images of {len(empty)} classes, such as {empty[0]}"
       )
+    expected = known.per_class.get(name)
+    if expected is not None:
+      off = np.flatnonzero((counts != expected) & (counts > 0))
+      if off.size:
+        problems.append(
+          f"{name}: {off.size} classes do not have {expected} images; class"
+          f" {images.class_names[off[0]]} has {counts[off[0]]}"
+        )
   return problems
 
 

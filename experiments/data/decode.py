@@ -9,7 +9,9 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-EXTENSIONS = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".webp"})
+EXTENSIONS = frozenset(
+  {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+)
 """How the names of image files end, in lower case."""
 
 
@@ -95,6 +97,11 @@ def decode(
   try:
     with Image.open(opened) as image:
       return view.of(image)
-  except (OSError, SyntaxError, ValueError) as error:
+  except (
+    OSError,
+    SyntaxError,
+    ValueError,
+    Image.DecompressionBombError,  # a broken header may claim any size
+  ) as error:
     name = name or ("the image" if isinstance(file, bytes) else str(file))
     raise ValueError(f"{name} is not a readable image: {error}") from error

@@ -8,6 +8,7 @@ target's own larger part (80 %), others on all of it: both are here. Unlike
 DomainBed, a class at a time is cut, so that rare classes are in both parts.
 """
 
+import dataclasses
 import zlib
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ import grain
 import numpy as np
 
 from experiments.data.images import ImageSet
-from experiments.data.split import Batch, augment, held_out
+from experiments.data.split import Batch, Source, augment, held_out
 
 
 class Fold(NamedTuple):
@@ -34,6 +35,18 @@ class Fold(NamedTuple):
   validation: dict[str, ImageSet]
   target: ImageSet
   target_in_split: ImageSet
+
+  @property
+  def source(self) -> Source:
+    """What a method may see, with the validation images of all domains."""
+    parts = list(self.validation.values())
+    together = dataclasses.replace(
+      parts[0],
+      rows=np.concatenate([part.rows for part in parts]),
+      labels=np.concatenate([part.labels for part in parts]),
+      domains=np.concatenate([part.domains for part in parts]),
+    )
+    return Source(self.train, together)
 
 
 def leave_out(

@@ -280,25 +280,3 @@ class Pixels:
   def name(self, row: int) -> str:
     """The origin and the row."""
     return f"{self.origin}[{row}]"
-
-
-def of_splits(splits: dict[str, Split]) -> ImageSet:
-  """Sets in memory as one set with a domain each.
-
-  Args:
-    splits: By domain; same image size and classes.
-
-  Raises:
-    ValueError: If their classes differ.
-  """
-  names = {split.class_names for split in splits.values()}
-  if len(names) != 1:
-    raise ValueError(f"the splits have different classes: {sorted(names)}.")
-  sizes = [len(split) for split in splits.values()]
-  return ImageSet.of(
-    Pixels(np.concatenate([split.images for split in splits.values()])),
-    np.concatenate([split.labels for split in splits.values()]),
-    names.pop(),
-    domains=np.repeat(np.arange(len(sizes)), sizes),
-    domain_names=tuple(splits),
-  )

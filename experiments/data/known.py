@@ -1,12 +1,13 @@
 """The data sets that have a name: how to open a copy, and what it should hold.
 
-Only counts with a source are here. What a data set should hold per class is
-nowhere: a reader lists what it found.
+Only counts with a source are here. What every class should hold is known of the
+balanced test sets alone; of others a check lists what it found.
 """
 
 import functools
+import itertools
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from experiments.data import (
@@ -34,6 +35,8 @@ class Known(NamedTuple):
       compared.
     total: How many all parts together should have, if known.
     classes: How many there should be, if known.
+    per_class: By part, how many images every class should have, if all have as
+      many.
     source: Where these counts come from.
   """
 
@@ -42,6 +45,7 @@ class Known(NamedTuple):
   images: Mapping[str, int] = {}
   total: int | None = None
   classes: int | None = None
+  per_class: Mapping[str, int] = {}
   source: str = ""
 
 
@@ -77,6 +81,11 @@ def _tfds(path: pathlib.Path, view: View) -> Parts:
     split: tfds_sets.open_images(path, split, view=view)
     for split in tfds_sets.splits(path)
   }
+
+
+def _shots(corruptions: Sequence[str], count: int) -> dict[str, int]:
+  shots = itertools.product(corruptions, cifar_c.SEVERITIES)
+  return {f"{name}/{severity}": count for name, severity in shots}
 
 
 _DOMAINBED = "<root>/<domain>/<class>/<image>"
@@ -115,6 +124,7 @@ KNOWN: dict[str, Known] = {
     _tree,
     total=50000,
     classes=1000,
+    per_class={"all": 50},
     source="Russakovsky et al., 2015, https://arxiv.org/abs/1409.0575",
   ),
   "imagenet_v2": Known(
@@ -122,6 +132,7 @@ KNOWN: dict[str, Known] = {
     lambda path, view: {"all": imagenet.v2(path, view=view)},
     total=10000,
     classes=1000,
+    per_class={"all": 10},
     source="Recht et al., 2019, https://arxiv.org/abs/1902.10811",
   ),
   "imagenet_a": Known(
@@ -159,6 +170,7 @@ KNOWN: dict[str, Known] = {
     _long_tail,
     {"train": 115846, "val": 20000, "test": 50000},
     classes=1000,
+    per_class={"val": 20, "test": 50},
     source="Liu et al., 2019, https://arxiv.org/abs/1904.05160",
   ),
   "cifar100_c": Known(
@@ -166,6 +178,7 @@ KNOWN: dict[str, Known] = {
     functools.partial(_cifar, "benchmark"),
     total=15 * 5 * 10000,
     classes=100,
+    per_class=_shots(cifar_c.BENCHMARK, 100),
     source="Hendrycks and Dietterich, 2019, https://arxiv.org/abs/1903.12261",
   ),
   "cifar100_c_all": Known(
@@ -173,6 +186,7 @@ KNOWN: dict[str, Known] = {
     functools.partial(_cifar, "all"),
     total=19 * 5 * 10000,
     classes=100,
+    per_class=_shots(cifar_c.BENCHMARK + cifar_c.EXTRA, 100),
     source="https://zenodo.org/records/3555552",
   ),
   "iwildcam": Known(

@@ -7,13 +7,16 @@ and the model that knows its own mean and deviation does the arithmetic.
 import dataclasses
 import os
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import grain
 import numpy as np
 from grain import IterDataset, MapDataset
 from jaxtyping import Bool, Int, UInt8
 from PIL import Image
+
+if TYPE_CHECKING:
+  from experiments.data.images import ImageSet
 
 Batch = dict[str, Any]  # image: uint8 [batch, height, width, 3]; label: int32
 
@@ -52,15 +55,17 @@ class Split:
 
 
 class Source(NamedTuple):
-  """All that a method may see: the domain it trains on, never a target.
+  """All that a method may see: what it trains on, never a target.
+
+  In memory, or on disk: :attr:`experiments.data.folds.Fold.source` is one.
 
   Attributes:
     train: what the weights are fitted to.
     validation: what every choice (C of the probe, a stopping point) is made on.
   """
 
-  train: Split
-  validation: Split
+  train: "Split | ImageSet"
+  validation: "Split | ImageSet"
 
 
 def held_out(
@@ -101,27 +106,31 @@ def held_out(
   return held
 
 
-def hold_out(split: Split, *, fraction: float, seed: int) -> Source:
-  """Cuts a split into training and validation images, class by class.
+def hold_out(
+  images: "Split | ImageSet", *, fraction: float, seed: int
+) -> Source:
+  """Cuts images into training and validation images, class by class.
 
   DomainBed draws the 20 % from the whole domain; drawing them per class keeps
   the rare classes of small domains in both parts.
 
   Args:
-    split: the images of the source domain.
+    images: those of the source domain, in memory or on disk.
     fraction: of each class to hold out, in (0, 1); at least one image, and at
       least one image stays in training.
     seed: the same seed makes the same cut.
 
   Returns:
-    The two parts; both keep the order of ``split``.
+    The two parts; both keep the order of ``images``.
 
   Raises:
     ValueError: on a fraction outside (0, 1) or a class with a single image.
   """
-  held = held_out(split.labels, split.class_names, fraction=fraction, seed=seed)
+  held = held_out(
+    images.labels, images.class_names, fraction=fraction, seed=seed
+  )
   return Source(
-    split.take(np.flatnonzero(~held)), split.take(np.flatnonzero(held))
+    images.take(np.flatnonzero(~held)), images.take(np.flatnonzero(held))
   )
 
 

@@ -7,8 +7,10 @@ with
   tfds build imagenet_v2 --file_format=array_record
 
 and give the folder here: ImageNet (`imagenet2012`) and its relatives V2, A, R,
-Sketch and LT, `domainnet/real` and so on, `cifar100`, ...  Images stay encoded
-until they are asked for, and are decoded by the code that decodes files.
+Sketch and LT, `cifar100`, `domainnet/real` and its sisters, which
+:func:`experiments.data.joined.join` makes the domains of one set, ...  Images
+stay encoded until they are asked for, and are decoded by the code that decodes
+files.
 """
 
 import os
@@ -16,6 +18,7 @@ import pathlib
 from typing import Any
 
 import numpy as np
+import rich.progress
 
 from experiments.data import imagenet
 from experiments.data.decode import View, decode
@@ -74,7 +77,7 @@ def open_images(
     raise FileNotFoundError(
       f"{name} is prepared in a form without random access: {_prepare(name)}."
     ) from error
-  labels = np.array([record["label"] for record in records], np.int32)
+  labels = _labels(records, f"labels of {name} {split}")
   names = tuple(features["label"].names)
   outputs = None
   if present_only:
@@ -107,6 +110,27 @@ class _Records:
 
   def name(self, row: int) -> str:
     return f"{self._origin}[{row}]"
+
+
+def _labels(records: Any, title: str, *, chunk: int = 1024) -> np.ndarray:
+  """Every record's label; records are read by the reader's own threads."""
+  # 140 GB of ImageNet take minutes: the bar tells that it goes on.
+  starts = rich.progress.track(
+    range(0, len(records), chunk),
+    title,
+    transient=True,
+    disable=len(records) <= chunk,
+  )
+  return np.array(
+    [
+      record["label"]
+      for start in starts
+      for record in records.__getitems__(
+        range(start, min(start + chunk, len(records)))
+      )
+    ],
+    np.int32,
+  )
 
 
 def _prepare(name: str | os.PathLike[str]) -> str:

@@ -2,33 +2,43 @@
 
     python -m experiments.diagnostics bvcl gmixout --values 0.5 0.8 0.9 0.95
     python -m experiments.diagnostics landscape
+    python -m experiments.report runs/diagnostics.jsonl
 
 bvcl measures bias, variance, covariance and locality against a setting of the
-method; landscape measures accuracy on lines and a plane of weights.
+method; landscape measures accuracy on lines and a plane of weights. Both append
+lines to a file, from which the report draws the pictures; a setting that the
+file has already is not run again.
 """
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import jax
 import numpy as np
 import rich
+import rich.progress
 import tyro
 
-from experiments import demo, methods, probe, results
+from experiments import demo, methods, metrics, results
 from experiments.data import scanned_digits, shifts
 from experiments.data.split import Split, batches, stream
-from experiments.diagnostics import landscape, members, pictures
+from experiments.diagnostics import landscape, members
+from experiments.diagnostics.settings import SlowMixout
 from experiments.methods.full_finetuning import FullFinetuning
 from experiments.methods.gmixout import GMixout
 from experiments.methods.mixout import Mixout
+from experiments.schedule import Schedule
 
-_TERMS = (
-  "bias2", "variance", "covariance", "drift", "ensemble", "member", "average",
-  "deployed", "residual", "disagreement", "ratio_error", "cka_1m",
-)  # fmt: skip
+METHODS: dict[str, GMixout | SlowMixout] = {
+  "gmixout": GMixout(learning_rate=1e-2, head_learning_rate=1e-4),
+  "mixout": SlowMixout(learning_rate=1e-3, head_learning_rate=1e-4),
+}
+"""With the learning rates of the demo."""
+
+FILE = pathlib.Path("runs/diagnostics.jsonl")
 
 
 def bvcl(
@@ -37,61 +47,120 @@ def bvcl(
   values: tuple[float, ...] = (0.5, 0.8, 0.9, 0.95),
   seeds: tuple[int, ...] = (0, 1, 2),
   members_per_run: int = 4,
-  steps: int = 150,
-  out: pathlib.Path = pathlib.Path("runs/diagnostics"),
+  every: int = 20,
+  steps: int = 160,
+  falling: bool = False,
+  out: pathlib.Path = FILE,
 ) -> list[results.Record]:
   """Bias, variance, covariance and locality against a setting.
 
   Args:
-    method: Whose episodes are the members. Mixout redraws at every step: its
-      members are 10 steps apart.
-    knob: The setting to vary; Mixout has sparsity alone.
+    method: Whose live weights are the members.
+    knob: The setting to vary: p, λ or k.
     values: Of it.
-    seeds: Independent runs, at least two.
-    members_per_run: The last episodes of each.
-    steps: Optimizer steps per run; rounded down to whole episodes.
-    out: The folder for bvcl_<method>_<knob>.jsonl and .png.
+    seeds: Independent runs, at least three.
+    members_per_run: The last of each, at least two.
+    every: Steps between members: a multiple of k, so that each is the end of an
+      episode, and the same for all k, so that they are as far apart.
+    steps: Optimizer steps per run, a multiple of `every`.
+    falling: Whether the learning rate falls to 0 as in training. Members are
+      then one model, nearly; by default it is held after the warm-up.
+    out: The file that a line per value is appended to.
+
+  Returns:
+    The lines that were appended.
+
+  Raises:
+    ValueError: If there are too few seeds or members, or if steps, `every` and
+      k do not divide each other.
   """
-  base = next(m for m in demo.METHODS if methods.name_of(m) == method)
-  if isinstance(base, GMixout):
-    base = dataclasses.replace(base, resample_every=10)
+  tried = _settings(method, knob, values, every)
+  if steps % every or members_per_run > steps // every:
+    raise ValueError(
+      "steps must be a multiple of every, of at least as many times it as"
+      f" members; got {steps}, {every} and {members_per_run}."
+    )
+  if len(seeds) < 3 or members_per_run < 2:
+    raise ValueError(
+      "at least three seeds and two members per run are wanted, for intervals"
+      f" and pairs; got {len(seeds)} and {members_per_run}."
+    )
+  schedule = Schedule(steps, constant=not falling)
   parts = scanned_digits.load()
   model = demo.zero_shot_classifier()
   targets = shifts.out_of_distribution(parts["test"])
-  sets = {"id": parts["test"], **targets}
-  path = out / f"bvcl_{method}_{knob}.jsonl"
-  path.unlink(missing_ok=True)
+  done = [_identity(r) for r in results.read(out)] if out.is_file() else []
   records = []
-  with demo.shared_compilations():
-    for value in values:
-      setting: Any = int(value) if knob == "resample_every" else value
-      tried = dataclasses.replace(base, **{knob: setting})
-      every = tried.resample_every if isinstance(tried, GMixout) else 10
-      if not isinstance(every, int):
-        raise ValueError(f"resample_every must be a number, got {every}.")
-      whole = steps - steps % every
-      runs = [
-        members.collect(
-          tried,
+  total = len(tried) * (len(seeds) + 1)
+  with demo.shared_compilations(), rich.progress.Progress() as bar:
+    task = bar.add_task(f"{method}, {knob}", total=total)
+    for setting, value in zip(tried, values, strict=True):
+      plan: results.Record = {
+        "config": {
+          "method": {"name": method, **results.plain(setting)},
+          "data": "scanned_digits",
+          "steps": steps,
+          "every": every,
+          "members": members_per_run,
+          "rate": "falling" if falling else "held",
+        },
+        "seeds": list(seeds),
+      }
+      if _identity(plan) in done:
+        bar.advance(task, len(seeds) + 1)
+        continue
+      runs = []
+      for seed in seeds:
+        run = members.collect(
+          setting,
           model,
-          _stream(parts["train"], seed, whole),
-          steps=whole,
+          _stream(parts["train"], seed, steps),
+          steps=steps,
           every=every,
           members=members_per_run,
           key=jax.random.key(seed),
+          schedule=schedule,
         )
-        for seed in seeds
-      ]
+        runs.append(run)
+        bar.advance(task)
       found = members.diagnose(
-        runs, members.Scorer(model), dict(sets), probe.features
+        runs, members.Scorer(model), {"id": parts["test"], **targets}
       )
-      record = _record(tried, found, list(targets), whole, every, seeds)
-      results.append(path, record)
+      bar.advance(task)
+      options = f"--steps {steps} --every {every}" + " --falling" * falling
+      record = {
+        **plan,
+        "command": f"python -m experiments.diagnostics bvcl {method} --knob"
+        f" {knob} --values {value} --seeds {' '.join(map(str, seeds))}"
+        f" --members-per-run {members_per_run} {options}",
+        **results.environment(),
+        "bvcl": summary(found, list(targets)),
+      }
+      results.append(out, record)
       records.append(record)
-      rich.print(f"{method}, {knob} {setting}:", _short(record["metrics"]))
-  pictures.terms(records, knob, path.with_suffix(".png"))
-  rich.print(f"wrote {path} and {path.with_suffix('.png')}")
+  rich.print(f"appended {len(records)} lines to {out}")
   return records
+
+
+def _settings(
+  method: str, knob: str, values: Sequence[float], every: int
+) -> list[GMixout | SlowMixout]:
+  """The method with each value; ValueError if episodes do not fit `every`."""
+  tried = []
+  for value in values:
+    number: Any = int(value) if knob == "resample_every" else value
+    setting = dataclasses.replace(METHODS[method], **{knob: number})
+    if setting.resample_every < 1 or every % setting.resample_every:
+      raise ValueError(
+        "resample_every must be at least 1 and divide every, got"
+        f" {setting.resample_every} and {every}."
+      )
+    tried.append(setting)
+  return tried
+
+
+def _identity(record: results.Record) -> Any:
+  return record.get("config"), record.get("seeds")
 
 
 def _stream(train: Split, seed: int, steps: int):
@@ -99,51 +168,58 @@ def _stream(train: Split, seed: int, steps: int):
   return stream(dataset, 0, steps)
 
 
-def _record(
-  method: methods.Method,
-  found: Mapping[str, Any],
-  ood: list[str],
-  steps: int,
-  every: int,
-  seeds: tuple[int, ...],
-) -> results.Record:
+def summary(found: Mapping[str, Any], ood: Sequence[str]) -> results.Record:
+  """Means with 95 % intervals over runs, of what `members.diagnose` found.
+
+  Args:
+    found: Its result, with a set called "id".
+    ood: The sets to average over, run by run.
+
+  Returns:
+    ``id``, ``ood``, each shift under ``sets``, and ``weights``: mean, low and
+    high by term; None for a term that no run or no set defines.
+    ``angle_of_runs`` as it was.
+  """
   sets = found["sets"]
 
-  def mean(term: str) -> float | None:
-    defined = [sets[s][term] for s in ood if sets[s].get(term) is not None]
-    return float(np.mean(defined)) if defined else None
+  def over_sets(term: str) -> list[float | None]:
+    values = np.array([sets[name][term] for name in ood], float)
+    # A run counts where every set is defined, so that runs compare.
+    return [None if np.isnan(m) else float(m) for m in values.mean(axis=0)]
 
+  away = {term: over_sets(term) for term in sets["id"]}
   return {
-    "config": {
-      "method": {"name": methods.name_of(method), **results.plain(method)},
-      "data": "scanned_digits",
-      "steps": steps,
-      "every": every,
-    },
-    "seeds": list(seeds),
-    **results.environment(),
-    "metrics": {
-      "id": sets["id"],
-      "ood": {term: mean(term) for term in _TERMS},
-      **found,
-    },
+    "id": _intervals(sets["id"]),
+    "ood": _intervals(away),
+    "sets": {name: _intervals(sets[name]) for name in ood},
+    "weights": _intervals(found["weights"]),
+    "angle_of_runs": found["angle_of_runs"],
   }
 
 
-def _short(metrics: Mapping[str, Any]) -> str:
-  parts = [
-    f"{name} {term} {metrics[name][term]:.4f}"
-    for name in ("id", "ood")
-    for term in ("bias2", "variance", "covariance", "residual")
-  ]
-  return ", ".join(parts)
+def _intervals(
+  terms: Mapping[str, Sequence[float | None]],
+) -> dict[str, Mapping[str, float] | None]:
+  found = {}
+  for term, values in terms.items():
+    defined = [value for value in values if value is not None]
+    if len(defined) < 2:
+      found[term] = None
+      continue
+    mean, low, high = metrics.interval(defined)[:3]
+    found[term] = {
+      # Six digits: more would only make the file longer.
+      name: float(f"{value:.6g}")
+      for name, value in (("mean", mean), ("low", low), ("high", high))
+    }
+  return found
 
 
 def weights(
   seed: int = 0,
   steps: int = 150,
   points: int = 9,
-  out: pathlib.Path = pathlib.Path("runs/diagnostics"),
+  out: pathlib.Path = FILE,
 ) -> results.Record:
   """Accuracy on lines and on the plane of zero-shot, fine-tuned and anchor.
 
@@ -151,7 +227,7 @@ def weights(
     seed: Of the runs.
     steps: Optimizer steps per run.
     points: Of the lines, and per axis of the plane.
-    out: The folder for landscape.jsonl, line.png and plane.png.
+    out: The file that the line is appended to.
   """
   parts = scanned_digits.load()
   model = demo.zero_shot_classifier()
@@ -213,17 +289,25 @@ def weights(
     **results.environment(),
     "landscape": found,
   }
-  (out / "landscape.jsonl").unlink(missing_ok=True)
-  results.append(out / "landscape.jsonl", record)
-  pictures.line(found, out / "line.png")
-  pictures.plane(found["plane"], out / "plane.png")
-  rich.print(f"wrote landscape.jsonl, line.png and plane.png in {out}")
+  results.append(out, record)
+  rich.print(f"appended a line to {out}")
   return record
 
 
+def main(arguments: list[str] | None = None) -> int:
+  """Reads the command line; returns the exit status."""
+  try:
+    tyro.extras.subcommand_cli_from_dict(
+      {"bvcl": bvcl, "landscape": weights},
+      args=arguments,
+      prog="python -m experiments.diagnostics",
+      description=__doc__,
+    )
+  except ValueError as error:
+    rich.print(f"error: {error}")
+    return 1
+  return 0
+
+
 if __name__ == "__main__":
-  tyro.extras.subcommand_cli_from_dict(
-    {"bvcl": bvcl, "landscape": weights},
-    prog="python -m experiments.diagnostics",
-    description=__doc__,
-  )
+  sys.exit(main())

@@ -116,6 +116,40 @@ def decompose(
   )
 
 
+def by_run(
+  probabilities: Float[np.ndarray, "runs members n classes"],
+  labels: Int[np.ndarray, " n"],
+) -> dict[str, list[float]]:
+  """What each run contributes to every term, for intervals over runs.
+
+  The jackknife's pseudo-values R · t − (R − 1) · t₋ᵣ, where t₋ᵣ is the term
+  without run r. Their mean is the term as :func:`decompose` has it (all but
+  ``drift``, which is biased and is left out, are means over runs or pairs of
+  them), and they spread as independent values of it would:
+  :func:`experiments.metrics.interval` takes them.
+
+  Args:
+    probabilities: As of :func:`decompose`, of at least three runs.
+    labels: Likewise.
+
+  Raises:
+    ValueError: With fewer than three runs, for two of them must remain.
+  """
+  f = np.asarray(probabilities)
+  runs = len(f)
+  if runs < 3:
+    raise ValueError(f"intervals need at least three runs, got {runs}.")
+  whole = decompose(f, labels)
+  left = [decompose(np.delete(f, r, axis=0), labels) for r in range(runs)]
+  return {
+    term: [
+      runs * getattr(whole, term) - (runs - 1) * getattr(without, term)
+      for without in left
+    ]
+    for term in ("bias2", "variance", "covariance", "ensemble", "member")
+  }
+
+
 @dataclasses.dataclass(frozen=True)
 class Locality:
   """How far members lie from their average, means over runs.

@@ -17,7 +17,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 
-def over_pairs[T](measure: Callable[[T, T], float], members: Sequence[T]):
+def over_pairs[T](
+  measure: Callable[[T, T], float], members: Sequence[T]
+) -> float:
   """The mean of a symmetric measure over all pairs of members.
 
   Raises:

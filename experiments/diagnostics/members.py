@@ -7,8 +7,8 @@ what is deployed is compared with their plain average and with the average of
 their predictions.
 """
 
-import dataclasses
-from collections.abc import Callable, Iterable
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,12 +18,13 @@ import optax
 from flax import nnx
 
 import gmixout_jax as gx
-from experiments import evaluate, form, loop, metrics
+from experiments import evaluate, form, loop, metrics, probe
 from experiments.classifier import Classifier
 from experiments.data.images import ImageSet
 from experiments.data.split import Batch, Split
 from experiments.diagnostics import bvcl, diversity
 from experiments.methods.method import Method
+from experiments.schedule import Schedule
 
 Weights = Any  # nested dicts of NumPy arrays
 
@@ -51,19 +52,23 @@ def collect(
   every: int,
   members: int,
   key: jax.Array,
+  schedule: Schedule | None = None,
 ) -> Trajectory:
   """Trains a prepared model and keeps snapshots of its live weights.
 
-  The run is that of `loop.fit` with the same arguments.
+  The run is that of `loop.fit` with the same arguments. Where the learning rate
+  falls to 0, the last episodes hardly move and their members are one model:
+  what is said of an ensemble wants a rate that is held.
 
   Args:
     method: One that trains.
     model: From `method.prepare`.
     batches: At least `steps` of them.
     steps: Optimizer steps, a multiple of `every`.
-    every: Steps between snapshots; the length of an episode.
+    every: Steps between snapshots, a number of whole episodes.
     members: How many snapshots to keep, the last ones.
     key: Of all randomness.
+    schedule: Of the learning rate; `loop.warmup_cosine(steps)` if None.
 
   Raises:
     ValueError: If there are fewer episodes than members, if `steps` is no
@@ -78,7 +83,7 @@ def collect(
   graphdef, state, rest = nnx.split(model, nnx.Param, ...)
   initial = _to_host(nnx.to_pure_dict(state))
   params = jax.tree.map(jnp.copy, nnx.to_pure_dict(state))
-  schedule = loop.warmup_cosine(steps)
+  schedule = schedule or loop.warmup_cosine(steps)
   transform = method.transform(params, schedule, transform_key)
   if transform is None:
     raise ValueError(f"{type(method).__name__} does not train: no members.")
@@ -116,6 +121,18 @@ class Scorer:
     """The model of some weights."""
     return nnx.merge(self._graphdef, weights, self._rest)
 
+  def outputs(
+    self, weights: Weights, images: Split | ImageSet
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Penultimate features [n, width] and probabilities [n, classes]."""
+    model = self.model(weights)
+    # Images pass through the backbone once for both.
+    features = probe.features(model, images)
+    every = np.asarray(model.head(jnp.asarray(features, jnp.float32)))
+    outputs = images.outputs if isinstance(images, ImageSet) else None
+    logits = metrics.select(every, outputs, classes=len(images.class_names))
+    return features, metrics.softmax(logits)
+
   def probabilities(
     self, weights: Weights, images: Split | ImageSet
   ) -> np.ndarray:
@@ -129,105 +146,100 @@ class Scorer:
 
 
 def diagnose(
-  runs: list[Trajectory],
+  runs: Sequence[Trajectory],
   scorer: Scorer,
-  sets: dict[str, Split | ImageSet],
-  features: Callable[[Classifier, Split], np.ndarray] | None = None,
+  sets: Mapping[str, Split | ImageSet],
 ) -> dict[str, Any]:
-  """BVCL and diversity of the implicit ensemble; JSON.
+  """BVCL and diversity of the implicit ensemble, run by run; JSON.
+
+  Every list has a value per run, and its mean is the estimate: of `bvcl.by_run`
+  for the terms, else what was measured of the run.
 
   Args:
-    runs: Of one method with different seeds, at least two.
+    runs: Of one method with different seeds, at least three, of at least two
+      members each.
     scorer: Of the model's structure.
     sets: What to measure on, by name.
-    features: From a model and images to its penultimate features, for CKA; it
-      is left out if None.
 
   Returns:
-    ``locality``; ``angle`` between residuals of members of a run, and between
-    what different runs deploy, in degrees; and per set the terms of
-    `bvcl.Terms`, Brier scores of the members' average (``average``), of what
-    is deployed (``deployed``), ``residual`` = average − ensemble, and
-    ``disagreement``, ``ratio_error`` (None where undefined) and ``cka_1m``
-    (1 − unbiased CKA) over pairs of members of a run.
+    ``weights``: ``locality`` and ``relative_locality`` (see `bvcl.Locality`),
+    ``angle``, the mean over pairs of members between their residuals, in
+    degrees; and ``angle_of_runs``, a single number, between what different runs
+    deploy. ``sets``: by name, the terms of `bvcl.by_run`; Brier scores of the
+    members' average (``average``) and of what is deployed (``deployed``);
+    ``residual`` = average − ensemble; and over pairs of members
+    ``disagreement``, ``ratio_error`` (None where undefined) and ``cka_1m``,
+    1 − unbiased CKA.
+
+  Raises:
+    ValueError: With fewer runs or members.
   """
-  averages = [bvcl.mean_weights(run.members) for run in runs]
   initial = runs[0].initial
-  near = bvcl.locality([run.members for run in runs], initial, averages)
-  found: dict[str, Any] = {
-    "locality": dataclasses.asdict(near),
-    "angle": {
-      "members": _mean_over_pairs(
-        lambda a, b: diversity.angle(a, b, initial), runs
-      ),
-      "runs": diversity.over_pairs(
-        lambda a, b: diversity.angle(a, b, initial),
-        [run.deployed for run in runs],
-      ),
+  averages = [bvcl.mean_weights(run.members) for run in runs]
+
+  def angle(a: Weights, b: Weights) -> float:
+    return diversity.angle(a, b, initial)
+
+  near = [
+    bvcl.locality([run.members], initial, [average])
+    for run, average in zip(runs, averages, strict=True)
+  ]
+  return {
+    "weights": {
+      "locality": [each.squared for each in near],
+      "relative_locality": [each.relative for each in near],
+      "angle": [diversity.over_pairs(angle, run.members) for run in runs],
     },
-    "sets": {},
+    "angle_of_runs": diversity.over_pairs(angle, [r.deployed for r in runs]),
+    "sets": {
+      name: _measure(runs, averages, scorer, images)
+      for name, images in sets.items()
+    },
   }
-  for name, images in sets.items():
-    p = np.stack(
-      [
-        [scorer.probabilities(member, images) for member in run.members]
-        for run in runs
-      ]
-    )
-    terms = bvcl.decompose(p, images.labels)
 
-    def brier(weights: Weights, images: Split | ImageSet = images) -> float:
-      return metrics.brier(scorer.probabilities(weights, images), images.labels)
 
-    average = float(np.mean([brier(weights) for weights in averages]))
-    measured: dict[str, Any] = {
-      **dataclasses.asdict(terms),
-      "average": average,
-      "deployed": float(np.mean([brier(run.deployed) for run in runs])),
-      "residual": average - terms.ensemble,
-    }
-    if p.shape[1] > 1:
-      calls = list(p.argmax(-1))
-      labels = images.labels
-      measured["disagreement"] = _mean(
-        [diversity.over_pairs(diversity.disagreement, list(c)) for c in calls]
-      )
-      measured["ratio_error"] = _mean(
-        [
-          diversity.ratio_error(a, b, labels)
-          for c in calls
-          for i, a in enumerate(c)
-          for b in c[i + 1 :]
-        ]
-      )
-      if features is not None and isinstance(images, Split):
-        of_run = [
-          [features(scorer.model(member), images) for member in run.members]
-          for run in runs
-        ]
-        measured["cka_1m"] = 1 - float(
-          np.mean(
-            [
-              diversity.over_pairs(diversity.unbiased_cka, each)
-              for each in of_run
-            ]
-          )
-        )
-    found["sets"][name] = measured
-  return found
+def _measure(
+  runs: Sequence[Trajectory],
+  averages: Sequence[Weights],
+  scorer: Scorer,
+  images: Split | ImageSet,
+) -> Mapping[str, Sequence[float | None]]:
+  """What `diagnose` says of one set."""
+  labels = images.labels
+  features, probabilities = [], []
+  for run in runs:
+    outputs = [scorer.outputs(member, images) for member in run.members]
+    features.append([f for f, _ in outputs])
+    probabilities.append([p for _, p in outputs])
+  terms = bvcl.by_run(np.array(probabilities), labels)
+
+  def brier(weights: Weights) -> float:
+    return metrics.brier(scorer.probabilities(weights, images), labels)
+
+  def over_pairs(measure: Any, of: Sequence[Any]) -> list[float | None]:
+    pairs = [list(itertools.combinations(each, 2)) for each in of]
+    return [_mean([measure(a, b) for a, b in each]) for each in pairs]
+
+  calls = [[p.argmax(-1) for p in run] for run in probabilities]
+  average = [brier(weights) for weights in averages]
+  return {
+    **terms,
+    "average": average,
+    "deployed": [brier(run.deployed) for run in runs],
+    "residual": [
+      a - e for a, e in zip(average, terms["ensemble"], strict=True)
+    ],
+    "disagreement": over_pairs(diversity.disagreement, calls),
+    "ratio_error": over_pairs(
+      lambda a, b: diversity.ratio_error(a, b, labels), calls
+    ),
+    "cka_1m": over_pairs(
+      lambda a, b: 1 - diversity.unbiased_cka(a, b), features
+    ),
+  }
 
 
 def _mean(values: list[float]) -> float | None:
   """The mean of what is defined; None, which JSON has, if nothing is."""
   defined = [value for value in values if np.isfinite(value)]
   return float(np.mean(defined)) if defined else None
-
-
-def _mean_over_pairs(
-  measure: Callable[[Weights, Weights], float], runs: list[Trajectory]
-) -> float | None:
-  if len(runs[0].members) < 2:
-    return None
-  return float(
-    np.mean([diversity.over_pairs(measure, run.members) for run in runs])
-  )

@@ -1,7 +1,5 @@
 """Pictures of diagnostics, drawn from their records and nothing else."""
 
-import os
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,25 +8,34 @@ from matplotlib import figure
 
 from experiments import plots, results
 
-_BLUE, _ORANGE = "#0072B2", "#D55E00"  # Okabe and Ito: safe for all eyes
+# Rows: a shift makes every term several times as large. Okabe and Ito's colours
+# are safe for all eyes.
+_ROWS = (("id", "ID", "#0072B2"), ("ood", "OOD", "#D55E00"))
 
-_TERMS = (
-  ("bias2", "bias²"),
-  ("variance", "variance of a member"),
-  ("covariance", "covariance of two members"),
-  ("residual", "Brier: weight average − ensemble"),
+_COLUMNS = (
+  ("bias²", (("bias2", "bias²", "o", "-"),)),
+  (
+    "variance and covariance",
+    (
+      ("variance", "variance", "o", "-"),
+      ("covariance", "covariance", "^", "--"),
+    ),
+  ),
+  ("Brier, average − ensemble", (("residual", "residual", "o", "-"),)),
+)
+
+_WEIGHTS = (
+  ("relative_locality", "locality over ‖θ₀‖²"),
+  ("angle", "angle between members (°)"),
 )
 
 
-def terms(
-  records: Sequence[results.Record], knob: str, path: str | os.PathLike[str]
-) -> None:
-  """BVCL against one setting of a method, ID and OOD.
+def terms(records: Sequence[results.Record], knob: str) -> figure.Figure:
+  """BVCL against one setting of a method, ID and OOD, with 95 % intervals.
 
   Args:
     records: Of ``python -m experiments.diagnostics bvcl``; at least one.
     knob: The setting that they differ in, such as "sparsity".
-    path: The picture to write.
 
   Raises:
     ValueError: If there are no records, or one has no such setting.
@@ -39,51 +46,73 @@ def terms(
     raise ValueError(f"a record has no setting {knob!r}.")
   by_knob = sorted(records, key=lambda r: r["config"]["method"][knob])
   x = [record["config"]["method"][knob] for record in by_knob]
-  picture = figure.Figure(figsize=(9.6, 5.6), dpi=150, layout="constrained")
-  axes = np.ravel(picture.subplots(2, 3))
-  for view, (term, label) in zip(axes, _TERMS, strict=False):
-    for name, colour, marker in (("id", _BLUE, "o"), ("ood", _ORANGE, "s")):
-      y = [record["metrics"][name][term] for record in by_knob]
-      view.plot(x, y, color=colour, marker=marker, label=name.upper())
-    view.set_title(label, fontsize=10)
-  axes[0].legend(frameon=False)
-  relative = [r["metrics"]["locality"]["relative"] for r in by_knob]
-  axes[4].plot(x, relative, color="black", marker="D")
-  axes[4].set_title("locality over ‖θ₀‖²", fontsize=10)
-  angle = [r["metrics"]["angle"]["members"] for r in by_knob]
-  axes[5].plot(x, angle, color="black", marker="D")
-  axes[5].set_title("angle between members (°)", fontsize=10)
-  for view in axes:
-    view.set_xlabel(knob.replace("_", " "))
+  picture = figure.Figure(figsize=(11, 5.8), dpi=150, layout="constrained")
+  axes = picture.subplots(2, 4)
+  for row, (where, words, colour) in zip(axes, _ROWS, strict=True):
+    for view, (title, drawn) in zip(row, _COLUMNS, strict=False):
+      for i, (term, label, marker, style) in enumerate(drawn):
+        found = [record["bvcl"][where][term] for record in by_knob]
+        beside = np.array(x) + 0.02 * i * np.ptp(x)  # bars would hide bars
+        _bars(view, beside, found, colour, marker, style, label)
+      view.set_title(f"{words}: {title}", fontsize=9)
+      if len(drawn) > 1:
+        view.legend(frameon=False, fontsize=8)
+  for view, (term, title) in zip(axes[:, -1], _WEIGHTS, strict=True):
+    found = [record["bvcl"]["weights"][term] for record in by_knob]
+    _bars(view, x, found, "black", "D", "-", None)
+    view.set_title(title, fontsize=9)
+  for view in axes.flat:
+    view.set_xlabel(plots.axis(knob))
+    view.set_xticks(x)
+    view.margins(x=0.08)
     view.grid(alpha=0.3)
     view.spines[["top", "right"]].set_visible(False)
-  name = plots.title(by_knob[0]["config"]["method"]["name"])
-  seeds = len(by_knob[0]["seeds"])
+  config = by_knob[0]["config"]
   picture.suptitle(
-    f"{name}: {seeds} seeds × {by_knob[0]['metrics']['id']['members']} members"
+    f"{plots.at(config['method'], knob)}\n{len(by_knob[0]['seeds'])} seeds ×"
+    f" {config['members']} members, learning rate {config['rate']}",
+    fontsize=11,
   )
-  _save(picture, path)
+  return picture
 
 
-def line(found: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+def _bars(
+  view: Any,
+  x: Sequence[float] | np.ndarray,
+  found: Sequence[Mapping[str, float]],
+  colour: str,
+  marker: str,
+  style: str,
+  label: str | None,
+) -> None:
+  mean = np.array([each["mean"] for each in found])
+  ends = np.array([[each["low"], each["high"]] for each in found]).T
+  view.errorbar(
+    x, mean, yerr=np.abs(ends - mean), color=colour, marker=marker, ms=5,
+    linestyle=style, capsize=3, label=label,
+  )  # fmt: skip
+
+
+def line(found: Mapping[str, Any]) -> figure.Figure:
   """Accuracy along lines from zero-shot to other weights.
 
   Args:
     found: ``alpha``, and by end of the line ``id`` and ``ood``, a value each.
-    path: The picture to write.
   """
   picture = figure.Figure(figsize=(6.4, 4.4), dpi=150, layout="constrained")
   view = picture.add_subplot()
-  colours = ("#D55E00", "#009E73", "#0072B2", "#E69F00", "#CC79A7")
-  for colour, (name, ends) in zip(
-    colours, found["lines"].items(), strict=False
-  ):
+  spare = iter((("#E69F00", "v"), ("#CC79A7", "P"), ("#56B4E9", "X")))
+  for name, ends in found["lines"].items():
+    known = plots.LOOKS.get(name)
+    colour, marker = known[1:] if known else next(spare, ("0.5", "X"))
     for kind, style in (("id", "--"), ("ood", "-")):
       view.plot(
         found["alpha"],
         100 * np.array(ends[kind]),
         style,
         color=colour,
+        marker=marker,
+        ms=4,
         label=f"{plots.title(name)}, {kind.upper()}",
       )
   view.set_xlabel("α: zero-shot at 0, fine-tuned at 1")
@@ -91,16 +120,15 @@ def line(found: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
   view.grid(alpha=0.3)
   view.spines[["top", "right"]].set_visible(False)
   view.legend(frameon=False, fontsize=8)
-  _save(picture, path)
+  return picture
 
 
-def plane(found: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+def plane(found: Mapping[str, Any]) -> figure.Figure:
   """OOD and ID accuracy on the plane through three weights.
 
   Args:
     found: ``x``, ``y``, ``id`` and ``ood`` of the grid; ``names`` and
       ``coordinates`` of the three points.
-    path: The picture to write.
   """
   picture = figure.Figure(figsize=(9.6, 4.4), dpi=150, layout="constrained")
   for view, kind in zip(picture.subplots(1, 2), ("id", "ood"), strict=True):
@@ -125,9 +153,4 @@ def plane(found: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
       )
     view.set_aspect("equal")
     view.set_xlabel("distance in weight space")
-  _save(picture, path)
-
-
-def _save(picture: figure.Figure, path: str | os.PathLike[str]) -> None:
-  pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
-  picture.savefig(path)
+  return picture

@@ -11,6 +11,7 @@ here knows models, files or methods.
 """
 
 from experiments.metrics.accuracy import (
+  by_group,
   groups_by_count,
   macro_f1,
   mean_per_class,
@@ -44,6 +45,7 @@ __all__ = [
   "Paired",
   "Reliability",
   "brier",
+  "by_group",
   "ece",
   "groups_by_count",
   "interval",

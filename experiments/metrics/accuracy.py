@@ -70,6 +70,37 @@ def groups_by_count(
   }
 
 
+def by_group(
+  predictions: Labels,
+  labels: Labels,
+  train_counts: Int[np.ndarray, " classes"],
+) -> dict[str, float]:
+  """The mean of `per_class` over many-, medium- and few-shot classes.
+
+  Args:
+    predictions: Of the test images.
+    labels: Of the test images.
+    train_counts: How many training images every class has.
+
+  Returns:
+    Accuracy by the names of `groups_by_count`, without a group of which no
+    class has test images.
+
+  Example:
+    >>> import numpy as np
+    >>> labels, predictions = np.array([0, 0, 1, 2]), np.array([0, 1, 1, 0])
+    >>> by_group(predictions, labels, np.array([500, 50, 5]))
+    {'many': 0.5, 'medium': 1.0, 'few': 0.0}
+  """
+  each = per_class(predictions, labels, classes=len(train_counts))
+  seen = ~np.isnan(each)
+  return {
+    name: float(each[mask & seen].mean())
+    for name, mask in groups_by_count(train_counts).items()
+    if (mask & seen).any()
+  }
+
+
 def macro_f1(predictions: Labels, labels: Labels) -> float:
   """The mean of F1 over the classes that have images, in [0, 1].
 

@@ -16,7 +16,7 @@ import tyro
 from matplotlib import figure
 
 from experiments import results
-from experiments.report import document, figures
+from experiments.report import diagnosed, document, figures
 from experiments.report.entries import Entry, by_task
 
 CAPTIONS = {
@@ -24,7 +24,8 @@ CAPTIONS = {
   " means over seeds with 95 % intervals; the star and the dotted line are"
   " zero-shot.",
   "reliability": "Reliability: accuracy against confidence in 15 bins, all"
-  " seeds and domains together.",
+  " seeds and domains together, as is the ECE here. The area of a marker is the"
+  " share of images; bins of fewer than ten are not drawn.",
   "cost": "Cost against out-of-distribution accuracy.",
 }
 
@@ -37,7 +38,8 @@ def write(
   """Writes the report.
 
   Args:
-    files: JSON lines, as `experiments.train` and the demo write them.
+    files: JSON lines, as `experiments.train`, the demo and
+      `experiments.diagnostics` write them.
     out: The folder to write.
     reference: The method that the others are compared with, if it is there.
 
@@ -45,9 +47,13 @@ def write(
     ValueError: If there are no runs in the files, or a line is none.
   """
   records = [record for file in files for record in results.read(file)]
-  tasks = by_task(records)
+  if not records:
+    raise ValueError(f"no lines in {', '.join(map(str, files))}.")
+  runs, bvcl, landscapes = diagnosed.split(records)
+  tasks = by_task(runs) if runs else {}
   out.mkdir(parents=True, exist_ok=True)
-  tables, pictures = [], {}
+  tables: list[document.Table] = []
+  drawn: dict[str, tuple[str, figure.Figure]] = {}
   for number, (task, entries) in enumerate(tasks.items()):
     tables += [
       table._replace(title=f"{task}: {table.title}" if task else table.title)
@@ -59,21 +65,21 @@ def write(
     ]
     suffix = f"_{number}" if number else ""
     for name, picture in _draw(entries).items():
-      content = io.BytesIO()
-      picture.savefig(content, format="png")
-      (out / f"{name}{suffix}.png").write_bytes(content.getvalue())
-      # A date in the file would change it with every run.
-      picture.savefig(
-        out / f"{name}{suffix}.pdf", metadata={"CreationDate": None}
-      )
       caption = CAPTIONS.get(name, "Accuracy with 95 % intervals over seeds.")
-      pictures[name + suffix] = (
-        f"{task}. {caption}" if task else caption,
-        content.getvalue(),
-      )
+      drawn[name + suffix] = f"{task}. {caption}" if task else caption, picture
+  tables += diagnosed.tables(bvcl)
+  drawn |= diagnosed.draw(bvcl, landscapes)
+  pictures = {}
+  for name, (caption, picture) in drawn.items():
+    content = io.BytesIO()
+    picture.savefig(content, format="png")
+    (out / f"{name}.png").write_bytes(content.getvalue())
+    # A date in the file would change it with every run.
+    picture.savefig(out / f"{name}.pdf", metadata={"CreationDate": None})
+    pictures[name] = caption, content.getvalue()
   source = (
-    f"{len(records)} lines, {sum(map(len, tasks.values()))} configurations,"
-    f" from {', '.join(file.name for file in files)}."
+    f"{len(records)} lines, {sum(map(len, tasks.values())) + len(bvcl)}"
+    f" configurations, from {', '.join(file.name for file in files)}."
   )
   by_file = {f"{name}.png": text for name, (text, _) in pictures.items()}
   (out / "report.md").write_text(
@@ -96,13 +102,14 @@ def _draw(entries: list[Entry]) -> dict[str, figure.Figure]:
 
 
 def _comparisons(entries: list[Entry], reference: str) -> list[document.Table]:
-  """One table per configuration of the reference that shares a seed."""
+  """OOD and ID, per configuration of the reference that shares a seed."""
   tables = []
   for entry in entries:
     if entry.method == reference:
-      table = document.comparison(entries, entry)
-      if table.rows:
-        tables.append(table)
+      for metric in ("mean_ood", "id"):
+        table = document.comparison(entries, entry, metric)
+        if table.rows:
+          tables.append(table)
   return tables
 
 

@@ -6,10 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from experiments import metrics
+from experiments import metrics, plots
 from experiments.report.entries import Entry, compare
 
 Row = Sequence[str]
+
+_WORDS = {"id": "ID", "mean_ood": "OOD mean"}
 
 
 class Table(NamedTuple):
@@ -39,18 +41,35 @@ def percent(found: metrics.Interval) -> str:
 def summary(entries: Sequence[Entry]) -> Table:
   """Accuracy and calibration of every configuration."""
   rows = []
+  before = [e for e in entries if e.method == plots.ZERO_SHOT]
   for entry in entries:
     columns = [percent(entry.interval(m)) for m in ("id", "mean_ood")]
     columns.append(percent(entry.interval("worst_ood")))
+    columns.append(_relative(entry, before[0]) if before else "–")
     for kind in ("id", "ood"):
       columns.append(_ece(entry, kind))
     rows.append((entry.label, *columns, str(len(entry.runs))))
   return Table(
     "Accuracy",
     "In percent, mean over seeds with its 95 % interval (Student's t). ECE has"
-    " 15 bins; out of distribution it is the mean over domains.",
-    ("method", "ID", "OOD, mean", "OOD, worst", "ECE, ID", "ECE, OOD", "seeds"),
+    " 15 bins; out of distribution it is the mean over domains. Relative"
+    " robustness τ is OOD, mean, less that of zero-shot.",
+    (
+      "method", "ID", "OOD, mean", "OOD, worst", "τ", "ECE, ID", "ECE, OOD",
+      "seeds",
+    ),
     rows,
+  )  # fmt: skip
+
+
+def _relative(entry: Entry, zero_shot: Entry) -> str:
+  """Zero-shot is one number: it has no seed."""
+  if entry is zero_shot:
+    return "–"
+  before = zero_shot.interval("mean_ood").mean
+  values = entry.values("mean_ood").values()
+  return percent(
+    metrics.interval([metrics.relative_robustness(v, before) for v in values])
   )
 
 
@@ -97,7 +116,7 @@ def by_domain(entries: Sequence[Entry]) -> Table:
 def comparison(
   entries: Sequence[Entry], reference: Entry, metric: str = "mean_ood"
 ) -> Table:
-  """Differences from a reference on the same seeds."""
+  """Differences from a reference on the same seeds, "id" or "mean_ood"."""
   rows = []
   for found in compare(entries, reference, metric):
     pair = found.paired
@@ -112,7 +131,7 @@ def comparison(
       )
     )
   return Table(
-    f"Difference from {reference.label}, OOD mean",
+    f"Difference from {reference.label}, {_WORDS[metric]}",
     "In points, paired by seed, with its 95 % interval. p of the paired t-test,"
     " the same adjusted for the number of rows (Benjamini–Hochberg), and of the"
     " exact sign-flip test, which n seeds keep from falling below 2 / 2^n.",

@@ -66,11 +66,11 @@ def group(records: Iterable[results.Record]) -> list[Entry]:
   if not by_config:
     raise ValueError("there are no records.")
   configs = [json.loads(key) for key in by_config]
-  labels = _labels(configs)
+  names = labels(configs)
   return [
     Entry(config, runs, label)
     for config, runs, label in zip(
-      configs, by_config.values(), labels, strict=True
+      configs, by_config.values(), names, strict=True
     )
   ]
 
@@ -104,8 +104,9 @@ def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
   return pairs
 
 
-def _labels(configs: Sequence[results.Record]) -> list[str]:
-  labels = []
+def labels(configs: Sequence[results.Record]) -> list[str]:
+  """The method's title, and the settings in which its configurations differ."""
+  names = []
   for config in configs:
     name = config["method"]["name"]
     own = _flat(config)
@@ -113,9 +114,10 @@ def _labels(configs: Sequence[results.Record]) -> list[str]:
     differing = [
       key for key in own if any(other.get(key) != own[key] for other in others)
     ]
-    settings = ", ".join(f"{key} {own[key]}" for key in differing)
-    labels.append(plots.title(name) + (f" ({settings})" if settings else ""))
-  return labels
+    names.append(
+      plots.with_settings(name, {key: own[key] for key in differing})
+    )
+  return names
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[int]:

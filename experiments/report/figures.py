@@ -1,12 +1,14 @@
 """The report's pictures. Every one is drawn from entries alone."""
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib import figure
+from matplotlib.container import ErrorbarContainer
 
-from experiments import plots
+from experiments import metrics, plots
 from experiments.report.entries import Entry, curves, pareto
 
 # Okabe and Ito's colours, told apart by every kind of colour vision.
@@ -14,6 +16,14 @@ _COLOURS = (
   "#009E73", "#D55E00", "#0072B2", "#E69F00", "#CC79A7", "#56B4E9", "#999999",
 )  # fmt: skip
 _MARKERS = "Dso^vP<>hX"
+_LETTER = 0.07  # inches, of a legend's text
+
+
+# ID and OOD, wherever both are in one picture.
+_KINDS = (
+  ("id", "#0072B2", "o", "--", "in distribution"),
+  ("ood", "#D55E00", "s", "-", "out of distribution"),
+)
 
 
 def _looks(entries: Sequence[Entry]) -> dict[str, tuple[str, str]]:
@@ -50,18 +60,30 @@ def _tidy(view: Any) -> None:
   view.spines[["top", "right"]].set_visible(False)
 
 
-def _legend(view: Any, entries: int) -> None:
-  """Beside the points while it is small, below them when it is not."""
-  if entries <= 6:
-    view.legend(frameon=False, fontsize=9)
-  else:
-    view.legend(
-      frameon=False,
-      fontsize=8,
-      ncols=2,
-      loc="upper center",
-      bbox_to_anchor=(0.5, -0.12),
-    )
+def _legend(picture: figure.Figure, view: Any) -> None:
+  """Below the axes, in as many columns as fit; the picture grows by its rows.
+
+  Inside, it would hide points as soon as there are many.
+  """
+  handles, names = view.get_legend_handles_labels()
+  # Of points with bars the marker alone: bars would run into each other.
+  handles = [h[0] if isinstance(h, ErrorbarContainer) else h for h in handles]
+  width, height = picture.get_size_inches()
+  names = [textwrap.fill(name, int((width - 0.6) / _LETTER)) for name in names]
+  longest = max(len(line) for name in names for line in name.split("\n"))
+  columns = int(width / (_LETTER * longest + 0.6))
+  columns = max(1, min(columns, len(names)))
+  lines = sum(name.count("\n") for name in names)
+  rows = -(-(len(names) + lines) // columns)
+  picture.set_size_inches(width, height + 0.19 * rows)
+  picture.legend(
+    handles,
+    names,
+    loc="outside lower center",
+    ncols=columns,
+    frameon=False,
+    fontsize=8,
+  )
 
 
 def _reach(entry: Entry, metric: str) -> float:
@@ -110,7 +132,7 @@ def ood_against_id(entries: Sequence[Entry]) -> figure.Figure:
   view.set_xlabel("in-distribution accuracy (%)")
   view.set_ylabel("mean out-of-distribution accuracy (%)")
   view.margins(0.12)
-  _legend(view, len(entries))
+  _legend(picture, view)
   return picture
 
 
@@ -120,10 +142,8 @@ def knob_curves(entries: Sequence[Entry]) -> dict[str, figure.Figure]:
   for knob, same in curves(entries):
     picture, view = _new(6.4, 4.4)
     x = [entry.config["method"][knob] for entry in same]
-    for metric, colour, marker, style, label in (
-      ("id", "#0072B2", "o", "--", "in distribution"),
-      ("mean_ood", "#D55E00", "s", "-", "out of distribution"),
-    ):
+    for kind, colour, marker, style, label in _KINDS:
+      metric = "id" if kind == "id" else "mean_ood"
       view.errorbar(
         x,
         [100 * entry.interval(metric).mean for entry in same],
@@ -134,10 +154,10 @@ def knob_curves(entries: Sequence[Entry]) -> dict[str, figure.Figure]:
         capsize=3,
         label=label,
       )
-    view.set_xlabel(knob.replace("_", " "))
+    view.set_xlabel(plots.axis(knob))
     view.set_ylabel("accuracy (%)")
-    view.set_title(plots.title(same[0].method), fontsize=11)
-    view.legend(frameon=False)
+    view.set_title(plots.at(same[0].config["method"], knob), fontsize=11)
+    _legend(picture, view)
     name = f"curve_{same[0].method}_{knob}"
     while name in pictures:
       name += "_more"
@@ -148,32 +168,55 @@ def knob_curves(entries: Sequence[Entry]) -> dict[str, figure.Figure]:
 def reliability(entries: Sequence[Entry]) -> figure.Figure | None:
   """Accuracy against confidence, ID and OOD, all seeds and domains together.
 
+  A panel per entry, as the curves of several lie on each other. A marker's area
+  is the share of images in its bin, and a bin of fewer than ten is not drawn:
+  its accuracy is hardly known. The ECE is of all bins.
+
   Returns:
     None if no run recorded its bins.
   """
   drawn = [e for e in entries if all(_has_bins(r) for r in e.runs.values())]
   if not drawn:
     return None
-  picture = figure.Figure(figsize=(9.6, 4.8), dpi=150, layout="constrained")
-  looks = _looks(entries)
-  for view, kind in zip(picture.subplots(1, 2), ("id", "ood"), strict=True):
+  columns = min(4, len(drawn))
+  rows = -(-len(drawn) // columns)
+  picture = figure.Figure(
+    figsize=(2.7 * columns + 0.4, 2.8 * rows + 0.3),
+    dpi=150,
+    layout="constrained",
+  )
+  axes = picture.subplots(
+    rows, columns, squeeze=False, sharex=True, sharey=True
+  )
+  for view in axes.flat[len(drawn) :]:
+    view.set_axis_off()
+  for view, entry in zip(axes.flat, drawn, strict=False):
     _tidy(view)
     view.plot([0, 1], [0, 1], color="0.5", linewidth=1, linestyle=":")
-    for entry in drawn:
-      confidence, accuracy, ece = _pooled(entry, kind)
-      colour, marker = looks[entry.label]
-      view.plot(
-        confidence,
-        accuracy,
+    errors = []
+    for kind, colour, marker, style, label in _KINDS:
+      bins = _pooled(entry, kind)
+      enough = bins.count >= 10
+      x, y = bins.confidence[enough], bins.accuracy[enough]
+      view.plot(x, y, style, color=colour, lw=1)
+      view.scatter(
+        x,
+        y,
+        s=6 + 120 * bins.count[enough] / bins.count.sum(),
         color=colour,
         marker=marker,
-        ms=5,
-        label=f"{entry.label}: ECE {100 * ece:.1f} %",
+        label=label,
       )
+      errors.append(f"{kind.upper()} {100 * bins.ece:.1f} %")
+    # The wrapped title is at most as wide as the panel.
+    heading = textwrap.fill(entry.label, 36)
+    view.set_title(f"{heading}\nECE: {', '.join(errors)}", fontsize=8)
+  for view in axes.flat[max(0, len(drawn) - columns) : len(drawn)]:
     view.set_xlabel("confidence")
+    view.tick_params(labelbottom=True)  # also above a place that is empty
+  for view in axes[:, 0]:
     view.set_ylabel("accuracy")
-    view.set_title("in distribution" if kind == "id" else "out of distribution")
-    view.legend(frameon=False, fontsize=7)
+  _legend(picture, axes[0, 0])
   return picture
 
 
@@ -181,15 +224,15 @@ def _has_bins(run: dict[str, Any]) -> bool:
   return "reliability" in run["metrics"].get("details", {}).get("id", {})
 
 
-def _pooled(entry: Entry, kind: str) -> tuple[np.ndarray, np.ndarray, float]:
-  """Bins summed over seeds and sets, and the ECE of the sum."""
+def _pooled(entry: Entry, kind: str) -> metrics.Reliability:
+  """Bins with images, summed over seeds and sets."""
   parts = [
     found["reliability"]
     for run in entry.runs.values()
     for name, found in run["metrics"]["details"].items()
     if name.split("/")[0] == kind
   ]
-  counts = np.array([part["count"] for part in parts], float)
+  counts = np.array([part["count"] for part in parts])
   total = counts.sum(axis=0)
   some = total > 0
 
@@ -197,9 +240,9 @@ def _pooled(entry: Entry, kind: str) -> tuple[np.ndarray, np.ndarray, float]:
     values = np.array([part[what] for part in parts])
     return (counts * values).sum(axis=0)[some] / total[some]
 
-  confidence, accuracy = pooled("confidence"), pooled("accuracy")
-  share = total[some] / total.sum()
-  return confidence, accuracy, float(share @ np.abs(confidence - accuracy))
+  return metrics.Reliability(
+    total[some], pooled("accuracy"), pooled("confidence")
+  )
 
 
 def cost(entries: Sequence[Entry]) -> figure.Figure | None:
@@ -248,8 +291,5 @@ def cost(entries: Sequence[Entry]) -> figure.Figure | None:
     _tidy(view)
     view.margins(0.15)
     view.set_xlim(left=0)
-  handles, labels = axes[0].get_legend_handles_labels()
-  picture.legend(
-    handles, labels, loc="outside lower center", ncols=4, frameon=False
-  )
+  _legend(picture, axes[0])
   return picture

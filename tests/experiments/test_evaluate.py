@@ -8,7 +8,7 @@ import pytest
 from experiments import evaluate, metrics
 from experiments.data import domainbed
 from experiments.data.decode import View
-from experiments.data.images import of_splits
+from experiments.data.joined import of_splits
 from tests.experiments import tiny
 
 
@@ -102,3 +102,39 @@ def test_the_report_has_details_of_every_set():
   # All logits are equal: the model gives 1/3 to every class.
   assert report["details"]["id"]["brier"] == pytest.approx(2 / 3)
   assert report["details"]["id"]["ece"] == pytest.approx(0, abs=1e-6)
+
+
+def test_classes_in_another_order_are_refused():
+  split = tiny.split(per_class=2)
+  turned = dataclasses.replace(split, class_names=split.class_names[::-1])
+  with pytest.raises(ValueError, match="'far' calls class 0 'class 2', the"):
+    evaluate.evaluate(tiny.classifier(), split, {"far": turned})
+  fewer = tiny.split(per_class=2, classes=2)
+  with pytest.raises(ValueError, match="'far' has 2 classes, the source 3"):
+    evaluate.evaluate(tiny.classifier(), split, {"far": fewer})
+  # A set that says which outputs its classes are has classes of its own.
+  mapped = dataclasses.replace(
+    of_splits({"far": fewer}), outputs=((2,), (0, 1))
+  )
+  report = evaluate.evaluate(
+    tiny.classifier(),
+    split,
+    {"far": mapped},
+    train_counts=np.array([500, 50, 5]),
+  )
+  assert "groups" not in report["details"]["ood/far"]
+  # All logits are equal, so the first class is called every time.
+  assert report["details"]["id"]["groups"] == {
+    "many": 1.0,
+    "medium": 0.0,
+    "few": 0.0,
+  }
+
+
+def test_a_set_that_does_not_fit_the_head_is_named(tmp_path):
+  root = tiny.domainbed(tmp_path / "data", per_class=1)
+  images = domainbed.open_images(root, view=View(tiny.SIZE))
+  with pytest.raises(
+    ValueError, match=rf"{images.name(0)}.*'cat'.*5 outputs and the data 3"
+  ):
+    evaluate.logits(tiny.classifier(classes=5), images)

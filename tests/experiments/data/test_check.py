@@ -126,3 +126,10 @@ def test_pacs_is_read(pacs):
   white = np.mean(split.images > 250, axis=(1, 2, 3))
   sketch = every_40th.domains == images.domain_names.index("sketch")
   assert white[sketch].mean() > 0.5 > white[~sketch].mean()
+
+
+def test_a_class_of_another_size_is_named(tmp_path, capsys):
+  disk.tree(tmp_path, {"0": 10, "1": 9, "2": 11, "3": 10})
+  status, shown = run(capsys, tmp_path, "--as", "imagenet_v2")
+  assert status == 1
+  assert "2 classes do not have 10 images; class 1 has 9" in shown

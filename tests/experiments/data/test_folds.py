@@ -3,14 +3,19 @@
 import numpy as np
 import pytest
 
-from experiments.data import folds, images
+from experiments.data import domainbed, folds, joined
+from experiments.data.decode import View
 from experiments.data.images import ImageSet, Pixels
+from experiments.data.split import Source
+from experiments.methods.full_finetuning import FullFinetuning
+from experiments.methods.model_soups import GreedySoup
+from experiments.runs import Runs, Task
 from tests.experiments import tiny
 
 
 @pytest.fixture
 def four():
-  return images.of_splits(
+  return joined.of_splits(
     {name: tiny.split(per_class=10, seed=i) for i, name in enumerate("abcd")}
   )
 
@@ -52,13 +57,13 @@ def test_the_only_image_of_a_class_stays_in_training():
 def test_a_fold_needs_a_target_and_another_domain(four):
   with pytest.raises(ValueError, match="got 'e'"):
     folds.leave_out(four, "e", seed=0)
-  alone = images.of_splits({"a": tiny.split()})
+  alone = joined.of_splits({"a": tiny.split()})
   with pytest.raises(ValueError, match="needs two, got a"):
     folds.leave_out(alone, "a", seed=0)
 
 
 def test_balanced_batches_hold_as_many_of_every_domain():
-  uneven = images.of_splits(
+  uneven = joined.of_splits(
     {"a": tiny.split(per_class=1), "b": tiny.split(per_class=20, seed=1)}
   )
   records = folds.balanced_batches(uneven, per_domain=4, seed=0)
@@ -78,3 +83,28 @@ def test_a_fold_without_a_domain_streams_the_others(four):
   train = folds.leave_out(four, "a", seed=0).train
   batch = folds.balanced_batches(train, per_domain=2, seed=0)[0]
   assert np.bincount(batch["domain"], minlength=4).tolist() == [0, 2, 2, 2]
+
+
+def test_a_fold_on_disk_trains_like_one_in_memory(tmp_path):
+  root = tiny.domainbed(tmp_path / "data", per_class=5)
+  images = domainbed.open_images(root, view=View(tiny.SIZE))
+  fold = folds.leave_out(images, "photo", seed=0)
+  assert len(fold.source.validation) == sum(map(len, fold.validation.values()))
+  assert not set(fold.source.validation.rows) & set(fold.train.rows)
+  held = fold.source.validation
+  np.testing.assert_array_equal(held.labels, images.labels[held.rows])
+  np.testing.assert_array_equal(held.domains, images.domains[held.rows])
+  lazy = fold.source
+  eager = Source(lazy.train.in_memory(), lazy.validation.in_memory())
+
+  def fit(source):
+    method = FullFinetuning(learning_rate=1e-3)
+    # The head is blank, so both parts are needed to probe; a soup of one run
+    # needs them to judge.
+    soup = GreedySoup(of=method, runs=1)
+    task = Task(tiny.classifier(), source, steps=2, batch_size=4)
+    return Runs(task, [soup]).outcome(soup)
+
+  one, other = fit(lazy), fit(eager)
+  np.testing.assert_array_equal(one.losses, other.losses)
+  assert one.cost.evaluations == other.cost.evaluations > 0

@@ -6,7 +6,7 @@ import grain
 import numpy as np
 import pytest
 
-from experiments.data import domainbed, images
+from experiments.data import domainbed, images, joined
 from experiments.data.decode import View, decode
 from experiments.data.split import Split, batches, stream
 from tests.experiments import tiny
@@ -124,13 +124,13 @@ def test_an_unknown_domain_is_refused(opened):
 
 def test_splits_in_memory_become_a_set():
   parts = {"a": tiny.split(per_class=1), "b": tiny.split(per_class=2, seed=1)}
-  whole = images.of_splits(parts)
+  whole = joined.of_splits(parts)
   assert whole.counts().tolist() == [[1, 1, 1], [2, 2, 2]]
   np.testing.assert_array_equal(whole.domain("b")[3]["image"],
                                 parts["b"].images[3])  # fmt: skip
   other = Split(parts["a"].images, parts["a"].labels, ("x", "y", "z"))
-  with pytest.raises(ValueError, match="different classes"):
-    images.of_splits({"a": parts["a"], "b": other})
+  with pytest.raises(ValueError, match="'b' has other classes"):
+    joined.of_splits({"a": parts["a"], "b": other})
 
 
 def test_squeezing_keeps_the_borders_and_cropping_the_proportions(tmp_path):
@@ -166,6 +166,20 @@ def test_squeezing_keeps_the_borders_and_cropping_the_proportions(tmp_path):
 def test_a_view_is_checked(arguments, message):
   with pytest.raises(ValueError, match=message):
     View(**arguments)
+
+
+def test_an_image_that_claims_to_be_enormous_is_broken(tmp_path):
+  from PIL import Image
+
+  file = tmp_path / "a.bmp"
+  Image.new("RGB", (9, 9)).save(file)
+  content = bytearray(file.read_bytes())
+  content[18:26] = (10**6).to_bytes(4, "little") * 2  # width and height
+  file.write_bytes(content)
+  with pytest.raises(ValueError, match=rf"{file} is not a readable image"):
+    decode(file, View(4))
+  with pytest.raises(ValueError, match=r"x\.jpg is not a readable image: .*No"):
+    decode(tmp_path / "x.jpg", View(4))
 
 
 def test_greyscale_and_palette_images_are_read_as_colour(tmp_path):

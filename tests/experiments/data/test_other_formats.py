@@ -168,6 +168,17 @@ def test_tfds_is_read_without_tensorflow(prepared):
   assert tfds_sets.splits(prepared) == ("train", "test")
 
 
+def test_tfds_labels_are_read_in_pieces(capsys):
+  class Records(list):
+    def __getitems__(self, keys):
+      return [self[key] for key in keys]
+
+  records = Records({"label": i} for i in range(11))
+  found = tfds_sets._labels(records, "labels", chunk=4)
+  assert found.tolist() == list(range(11))
+  capsys.readouterr()  # the progress bar
+
+
 def test_tfds_counts_only_classes_that_are_present_if_asked(prepared):
   images = tfds_sets.open_images(
     prepared, "train", present_only=True, view=View(8)

@@ -102,6 +102,35 @@ def test_drift_is_the_difference_between_members_means():
   assert t.covariance == pytest.approx(-0.5)
 
 
+def test_what_runs_contribute_averages_to_the_terms(rng):
+  p, labels = predictions(rng, runs=4, members=3), rng.integers(0, 3, 30)
+  whole, each = bvcl.decompose(p, labels), bvcl.by_run(p, labels)
+  for term, values in each.items():
+    assert len(values) == 4
+    assert np.mean(values) == pytest.approx(getattr(whole, term))
+  np.testing.assert_allclose(
+    each["ensemble"], [metrics.brier(run.mean(axis=0), labels) for run in p]
+  )
+  with pytest.raises(ValueError, match="at least three runs, got 2"):
+    bvcl.by_run(p[:2], labels)
+
+
+def test_intervals_over_runs_cover_the_true_terms(rng):
+  # As above: f = 0.1 + u + e about 0, of which the terms are known. Four runs
+  # of 200 images whose luck is their own: terms are nearly normal.
+  covered = np.zeros(3)
+  for _ in range(300):
+    u = math.sqrt(0.03) * rng.standard_normal((4, 1, 200))
+    f = 0.1 + u + math.sqrt(0.02) * rng.standard_normal((4, 3, 200))
+    found = bvcl.by_run(np.stack([1 + f, -f], -1), np.zeros(200, int))
+    truth = {"bias2": 2 * 0.1**2, "variance": 2 * 0.05, "covariance": 2 * 0.03}
+    for i, (term, true) in enumerate(truth.items()):
+      interval = metrics.interval(found[term])
+      covered[i] += interval.low <= true <= interval.high
+  # Binomial: 1.3 %; the jackknife itself is not exact.
+  np.testing.assert_allclose(covered / 300, 0.95, atol=0.05)
+
+
 def test_one_run_cannot_tell_covariance_from_bias(rng):
   with pytest.raises(ValueError, match="cannot be told from bias"):
     bvcl.decompose(predictions(rng, runs=1), np.zeros(30, int))

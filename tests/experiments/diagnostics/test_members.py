@@ -1,15 +1,20 @@
 """Tests the collection of members and what is made of them, on tiny models."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
 
-from experiments import loop, metrics, probe, results
+from experiments import loop, metrics, probe
 from experiments.data.split import batches, stream
 from experiments.diagnostics import __main__ as command
-from experiments.diagnostics import members, pictures
+from experiments.diagnostics import bvcl, members, pictures
+from experiments.diagnostics.settings import SlowMixout
 from experiments.methods.gmixout import GMixout
 from experiments.methods.linear_probe import LinearProbe
+from experiments.methods.mixout import Mixout
+from experiments.schedule import Schedule
 from tests.experiments import tiny
 
 METHOD = GMixout(learning_rate=1e-2, resample_every=3)
@@ -33,7 +38,7 @@ def collect(seed=0, **options):
 
 @pytest.fixture(scope="module")
 def runs():
-  return [collect(seed) for seed in (0, 1)]
+  return [collect(seed) for seed in (0, 1, 2)]
 
 
 def test_what_is_deployed_is_what_the_loop_deploys(runs):
@@ -56,7 +61,7 @@ def test_what_is_deployed_is_what_the_loop_deploys(runs):
 
 
 def test_members_are_the_live_weights_of_the_last_episodes(runs):
-  (run, _) = runs
+  run = runs[0]
   assert len(run.members) == 2
   (longer,) = (collect(members=3).members[1:],)
   for mine, again in zip(run.members, longer, strict=True):
@@ -71,22 +76,61 @@ def test_what_is_diagnosed_adds_up(runs):
   model = tiny.filled(tiny.classifier)
   scorer = members.Scorer(model)
   split = tiny.split(seed=7)
-  found = members.diagnose(runs, scorer, {"id": split}, probe.features)
-  t = found["sets"]["id"]
+  found = members.diagnose(runs, scorer, {"id": split})
+  by_run = found["sets"]["id"]
+  t = {term: np.mean(values) for term, values in by_run.items()}
   total = t["bias2"] + t["variance"] / 2 + t["covariance"] / 2
   assert total == pytest.approx(t["ensemble"], abs=1e-9)
-  of_run = [
-    np.mean([scorer.probabilities(m, split) for m in run.members], axis=0)
-    for run in runs
-  ]
-  ensemble = np.mean([metrics.brier(p, split.labels) for p in of_run])
-  assert t["ensemble"] == pytest.approx(ensemble)
-  assert t["residual"] == pytest.approx(t["average"] - ensemble)
-  assert found["locality"]["squared"] > 0
-  assert 0 < found["angle"]["members"] < 180
-  assert 0 <= t["disagreement"] <= 1
-  assert 0 <= t["cka_1m"] < 1
-  results.plain(found)
+  ensembles, averages = [], []
+  for run in runs:
+    p = np.mean([scorer.probabilities(m, split) for m in run.members], axis=0)
+    ensembles.append(metrics.brier(p, split.labels))
+    mean = jax.tree.map(lambda a, b: (a + b) / 2, *run.members)
+    averages.append(metrics.brier(scorer.probabilities(mean, split),
+                                  split.labels))  # fmt: skip
+  np.testing.assert_allclose(by_run["ensemble"], ensembles, rtol=1e-5)
+  np.testing.assert_allclose(by_run["average"], averages, rtol=1e-4)
+  np.testing.assert_allclose(
+    by_run["residual"], np.subtract(averages, ensembles), atol=1e-5
+  )
+  assert min(found["weights"]["locality"]) > 0
+  assert all(0 < each < 180 for each in found["weights"]["angle"])
+  assert all(0 <= each <= 1 for each in by_run["disagreement"])
+  assert all(0 <= each < 1 for each in by_run["cka_1m"])
+  with pytest.raises(ValueError, match="at least three runs, got 2"):
+    members.diagnose(runs[:2], scorer, {"id": split})
+
+
+def test_features_and_probabilities_are_those_of_the_model(runs):
+  scorer, split = members.Scorer(tiny.classifier()), tiny.split(seed=7)
+  features, p = scorer.outputs(runs[0].deployed, split)
+  model = scorer.model(runs[0].deployed)
+  np.testing.assert_array_equal(features, probe.features(model, split))
+  expected = scorer.probabilities(runs[0].deployed, split)
+  np.testing.assert_allclose(p, expected, atol=1e-6)
+
+
+def test_mixout_that_is_not_slowed_down_is_mixout():
+  def run(cls):
+    method = cls(learning_rate=1e-2, sparsity=0.5)
+    return members.collect(
+      method, tiny.filled(tiny.classifier), data(6), steps=6, every=3,
+      members=2, key=jax.random.key(0),
+    )  # fmt: skip
+
+  jax.tree.map(np.testing.assert_array_equal, run(SlowMixout), run(Mixout))
+  slow = SlowMixout(anchor_decay=0.5, resample_every=4).settings()
+  assert slow == Mixout().settings() | {
+    "anchor_decay": 0.5,
+    "resample_every": 4,
+  }
+
+
+def test_a_rate_that_is_held_keeps_members_apart():
+  held = collect(schedule=Schedule(9, constant=True))
+  falling = collect()
+  distances = [bvcl.squared_distance(*run.members) for run in (held, falling)]
+  assert distances[0] > 1.5 * distances[1]
 
 
 def test_what_cannot_be_collected_is_refused():
@@ -106,34 +150,68 @@ def test_what_cannot_be_collected_is_refused():
     )
 
 
-def test_terms_are_drawn_from_their_records(runs, tmp_path):
-  model = tiny.filled(tiny.classifier)
-  found = members.diagnose(
-    runs, members.Scorer(model), {"id": tiny.split(), "far": tiny.split(seed=2)}
+@pytest.fixture
+def found(runs):
+  scorer = members.Scorer(tiny.filled(tiny.classifier))
+  sets = {"id": tiny.split(), "far": tiny.split(seed=2)}
+  return members.diagnose(runs, scorer, sets)
+
+
+def test_a_summary_has_the_intervals_of_its_runs(found):
+  summary = command.summary(found, ["id", "far"])
+  variances = [found["sets"][name]["variance"] for name in ("id", "far")]
+  expected = metrics.interval(np.mean(variances, axis=0))
+  away = summary["ood"]["variance"]
+  assert (away["mean"], away["low"], away["high"]) == pytest.approx(
+    expected[:3], rel=1e-5
   )
+  assert set(summary["sets"]) == {"id", "far"}
+  json.dumps(summary, allow_nan=False)
+
+
+def test_what_is_undefined_is_left_out_of_a_summary(found):
+  found["sets"]["far"]["ratio_error"] = [None, 0.5, None]
+  summary = command.summary(found, ["far"])
+  assert summary["sets"]["far"]["ratio_error"] is None
+  found["sets"]["far"]["ratio_error"] = [None, 0.5, 0.7]
+  summary = command.summary(found, ["far"])
+  assert summary["ood"]["ratio_error"]["mean"] == pytest.approx(0.6)
+
+
+def test_terms_are_drawn_from_their_records(found):
   records = [
-    command._record(
-      GMixout(learning_rate=1e-2, sparsity=sparsity), found, ["far"], 9, 3,
-      (0, 1),
-    )
+    {
+      "config": {
+        "method": {"name": "gmixout", "sparsity": sparsity},
+        "members": 2,
+        "rate": "held",
+      },
+      "seeds": [0, 1, 2],
+      "bvcl": command.summary(found, ["far"]),
+    }
     for sparsity in (0.9, 0.5)
-  ]  # fmt: skip
-  results.append(tmp_path / "x.jsonl", records[0])  # it is JSON
-  assert records[0]["metrics"]["ood"]["bias2"] == found["sets"]["far"]["bias2"]
-  pictures.terms(records, "sparsity", tmp_path / "terms.png")
-  assert (tmp_path / "terms.png").stat().st_size > 10_000
+  ]
+  picture = pictures.terms(records, "sparsity")
+  titles = [view.get_title() for view in picture.axes]
+  assert titles[0] == "ID: bias²"
+  assert titles[5] == "OOD: variance and covariance"
+  ((line, *_),) = picture.axes[0].containers
+  x, y = line.get_data()
+  assert list(x) == [0.5, 0.9]
+  assert y[0] == records[1]["bvcl"]["id"]["bias2"]["mean"]
   with pytest.raises(ValueError, match="no setting 'rank'"):
-    pictures.terms(records, "rank", tmp_path / "terms.png")
+    pictures.terms(records, "rank")
   with pytest.raises(ValueError, match="no records"):
-    pictures.terms([], "sparsity", tmp_path / "terms.png")
+    pictures.terms([], "sparsity")
 
 
-def test_lines_and_planes_are_drawn(tmp_path):
+def test_lines_and_planes_are_drawn():
   found = {
     "alpha": [0, 0.5, 1],
     "lines": {"gmixout": {"id": [0.7, 0.9, 0.95], "ood": [0.6, 0.7, 0.65]}},
   }
-  pictures.line(found, tmp_path / "line.png")
+  (view,) = pictures.line(found).axes
+  np.testing.assert_allclose(view.lines[0].get_ydata(), [70, 90, 95])
   plane = {
     "x": [0, 1, 2],
     "y": [0, 1],
@@ -142,6 +220,32 @@ def test_lines_and_planes_are_drawn(tmp_path):
     "names": ["zero_shot", "full_finetuning", "gmixout"],
     "coordinates": [[0, 0], [2, 0], [0.5, 0.8]],
   }
-  pictures.plane(plane, tmp_path / "plane.png")
-  assert (tmp_path / "line.png").stat().st_size > 10_000
-  assert (tmp_path / "plane.png").stat().st_size > 10_000
+  left = pictures.plane(plane).axes[0]
+  points = [line.get_xydata()[0].tolist() for line in left.lines]
+  assert points == plane["coordinates"]
+
+
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    ({"every": 15}, "divide every, got 10 and 15"),
+    ({"knob": "resample_every", "values": (0,)}, "at least 1 .*got 0"),
+    ({"steps": 50}, "got 50, 20 and 4"),
+    ({"members_per_run": 9}, "got 160, 20 and 9"),
+    ({"members_per_run": 1}, "got 3 and 1"),
+    ({"seeds": (0, 1)}, "got 2 and 4"),
+  ],
+)
+def test_a_command_that_cannot_be_measured_is_refused(
+  options, message, tmp_path
+):
+  with pytest.raises(ValueError, match=message):
+    command.bvcl("gmixout", out=tmp_path / "x.jsonl", **options)
+  assert not (tmp_path / "x.jsonl").exists()
+
+
+def test_the_command_line_ends_in_an_error(tmp_path, capsys):
+  out = str(tmp_path / "x.jsonl")
+  status = command.main(["bvcl", "mixout", "--steps", "50", "--out", out])
+  assert status == 1
+  assert "got 50, 20 and 4" in " ".join(capsys.readouterr().out.split())

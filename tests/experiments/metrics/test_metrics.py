@@ -74,6 +74,21 @@ def test_groups_have_the_edges_of_imagenet_lt():
   assert groups["few"].tolist() == [False, False, False, False, True, True]
 
 
+def test_groups_are_means_over_their_classes():
+  labels = np.array([0] * 8 + [1] * 2 + [2, 3])
+  predictions = labels.copy()
+  predictions[:4] = 1  # half of class 0
+  predictions[10] = 0  # all of class 2
+  counts = np.array([1000, 101, 20, 19, 1])  # class 4 has no test image
+  # Over classes, not over images: (1/2 + 1) / 2, where 6 of 10 are right.
+  assert metrics.by_group(predictions, labels, counts) == {
+    "many": 0.75,
+    "medium": 0.0,
+    "few": 1.0,
+  }
+  assert set(metrics.by_group(labels, labels, np.full(5, 7))) == {"few"}
+
+
 def test_ece_by_hand():
   # Confidences 0.9, 0.9, 0.6, of which the second is wrong.
   probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6]])

@@ -10,7 +10,7 @@ from PIL import Image
 
 from experiments import evaluate, results
 from experiments.report import __main__ as command
-from experiments.report import entries, figures
+from experiments.report import diagnosed, entries, figures
 
 
 def details(rng, names):
@@ -63,8 +63,8 @@ def test_runs_are_grouped_and_labelled_by_what_differs(lines):
   assert [entry.label for entry in found] == [
     "Zero-shot",
     "Full fine-tuning",
-    "GMixout (sparsity 0.9)",
-    "GMixout (sparsity 0.5)",
+    "GMixout (p 0.9)",
+    "GMixout (p 0.5)",
   ]
   assert list(found[2].runs) == [0, 1, 2]
   assert found[2].interval("id").mean == pytest.approx(0.89)
@@ -113,7 +113,7 @@ def test_methods_keep_their_colours_and_no_two_look_alike(lines):
   looks = figures._looks(found)
   assert looks["Full fine-tuning"] == ("#D55E00", "s")
   assert looks["Zero-shot"] == ("black", "*")
-  assert looks["GMixout (sparsity 0.9)"] == ("#009E73", "D")
+  assert looks["GMixout (p 0.9)"] == ("#009E73", "D")
   many = [run("m", 0, 0.5, 0.4, alpha=i) for i in range(40)]
   looks = figures._looks(entries.group(many))
   assert len(set(looks.values())) == 40
@@ -138,12 +138,138 @@ def test_the_report_is_one_page_and_its_pictures(lines, tmp_path, capsys):
   assert len(pictures) == 4
   assert Image.open(io.BytesIO(base64.b64decode(pictures[0]))).format == "PNG"
   text = (out / "report.md").read_text()
-  assert "| GMixout (sparsity 0.9) | 89.0 [86.5, 91.5] |" in text
+  assert "| GMixout (p 0.9) | 89.0 [86.5, 91.5] | 63.1 " in text
+  # Relative robustness: 0.62, 0.631 and 0.642 less 0.6.
+  assert "| 3.1 [0.4, 5.8] |" in text
+  assert "Difference from Full fine-tuning, ID" in text
   assert "Difference from Full fine-tuning" in text
   first = {name: (out / f"{name}.pdf").read_bytes() for name in names}
   command.main([str(path), "--out", str(out)])
   assert first == {name: (out / f"{name}.pdf").read_bytes() for name in names}
   capsys.readouterr()
+
+
+def bvcl_line(name, value, seeds=(0, 1, 2), **settings):
+  def terms(*names):
+    return {
+      term: {"mean": value, "low": value - 0.1, "high": value + 0.3}
+      for term in names
+    }
+
+  scores = (
+    "bias2", "variance", "covariance", "member", "ensemble", "average",
+    "deployed", "residual", "disagreement", "cka_1m",
+  )  # fmt: skip
+  return {
+    "config": {
+      "method": {"name": name, **settings},
+      "data": "scanned_digits",
+      "members": 4,
+      "rate": "held",
+    },
+    "seeds": list(seeds),
+    "bvcl": {
+      "id": terms(*scores) | {"ratio_error": None},
+      "ood": terms(*scores) | {"ratio_error": None},
+      "weights": terms("locality", "relative_locality", "angle"),
+      "angle_of_runs": 80.0,
+    },
+  }
+
+
+LANDSCAPE = {
+  "config": {"data": "digits"},
+  "seed": 0,
+  "landscape": {
+    "alpha": [0, 1],
+    "lines": {"gmixout": {"id": [0.5, 0.9], "ood": [0.6, 0.7]}},
+    "plane": {
+      "x": [0, 1],
+      "y": [0, 1],
+      "id": [[0.5, 0.6], [0.4, 0.9]],
+      "ood": [[0.5, 0.6], [0.4, 0.5]],
+      "names": ["zero_shot", "full_finetuning", "gmixout"],
+      "coordinates": [[0, 0], [1, 0], [0.5, 0.8]],
+    },
+  },
+}
+
+
+def test_lines_of_bvcl_that_differ_in_one_setting_are_a_curve():
+  lines = [
+    bvcl_line("gmixout", 0.1, sparsity=0.9, anchor_decay=0.3),
+    bvcl_line("gmixout", 0.2, sparsity=0.5, anchor_decay=0.3),
+    bvcl_line("gmixout", 0.3, sparsity=0.5, anchor_decay=0.6),
+    bvcl_line("gmixout", 0.4, sparsity=0.5, anchor_decay=0.3),  # measured anew
+    bvcl_line("gmixout", 0.5, seeds=(3, 4, 5), sparsity=0.8, anchor_decay=0.3),
+  ]
+  found = {knob: same for knob, same in diagnosed.curves(lines)}
+  assert set(found) == {"sparsity", "anchor_decay"}
+  assert found["sparsity"] == [lines[0], lines[3]]
+  assert found["anchor_decay"] == [lines[3], lines[2]]
+
+
+def test_diagnostics_are_part_of_the_report(lines, tmp_path):
+  path = tmp_path / "runs.jsonl"
+  measured = [
+    bvcl_line("mixout", 0.1 * i, resample_every=i, sparsity=0.9) for i in (1, 5)
+  ]
+  for line in [lines[0], *measured, LANDSCAPE]:
+    results.append(path, line)
+  command.write((path,), tmp_path / "out")
+  text = (tmp_path / "out" / "report.md").read_text()
+  assert "4 lines, 3 configurations" in text
+  assert "| Mixout (k 5) | 0.50 ± 0.20 |" in text
+  for name in ("bvcl_mixout_resample_every", "lines", "plane"):
+    assert (tmp_path / "out" / f"{name}.pdf").is_file()
+    assert f"({name}.png)" in text
+  alone = tmp_path / "alone.jsonl"
+  results.append(alone, measured[0])
+  command.write((alone,), tmp_path / "alone")
+  assert "Difference" not in (tmp_path / "alone" / "report.md").read_text()
+
+
+def test_an_empty_file_is_no_report(tmp_path, capsys):
+  (tmp_path / "x.jsonl").write_text("")
+  assert command.main([str(tmp_path / "x.jsonl")]) == 1
+  assert "no lines in" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("settings", [1, 5])
+def test_nothing_overlaps_or_is_clipped_however_many_there_are(settings, rng):
+  # A layout that cannot be made is a warning, and so fails as well.
+  names = ["zero_shot", "full_finetuning", "gmixout", "wise_ft", "swad"]
+  lines = [
+    run(name, seed, rng.uniform(0.8, 0.9), rng.uniform(0.5, 0.7), rng=rng,
+        sparsity=0.05 * i, learning_rate=1e-3, a_setting_with_a_long_name=i)
+    for name in names
+    for i in range(settings)
+    for seed in range(2)
+  ]  # fmt: skip
+  found = entries.group(lines)
+  for draw in (figures.ood_against_id, figures.reliability, figures.cost):
+    picture = draw(found)
+    picture.draw_without_rendering()
+    (legend,) = picture.legends
+    renderer = picture._get_renderer()
+    whole = picture.bbox
+    below = legend.get_window_extent(renderer)
+    assert below.x0 >= whole.x0
+    assert below.x1 <= whole.x1
+    assert below.y0 >= whole.y0
+    for text in picture.texts:
+      box = text.get_window_extent(renderer)
+      assert box.y0 >= below.y1 or box.y1 <= below.y0, text
+    shown = [view for view in picture.axes if view.axison]
+    boxes = [view.get_tightbbox(renderer) for view in shown]
+    for i, (view, box) in enumerate(zip(shown, boxes, strict=True)):
+      assert box.y0 >= below.y1 - 1, draw
+      assert box.x0 >= whole.x0 - 1
+      assert box.x1 <= whole.x1 + 1
+      assert view.get_window_extent(renderer).height > 150  # at 100 to the inch
+      for other in boxes[i + 1 :]:
+        both = box.intersection(box, other)
+        assert both is None or min(both.width, both.height) < 2
 
 
 def test_old_lines_without_details_or_cost_still_make_a_report(tmp_path):

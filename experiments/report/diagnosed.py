@@ -1,0 +1,162 @@
+"""What the report says of the lines of `experiments.diagnostics`."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+
+from matplotlib import figure
+
+from experiments import plots, results
+from experiments.diagnostics import pictures
+from experiments.report.document import Table
+from experiments.report.entries import KNOBS, labels
+
+_SCORES = {
+  "bias2": "bias²",
+  "variance": "variance",
+  "covariance": "covariance",
+  "member": "Brier, member",
+  "ensemble": "Brier, ensemble",
+  "average": "Brier, weight average",
+  "deployed": "Brier, deployed",
+  "residual": "average − ensemble",
+}
+_DIVERSITY = {
+  "disagreement": "disagreement",
+  "ratio_error": "ratio-error",
+  "cka_1m": "1 − CKA",
+}
+_WEIGHTS = {
+  "locality": "locality",
+  "relative_locality": "over ‖θ₀‖²",
+  "angle": "angle of members (°)",
+}
+
+BVCL_CAPTION = (
+  "Bias, variance, covariance and locality of the implicit ensemble: means over"
+  " seeds with 95 % intervals; OOD is the mean over shifts."
+)
+
+
+def split(
+  records: Sequence[results.Record],
+) -> tuple[list[results.Record], list[results.Record], list[results.Record]]:
+  """Training runs, lines of bvcl, and lines of landscape."""
+  bvcl = [record for record in records if "bvcl" in record]
+  landscapes = [record for record in records if "landscape" in record]
+  runs = [r for r in records if "bvcl" not in r and "landscape" not in r]
+  return runs, bvcl, landscapes
+
+
+def tables(records: Sequence[results.Record]) -> list[Table]:
+  """The terms ID and OOD, and diversity, of lines of bvcl."""
+  if not records:
+    return []
+  names = labels([record["config"] for record in records])
+  note = (
+    "Brier scores, mean over seeds ± half its 95 % interval. The ensemble's is"
+    " bias² + variance / M + (M − 1) / M · covariance."
+  )
+  found = [
+    Table(
+      f"Bias, variance, covariance: {words}",
+      note,
+      ("method", *_SCORES.values()),
+      [
+        (name, *(_cell(record["bvcl"][where][term]) for term in _SCORES))
+        for name, record in zip(names, records, strict=True)
+      ],
+    )
+    for where, words in (
+      ("id", "in distribution"),
+      ("ood", "out of distribution, mean over shifts"),
+    )
+  ]
+  rows = []
+  for name, record in zip(names, records, strict=True):
+    terms = record["bvcl"]
+    rows.append(
+      (
+        name,
+        *(_cell(terms["ood"][term]) for term in _DIVERSITY),
+        *(_cell(terms["weights"][term]) for term in _WEIGHTS),
+        f"{terms['angle_of_runs']:.1f}",
+      )
+    )
+  header = ("method", *_DIVERSITY.values(), *_WEIGHTS.values())
+  found.append(
+    Table(
+      "Diversity of members and their distance",
+      "Over pairs of members of a run, out of distribution, and in weight"
+      " space; mean over seeds ± half its 95 % interval. Angles are between"
+      " residuals θ − θ₀.",
+      (*header, "angle of runs (°)"),
+      rows,
+    )
+  )
+  return found
+
+
+def _cell(found: Mapping[str, float] | None) -> str:
+  if found is None:
+    return "–"
+  half = (found["high"] - found["low"]) / 2
+  # Two digits of the interval are known at best, and no more of the mean.
+  digits = max(0, 1 - math.floor(math.log10(half))) if half else 4
+  return f"{found['mean']:.{digits}f} ± {half:.{digits}f}"
+
+
+def curves(
+  records: Sequence[results.Record],
+) -> list[tuple[str, list[results.Record]]]:
+  """Lines of bvcl that differ in one knob alone: knob and lines, at least two.
+
+  Of a setting that was measured twice the last line counts.
+  """
+  latest = {json.dumps(r["config"], sort_keys=True): r for r in records}
+  found = []
+  for knob in KNOBS:
+    groups: dict[str, list[results.Record]] = {}
+    for record in latest.values():
+      config = record["config"]
+      method = {k: v for k, v in config["method"].items() if k != knob}
+      rest = {**config, "method": method, "seeds": record["seeds"]}
+      groups.setdefault(json.dumps(rest, sort_keys=True), []).append(record)
+    found += [(knob, same) for same in groups.values() if len(same) > 1]
+  return found
+
+
+def draw(
+  bvcl: Sequence[results.Record], landscapes: Sequence[results.Record]
+) -> dict[str, tuple[str, figure.Figure]]:
+  """Caption and picture by name."""
+  drawn: dict[str, tuple[str, figure.Figure]] = {}
+
+  def add(name: str, caption: str, picture: figure.Figure) -> None:
+    while name in drawn:
+      name += "_more"
+    drawn[name] = caption, picture
+
+  for knob, same in curves(bvcl):
+    method = same[0]["config"]["method"]["name"]
+    add(
+      f"bvcl_{method}_{knob}",
+      f"{plots.title(method)}, {plots.axis(knob)}. {BVCL_CAPTION}",
+      pictures.terms(same, knob),
+    )
+  for record in landscapes:
+    found, task = record["landscape"], record["config"].get("data", "")
+    add(
+      "lines",
+      f"{task}. Accuracy on the lines from zero-shot to fine-tuned weights,"
+      f" seed {record['seed']}.",
+      pictures.line(found),
+    )
+    add(
+      "plane",
+      f"{task}. Accuracy on the plane through the zero-shot weights, those of"
+      " full fine-tuning and GMixout's anchor; distances are those of weight"
+      f" space. Seed {record['seed']}.",
+      pictures.plane(found["plane"]),
+    )
+  return drawn
