@@ -18,6 +18,7 @@ The seed decides which images are held out, their order, their augmentation and
 the masks, so runs that differ in the method alone are paired.
 """
 
+import contextlib
 import dataclasses
 import pathlib
 import sys
@@ -25,6 +26,7 @@ import time
 from collections.abc import Callable
 from typing import Annotated
 
+import numpy as np
 import rich.console
 import rich.progress
 import rich.table
@@ -35,8 +37,10 @@ from experiments.classifier import Classifier
 from experiments.data import domainbed
 from experiments.data.split import Split, hold_out
 from experiments.evaluate import evaluate
-from experiments.runs import Runs, Task
+from experiments.keeper import Stopped, stop_on_sigterm
+from experiments.runs import Runs, Saving, Task
 from gmixout_jax import clip
+from gmixout_jax.checkpoint import exclusive
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +77,13 @@ class Config:
     steps: Optimizer steps.
     warmup: The share of the steps in which the learning rate rises.
     seed: Of everything random.
+    skip_nonfinite: How many steps in a row may be skipped because their loss or
+      gradient is not finite; by default such a step stops the run.
     results: The file that the run's line is appended to.
+    checkpoint: A folder to save the run in. Given again, the run goes on from
+      there; SIGTERM saves it and stops it.
+    save_every: Steps between two checkpoints. Each scores the weights on the
+      held-out images, and the best is kept apart from the newest two.
   """
 
   method: methods.Method
@@ -85,7 +95,10 @@ class Config:
   steps: int = 300
   warmup: float = 0.1
   seed: int = 0
+  skip_nonfinite: int = 0
   results: pathlib.Path = pathlib.Path("runs/results.jsonl")
+  checkpoint: pathlib.Path | None = None
+  save_every: int = 100
 
 
 def load(config: Config) -> tuple[dict[str, Split], Classifier]:
@@ -129,14 +142,16 @@ def run(
   domains: dict[str, Split],
   model: Classifier,
   progress: Callable[[int, float], None] | None = None,
+  stop: Callable[[int], bool] = lambda step: False,
 ) -> results.Record:
-  """Trains and evaluates; pure but for the time it takes.
+  """Trains and evaluates; pure but for the time it takes and its checkpoints.
 
   Args:
     config: The run.
     domains: Every domain's images, by name.
     model: The pretrained model.
     progress: See `loop.fit`.
+    stop: Whether to save and stop after a number of steps.
 
   Returns:
     The line for the results file.
@@ -148,7 +163,15 @@ def run(
     if progress is not None:
       progress(step, loss)
 
-  runs = Runs(task, [config.method], progress=report)
+  saving = None
+  if config.checkpoint is not None:
+    saving = Saving(
+      config.checkpoint,
+      every=config.save_every,
+      config=described(config) | {"seed": config.seed},
+      stop=stop,
+    )
+  runs = Runs(task, [config.method], progress=report, saving=saving)
   return record(config, runs, domains)
 
 
@@ -168,7 +191,17 @@ def task_of(
     batch_size=config.data.batch_size,
     warmup=config.warmup,
     seed=config.seed,
+    skip_nonfinite=config.skip_nonfinite,
   )
+
+
+def described(config: Config) -> results.Record:
+  """What was run, as JSON: all that numbers depend on but for the seed."""
+  config_as_json: results.Record = results.plain(config)
+  config_as_json["method"] = results.plain(methods.described(config.method))
+  for kept_apart in ("seed", "results", "checkpoint", "save_every"):
+    del config_as_json[kept_apart]
+  return config_as_json
 
 
 def record(
@@ -192,20 +225,18 @@ def record(
   }
   metrics = evaluate(outcome.model, runs.task.source.validation, targets)
   finished_at = time.perf_counter()
-  described: results.Record = results.plain(config)
-  described["method"] = results.plain(methods.described(config.method))
-  for kept_apart in ("seed", "results"):
-    del described[kept_apart]
   return {
-    "config": described,
+    "config": described(config),
     "seed": config.seed,
     **results.environment(),
     "metrics": metrics,
     "stats": results.plain(outcome.cost),
     "notes": outcome.notes,
-    # Of all its runs, one after the other.
+    # Of all its runs, one after the other; those of skipped steps may be NaN.
     "losses": [
-      round(float(loss), 5) for losses in outcome.losses for loss in losses
+      round(float(loss), 5) if np.isfinite(loss) else None
+      for losses in outcome.losses
+      for loss in losses
     ],
     "seconds": {
       "fit": round(fitted_at - began, 2),
@@ -236,26 +267,55 @@ def main(config: Config) -> None:
   """Runs one configuration, shows the table and appends the line."""
   console = rich.console.Console()
   try:
-    with console.status("reading images and weights"):
-      domains, model = load(config)
-  except (FileNotFoundError, ValueError) as error:
+    with contextlib.ExitStack() as stack:
+      if config.checkpoint is not None:
+        stack.enter_context(exclusive(config.checkpoint))
+      finish(config, run_or_recall(config, console), console)
+  except Stopped as stopped:
+    console.print(str(stopped))
+  except (FloatingPointError, OSError, ValueError) as error:
     sys.exit(f"error: {error}")  # what the user gave is wrong, not the program
+
+
+def run_or_recall(
+  config: Config, console: rich.console.Console
+) -> results.Record:
+  """The line of a run, which may have ended before it could be appended."""
+  if config.checkpoint is not None:
+    known = results.recall(config.checkpoint)
+    if known is not None:
+      return known
+  with console.status("reading images and weights"):
+    domains, model = load(config)
   bar = rich.progress.Progress(
     *rich.progress.Progress.get_default_columns(),
     rich.progress.TextColumn("loss {task.fields[loss]:.3f}"),
     console=console,
   )
-  with bar:
+  with bar, stop_on_sigterm() as stop:
     # Not every method takes steps: the bar appears with the first one.
     total = config.steps * len(config.method.members())
     task = bar.add_task("training", total=total, loss=0, visible=False)
 
     def progress(step: int, loss: float) -> None:
-      del step  # of the run, of which there may be several
-      bar.update(task, advance=1, loss=loss, visible=True)
+      # The step is of the run, of which there may be several; one that goes on
+      # does not begin at 0.
+      done = step + 1 if total == config.steps else None
+      bar.update(task, advance=None if done else 1, completed=done, loss=loss)
+      bar.update(task, visible=True)
 
-    record = run(config, domains, model, progress)
-  results.append(config.results, record)
+    return run(config, domains, model, progress, stop)
+
+
+def finish(
+  config: Config, record: results.Record, console: rich.console.Console
+) -> None:
+  """Appends the line, once, and shows the table."""
+  if config.checkpoint is None:
+    results.append(config.results, record)
+  else:
+    ours = described(config) | {"seed": config.seed}
+    results.append_once(config.results, record, ours, config.checkpoint)
   console.print(table(record))
   stats, seconds = record["stats"], record["seconds"]
   console.print(
