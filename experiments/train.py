@@ -32,7 +32,7 @@ import rich.progress
 import rich.table
 import tyro
 
-from experiments import methods, results
+from experiments import export, methods, results
 from experiments.classifier import Classifier
 from experiments.data import domainbed
 from experiments.data.split import Split, hold_out
@@ -84,6 +84,8 @@ class Config:
       there; SIGTERM saves it and stops it.
     save_every: Steps between two checkpoints. Each scores the weights on the
       held-out images, and the best is kept apart from the newest two.
+    export: Where to put the trained ViT, head included: safetensors with timm's
+      names.
   """
 
   method: methods.Method
@@ -99,6 +101,7 @@ class Config:
   results: pathlib.Path = pathlib.Path("runs/results.jsonl")
   checkpoint: pathlib.Path | None = None
   save_every: int = 100
+  export: pathlib.Path | None = None
 
 
 def load(config: Config) -> tuple[dict[str, Split], Classifier]:
@@ -199,7 +202,7 @@ def described(config: Config) -> results.Record:
   """What was run, as JSON: all that numbers depend on but for the seed."""
   config_as_json: results.Record = results.plain(config)
   config_as_json["method"] = results.plain(methods.described(config.method))
-  for kept_apart in ("seed", "results", "checkpoint", "save_every"):
+  for kept_apart in ("seed", "results", "checkpoint", "save_every", "export"):
     del config_as_json[kept_apart]
   return config_as_json
 
@@ -219,6 +222,8 @@ def record(
   """
   began = time.perf_counter()
   outcome = runs.outcome(config.method)
+  if config.export is not None:
+    export.to_timm(outcome.model, config.export)
   fitted_at = time.perf_counter()
   targets = {
     name: split for name, split in domains.items() if name != config.data.source
