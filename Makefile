@@ -1,6 +1,7 @@
 # Needs Python 3.12 and make; all else is installed into .venv here.
 #   make demo   the embedded demo: table and picture in runs/demo
 #   make rivals all methods on the demo's task: a table, in runs/rivals
+#   make torture kills a small run 20 times, in one process and in two
 #   make test   linters, types, tests and the examples in the docstrings
 
 PYTHON ?= $(shell command -v python3.12 >/dev/null 2>&1 && \
@@ -8,7 +9,7 @@ PYTHON ?= $(shell command -v python3.12 >/dev/null 2>&1 && \
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo rivals test lint lock clean
+.PHONY: demo rivals torture test lint lock clean
 
 demo: $(READY)
 	@echo "==> The demo: a small CLIP, fine-tuned three ways (runs/demo)"
@@ -17,6 +18,10 @@ demo: $(READY)
 rivals: $(READY)
 	@echo "==> All methods on the demo's task (runs/rivals)"
 	$(BIN)/python -m experiments.rivals
+
+torture: $(READY)
+	@echo "==> Kills: do runs end as if nobody had touched them?"
+	$(BIN)/python -m experiments.torture
 
 test: lint
 	@echo "==> Tests and docstring examples"

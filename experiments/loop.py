@@ -18,6 +18,7 @@ from experiments.keeper import Clock, Keeper, State, Trail
 from experiments.methods.method import Method
 from experiments.methods.run import Params, Snapshot
 from experiments.schedule import Schedule
+from gmixout_jax import parallel
 
 Metrics = dict[str, Any]
 
@@ -77,6 +78,8 @@ def make_step(
   method: Method,
   optimizer: optax.GradientTransformationExtraArgs,
   graphdef: Any,
+  *,
+  spread: bool = False,
 ) -> Callable[..., tuple[State, Metrics]]:
   """The pure train step; its metrics are scalars, `finite` excepted.
 
@@ -84,6 +87,7 @@ def make_step(
     method: Whose loss it is.
     optimizer: From `guard`.
     graphdef: Of the model.
+    spread: Whether it runs by `parallel.data_parallel`.
 
   Returns:
     A function of the parameters with the optimizer's state, a batch, all else
@@ -93,12 +97,17 @@ def make_step(
   def train_step(state, batch, rest, step, key):
     params, opt_state = state
     trainable = form.trainable(params)
+    key = jax.random.fold_in(key, step)
+    if spread:  # each part of the batch has a dropout of its own
+      key = jax.random.fold_in(key, parallel.index())
 
     def loss_fn(trainable):
       model = form.merge(graphdef, params, trainable, rest)
-      return method.loss(model, batch, jax.random.fold_in(key, step))
+      return method.loss(model, batch, key)
 
     loss, gradients = jax.value_and_grad(loss_fn)(trainable)
+    if spread:
+      loss, gradients = parallel.mean((loss, gradients))
     finite = faults.finite(loss, gradients)
     if faults.may_skip(opt_state):
       gradients = faults.spoiled(gradients, loss)
@@ -131,6 +140,7 @@ def fit(
   snapshots: Collection[int] = (),
   keeper: Keeper | None = None,
   skip_nonfinite: int = 0,
+  mesh: jax.sharding.Mesh | None = None,
 ) -> Fitted:
   """Trains a prepared model.
 
@@ -147,6 +157,8 @@ def fit(
       resumed ends with the weights and losses of one that was not, bit for bit.
     skip_nonfinite: How many steps in a row may be skipped because their loss
       or gradient is not finite; see `optax.apply_if_finite`.
+    mesh: From `parallel.data_mesh`, to spread each batch over its devices. Of
+      several processes each gets its own part of the batches.
 
   Returns:
     The fitted model, the losses and what it cost. A method without a
@@ -168,13 +180,20 @@ def fit(
   optimizer = faults.guard(transform, skip_nonfinite)
   params = method.parametrize(params, transform_key)
   opt_state = optimizer.init(form.trainable(params))
-  train_step = jax.jit(
-    make_step(method, optimizer, graphdef), donate_argnames="state"
-  )
+  train_step = make_step(method, optimizer, graphdef, spread=mesh is not None)
+  started = params, opt_state
+  if mesh is None:
+    train_step = jax.jit(train_step, donate_argnames="state")
+    others = rest, loss_key
+  else:
+    train_step = parallel.data_parallel(train_step, mesh)
+    started, others = parallel.replicate(
+      ((params, opt_state), (rest, loss_key)), mesh
+    )
   names = jax.eval_shape(form.trainable, params)
 
   def deployed_by(state: State) -> Params:
-    params, opt_state = state
+    params, opt_state = parallel.on_one_device(state)
     return method.deploy(faults.unguarded(opt_state), params)
 
   def exported_by(state: State) -> Params:
@@ -183,7 +202,7 @@ def fit(
     weights = jax.device_get(weights_of(exported))
     return jax.tree.map(np.array, weights)
 
-  trail = Trail.before((params, opt_state), steps)
+  trail = Trail.before(started, steps)
   iterator = iter(batches)
   if keeper is not None:
     like = jax.eval_shape(lambda: weights_of(method.export(model)))
@@ -202,8 +221,10 @@ def fit(
 
   pending, taken = None, trail.step
   for step, batch in zip(range(trail.step, steps), iterator, strict=False):
+    if mesh is not None:
+      batch = parallel.global_batch(batch, mesh)
     trail.state, metrics = train_step(
-      trail.state, batch, rest, np.int32(step), loss_key
+      trail.state, batch, others[0], np.int32(step), others[1]
     )
     # One step late: fetching the newest metrics would idle the device while
     # the host prepares the next step.
@@ -224,7 +245,7 @@ def fit(
     finish(*pending)
   clock.note(trail)
 
-  params, opt_state = trail.state
+  params, opt_state = parallel.on_one_device(trail.state)
   deployed = deployed_by(trail.state)
   differing = jax.tree.map(
     lambda new, old: jnp.count_nonzero(new != old),

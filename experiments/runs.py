@@ -130,6 +130,7 @@ class Runs:
     *,
     progress: Progress | None = None,
     saving: Saving | None = None,
+    mesh: jax.sharding.Mesh | None = None,
   ):
     """Plans the runs of some methods; trains nothing yet.
 
@@ -139,7 +140,9 @@ class Runs:
         keeps what any of them wants of it.
       progress: Called after every step with the run, the step and its loss.
       saving: Where and when to save each run, to go on from there.
+      mesh: See `loop.fit`; of several processes it has the devices of all.
     """
+    self._mesh = mesh
     self.task = task
     self._saving = saving
     self._progress = progress
@@ -211,6 +214,8 @@ class Runs:
       batch_size=task.batch_size,
       seed=order,
       augmented=task.augmented,
+      process=0 if self._mesh is None else jax.process_index(),
+      processes=1 if self._mesh is None else jax.process_count(),
     )
 
     def progress(step: int, loss: float) -> None:
@@ -229,6 +234,7 @@ class Runs:
         snapshots=self._snapshots[member],
         keeper=keeper,
         skip_nonfinite=task.skip_nonfinite,
+        mesh=self._mesh,
       )
     initial = loop.weights_of(method.export(prepared))
     run = Run(

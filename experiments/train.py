@@ -14,6 +14,11 @@ The defaults suit two CPU cores: 96 pixels, 300 steps of 32 images. A GPU runs
 the same command at full size: add --data.image-size 224 --data.batch-size 128
 --steps 2000.
 
+On several machines, or on several devices of one, each process runs the same
+command with --distributed; --coordinator HOST:PORT, --processes and --process
+say who is who where the cluster does not. Each reads its own part of every
+batch, and the first one alone writes. The checkpoint's folder is shared.
+
 The seed decides which images are held out, their order, their augmentation and
 the masks, so runs that differ in the method alone are paired.
 """
@@ -26,6 +31,7 @@ import time
 from collections.abc import Callable
 from typing import Annotated
 
+import jax
 import numpy as np
 import rich.console
 import rich.progress
@@ -39,7 +45,7 @@ from experiments.data.split import Split, hold_out
 from experiments.evaluate import evaluate
 from experiments.keeper import Stopped, stop_on_sigterm
 from experiments.runs import Runs, Saving, Task
-from gmixout_jax import clip
+from gmixout_jax import clip, parallel
 from gmixout_jax.checkpoint import exclusive
 
 
@@ -86,6 +92,10 @@ class Config:
       held-out images, and the best is kept apart from the newest two.
     export: Where to put the trained ViT, head included: safetensors with timm's
       names.
+    distributed: Spread each batch over the devices of all processes.
+    coordinator: Host and port of the first process.
+    processes: How many processes there are.
+    process: Which one this is, from 0.
   """
 
   method: methods.Method
@@ -102,6 +112,17 @@ class Config:
   checkpoint: pathlib.Path | None = None
   save_every: int = 100
   export: pathlib.Path | None = None
+  distributed: bool = False
+  coordinator: str | None = None
+  processes: int | None = None
+  process: int | None = None
+
+
+# What a number does not depend on, and the seed.
+_KEPT_APART = (
+  *("seed", "results", "checkpoint", "save_every", "export"),
+  *("distributed", "coordinator", "processes", "process"),
+)
 
 
 def load(config: Config) -> tuple[dict[str, Split], Classifier]:
@@ -174,7 +195,8 @@ def run(
       config=described(config) | {"seed": config.seed},
       stop=stop,
     )
-  runs = Runs(task, [config.method], progress=report, saving=saving)
+  mesh = parallel.data_mesh() if config.distributed else None
+  runs = Runs(task, [config.method], progress=report, saving=saving, mesh=mesh)
   return record(config, runs, domains)
 
 
@@ -202,8 +224,8 @@ def described(config: Config) -> results.Record:
   """What was run, as JSON: all that numbers depend on but for the seed."""
   config_as_json: results.Record = results.plain(config)
   config_as_json["method"] = results.plain(methods.described(config.method))
-  for kept_apart in ("seed", "results", "checkpoint", "save_every", "export"):
-    del config_as_json[kept_apart]
+  for name in _KEPT_APART:
+    del config_as_json[name]
   return config_as_json
 
 
@@ -222,7 +244,7 @@ def record(
   """
   began = time.perf_counter()
   outcome = runs.outcome(config.method)
-  if config.export is not None:
+  if config.export is not None and jax.process_index() == 0:
     export.to_timm(outcome.model, config.export)
   fitted_at = time.perf_counter()
   targets = {
@@ -270,16 +292,25 @@ def table(record: results.Record) -> rich.table.Table:
 
 def main(config: Config) -> None:
   """Runs one configuration, shows the table and appends the line."""
-  console = rich.console.Console()
+  if config.distributed:
+    jax.distributed.initialize(
+      config.coordinator, config.processes, config.process
+    )
+  leads = jax.process_index() == 0
+  console = rich.console.Console(quiet=not leads)
   try:
     with contextlib.ExitStack() as stack:
-      if config.checkpoint is not None:
+      if config.checkpoint is not None and leads:
         stack.enter_context(exclusive(config.checkpoint))
-      finish(config, run_or_recall(config, console), console)
+      record = run_or_recall(config, console)
+      if leads:
+        finish(config, record, console)
   except Stopped as stopped:
     console.print(str(stopped))
   except (FloatingPointError, OSError, ValueError) as error:
     sys.exit(f"error: {error}")  # what the user gave is wrong, not the program
+  if config.distributed:
+    jax.distributed.shutdown()  # waits for the others, of whom one may be late
 
 
 def run_or_recall(

@@ -32,6 +32,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
+from gmixout_jax import parallel
 from gmixout_jax.clip.weights import CheckpointError, Path, replacing
 
 PACKAGES = ("gmixout-jax", "jax", "flax", "optax", "orbax-checkpoint")
@@ -383,13 +384,13 @@ def _signature(leaf: Any) -> str:
 
 
 def _abstract(arrays: dict[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
-  """What to load, and to which devices; the first one if they do not say."""
-  device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  """What to load, and to which devices if the arrays say so."""
+  default = _default_sharding()
   return {
     name: jax.ShapeDtypeStruct(
       leaf.shape,
       leaf.dtype,
-      sharding=getattr(leaf, "sharding", None) or device,
+      sharding=getattr(leaf, "sharding", None) or default,
     )
     for name, leaf in arrays.items()
   }
@@ -401,14 +402,22 @@ def _owned(arrays: dict[str, Any]) -> dict[str, Any]:
   Orbax copies from an accelerator before it returns. On the CPU it reads the
   very buffers that a step with donated arguments would write into.
   """
+  default = _default_sharding()
 
   def own(leaf: Any) -> Any:
-    on_host = not isinstance(leaf, jax.Array) or any(
-      device.platform == "cpu" for device in leaf.devices()
-    )
-    return jnp.copy(leaf) if on_host else leaf
+    if not isinstance(leaf, jax.Array):
+      return jax.make_array_from_process_local_data(default, np.array(leaf))
+    on_cpu = any(device.platform == "cpu" for device in leaf.devices())
+    return jnp.copy(leaf) if on_cpu else leaf
 
   return {name: own(leaf) for name, leaf in arrays.items()}
+
+
+def _default_sharding() -> jax.sharding.Sharding:
+  """The first device; of several processes all devices, as Orbax wants it."""
+  if jax.process_count() == 1:
+    return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  return jax.NamedSharding(parallel.data_mesh(), jax.P())
 
 
 def _together(what: str) -> None:

@@ -215,7 +215,7 @@ def replicate(state: Any, mesh: Mesh, *, style: Style = "shard_map") -> Any:
     style: As for `data_parallel`.
   """
   if style != "pmap":
-    return jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
+    return jax.tree.map(lambda leaf: _everywhere(leaf, mesh), state)
   local = [
     d for d in mesh.devices.flat if d.process_index == jax.process_index()
   ]
@@ -230,9 +230,27 @@ def replicate(state: Any, mesh: Mesh, *, style: Style = "shard_map") -> Any:
   return jax.tree.map(copies, state)
 
 
+def _everywhere(leaf: Any, mesh: Mesh) -> jax.Array:
+  """An array on all devices of all processes, each of which has it."""
+  if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(
+    leaf.dtype, jax.dtypes.prng_key
+  ):
+    data = _everywhere(jax.random.key_data(leaf), mesh)
+    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+  # A copy: on the CPU the result may be this very buffer, to be donated.
+  return jax.make_array_from_process_local_data(
+    NamedSharding(mesh, PartitionSpec()), np.array(leaf)
+  )
+
+
 def unreplicate(state: Any) -> Any:
   """One copy of a state with a leading axis of devices (style "pmap")."""
   return jax.tree.map(lambda leaf: leaf[0], state)
+
+
+def on_one_device(state: Any) -> Any:
+  """The copy of a replicated state on this process' first device."""
+  return jax.tree.map(lambda leaf: leaf.addressable_data(0), state)
 
 
 def row_shardings(state: Any, mesh: Mesh) -> Any:
