@@ -135,11 +135,11 @@ def read(path: str | os.PathLike[str]) -> list[Record]:
     ValueError: on a line that is not a JSON object; it names file and line.
   """
   records = []
-  with open(path, encoding="utf-8") as lines:
+  with open(path, "rb") as lines:
     for number, line in enumerate(lines, start=1):
       try:
-        record = json.loads(line)
-      except json.JSONDecodeError as error:
+        record = json.loads(line.decode())
+      except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}:{number}: {error}") from error
       if not isinstance(record, dict):
         raise ValueError(f"{path}:{number}: not a JSON object.")

@@ -467,7 +467,10 @@ def _read_manifest(path: pathlib.Path) -> dict[str, Any]:
     content = outer["manifest"]
     if hashlib.sha256(content.encode()).hexdigest() == outer["sha256"]:
       return json.loads(content)
-  except (ValueError, LookupError, TypeError, AttributeError) as error:
+  except (
+    *(ValueError, LookupError, TypeError, AttributeError),
+    RecursionError,  # nested too deep
+  ) as error:
     raise CheckpointError(f"{path} is damaged: {error!r}.") from None
   raise CheckpointError(f"{path} has changed since it was written.")
 
