@@ -78,16 +78,15 @@ def make_step(
   method: Method,
   optimizer: optax.GradientTransformationExtraArgs,
   graphdef: Any,
-  *,
-  spread: bool = False,
+  mesh: jax.sharding.Mesh | None = None,
 ) -> Callable[..., tuple[State, Metrics]]:
-  """The pure train step; its metrics are scalars, `finite` excepted.
+  """The pure train step, jitted; it takes over the state.
 
   Args:
     method: Whose loss it is.
     optimizer: From `guard`.
     graphdef: Of the model.
-    spread: Whether it runs by `parallel.data_parallel`.
+    mesh: To spread the batch over, if any.
 
   Returns:
     A function of the parameters with the optimizer's state, a batch, all else
@@ -98,7 +97,7 @@ def make_step(
     params, opt_state = state
     trainable = form.trainable(params)
     key = jax.random.fold_in(key, step)
-    if spread:  # each part of the batch has a dropout of its own
+    if mesh is not None:  # each part of the batch has a dropout of its own
       key = jax.random.fold_in(key, parallel.index())
 
     def loss_fn(trainable):
@@ -106,7 +105,7 @@ def make_step(
       return method.loss(model, batch, key)
 
     loss, gradients = jax.value_and_grad(loss_fn)(trainable)
-    if spread:
+    if mesh is not None:
       loss, gradients = parallel.mean((loss, gradients))
     finite = faults.finite(loss, gradients)
     if faults.may_skip(opt_state):
@@ -125,7 +124,9 @@ def make_step(
       "failures": failures,
     }
 
-  return train_step
+  if mesh is not None:
+    return parallel.data_parallel(train_step, mesh)
+  return jax.jit(train_step, donate_argnames="state")
 
 
 def fit(
@@ -180,16 +181,11 @@ def fit(
   optimizer = faults.guard(transform, skip_nonfinite)
   params = method.parametrize(params, transform_key)
   opt_state = optimizer.init(form.trainable(params))
-  train_step = make_step(method, optimizer, graphdef, spread=mesh is not None)
+  train_step = make_step(method, optimizer, graphdef, mesh)
   started = params, opt_state
-  if mesh is None:
-    train_step = jax.jit(train_step, donate_argnames="state")
-    others = rest, loss_key
-  else:
-    train_step = parallel.data_parallel(train_step, mesh)
-    started, others = parallel.replicate(
-      ((params, opt_state), (rest, loss_key)), mesh
-    )
+  others = rest, loss_key
+  if mesh is not None:
+    started, others = parallel.replicate((started, others), mesh)
   names = jax.eval_shape(form.trainable, params)
 
   def deployed_by(state: State) -> Params:

@@ -232,7 +232,7 @@ def replicate(state: Any, mesh: Mesh, *, style: Style = "shard_map") -> Any:
 
 def _everywhere(leaf: Any, mesh: Mesh) -> jax.Array:
   """An array on all devices of all processes, each of which has it."""
-  if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(
+  if isinstance(leaf, jax.Array) and jnp.issubdtype(
     leaf.dtype, jax.dtypes.prng_key
   ):
     data = _everywhere(jax.random.key_data(leaf), mesh)
