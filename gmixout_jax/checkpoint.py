@@ -27,7 +27,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Self
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
@@ -187,7 +186,7 @@ class Checkpoints:
       if self._leads:
         target.mkdir()
       _together("checkpoint folder made")
-      written = ocp.save_async(str(target / "state"), _owned(arrays))
+      written = ocp.save_async(str(target / "state"), _on_devices(arrays))
     except Exception as error:
       raise self._failed(step, error) from error
     self._pending = self._committer.submit(
@@ -396,21 +395,15 @@ def _abstract(arrays: dict[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
   }
 
 
-def _owned(arrays: dict[str, Any]) -> dict[str, Any]:
-  """Arrays that stay valid while they are written, whatever is donated.
-
-  Orbax copies from an accelerator before it returns. On the CPU it reads the
-  very buffers that a step with donated arguments would write into.
-  """
+def _on_devices(arrays: dict[str, Any]) -> dict[str, jax.Array]:
+  """The same with NumPy arrays on devices, where Orbax wants them."""
   default = _default_sharding()
-
-  def own(leaf: Any) -> Any:
-    if not isinstance(leaf, jax.Array):
-      return jax.make_array_from_process_local_data(default, np.array(leaf))
-    on_cpu = any(device.platform == "cpu" for device in leaf.devices())
-    return jnp.copy(leaf) if on_cpu else leaf
-
-  return {name: own(leaf) for name, leaf in arrays.items()}
+  return {
+    name: leaf
+    if isinstance(leaf, jax.Array)
+    else jax.make_array_from_process_local_data(default, np.array(leaf))
+    for name, leaf in arrays.items()
+  }
 
 
 def _default_sharding() -> jax.sharding.Sharding:

@@ -68,13 +68,9 @@ def gathered(tree: Any) -> Any:
   if mesh.empty or AxisType.Auto not in mesh.axis_types:
     return tree
 
-  def gather(leaf: jax.Array) -> jax.Array:
-    leaf = jax.lax.with_sharding_constraint(leaf, PartitionSpec())
-    # Or XLA would find that what is drawn here and where the weights change
-    # are the same, and lay it out for one of them.
-    return jax.lax.optimization_barrier(leaf)
-
-  return jax.tree.map(gather, tree)
+  return jax.tree.map(
+    lambda leaf: jax.lax.with_sharding_constraint(leaf, PartitionSpec()), tree
+  )
 
 
 def index() -> jax.Array:
