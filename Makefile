@@ -2,6 +2,7 @@
 #   make demo   the embedded demo: table and picture in runs/demo
 #   make rivals all methods on the demo's task: a table, in runs/rivals
 #   make docs   the documentation, in build/site
+#   make torture  kills small runs 20 times, in one process and in two
 #   make test   linters, types, tests and the examples in the docstrings
 
 PYTHON ?= $(shell command -v python3.12 >/dev/null 2>&1 && \
@@ -9,7 +10,7 @@ PYTHON ?= $(shell command -v python3.12 >/dev/null 2>&1 && \
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo rivals docs test lint lock clean
+.PHONY: demo rivals docs torture test lint lock clean
 
 demo: $(READY)
 	@echo "==> The demo: a small CLIP, fine-tuned three ways (runs/demo)"
@@ -24,6 +25,10 @@ docs: $(READY)
 	$(BIN)/python docs/draw_episode.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 	@echo "file://$(CURDIR)/build/site/index.html"
+
+torture: $(READY)
+	@echo "==> Kills: do runs end as if nobody had touched them?"
+	$(BIN)/python -m experiments.torture
 
 test: lint
 	@echo "==> Tests and docstring examples"

@@ -28,10 +28,12 @@ def merge(graphdef: Any, form: Form, trained: Any, rest: Any) -> Any:
   return nnx.merge(graphdef, trained, rest)
 
 
-def apply_updates(form: Form, updates: Any) -> Form:
-  """The form after a step of the optimizer."""
+def apply_updates(
+  form: Form, updates: Any, *, stepped: bool | jax.Array = True
+) -> Form:
+  """The form after a step of the optimizer, or after one that it skipped."""
   if isinstance(form, gx.MixedParams):
-    return form.apply_updates(updates)
+    return form.apply_updates(updates, stepped=stepped)
   return optax.apply_updates(form, updates)
 
 

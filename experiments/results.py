@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 
 import jax
 
+from gmixout_jax.clip.weights import replacing
+
 Record = dict[str, Any]
 
 PACKAGES = ("gmixout-jax", "jax", "flax", "optax")
@@ -76,6 +78,56 @@ def append(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
     os.close(descriptor)
 
 
+_RECORD = "record.json"  # of a run that has ended, in its checkpoint's folder
+
+
+def recall(folder: str | os.PathLike[str]) -> Record | None:
+  """The line of a run that has ended; None of one that has not.
+
+  Args:
+    folder: as given to :func:`append_once`.
+
+  Raises:
+    ValueError: if it is not a JSON object.
+  """
+  path = pathlib.Path(folder) / _RECORD
+  return read(path)[0] if path.exists() else None
+
+
+def append_once(
+  path: str | os.PathLike[str],
+  record: Mapping[str, Any],
+  config: Mapping[str, Any],
+  folder: str | os.PathLike[str],
+) -> None:
+  """Adds a run to a results file, unless it is there already.
+
+  The line is noted in the run's own folder first, so a run that is killed
+  before, during or after this call and started again adds one line.
+
+  Args:
+    path: the ``.jsonl`` file.
+    record: the run, as from :func:`recall` if it has ended before.
+    config: the configuration and the seed that were asked for.
+    folder: the folder that the run is saved in.
+
+  Raises:
+    ValueError: if the run in the folder is another one.
+  """
+  record = plain(record)
+  known = record["config"] | {"seed": record["seed"]}
+  for name in dict.fromkeys([*config, *known]):
+    if (there := known.get(name)) != (here := config.get(name)):
+      raise ValueError(
+        f"{folder} holds a finished run of another configuration: {name} is"
+        f" {there!r} there and {here!r} here; use another folder."
+      )
+  with replacing(pathlib.Path(folder) / _RECORD) as temporary:
+    temporary.write_text(json.dumps(record, allow_nan=False) + "\n")
+  if not (os.path.exists(path) and record in read(path)):
+    append(path, record)
+
+
 def read(path: str | os.PathLike[str]) -> list[Record]:
   """All runs of a results file, oldest first.
 
@@ -83,11 +135,11 @@ def read(path: str | os.PathLike[str]) -> list[Record]:
     ValueError: on a line that is not a JSON object; it names file and line.
   """
   records = []
-  with open(path, encoding="utf-8") as lines:
+  with open(path, "rb") as lines:
     for number, line in enumerate(lines, start=1):
       try:
-        record = json.loads(line)
-      except json.JSONDecodeError as error:
+        record = json.loads(line.decode())
+      except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}:{number}: {error}") from error
       if not isinstance(record, dict):
         raise ValueError(f"{path}:{number}: not a JSON object.")

@@ -1,21 +1,44 @@
 """Runs of methods on one task: each is trained once, whoever asks for it."""
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+import pathlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
 
-from experiments import loop
+from experiments import loop, results
 from experiments.classifier import Classifier, Ensemble
 from experiments.data.split import Source, batches, stream
 from experiments.judge import Judge
-from experiments.methods import Member, Method, Run
+from experiments.keeper import Keeper
+from experiments.methods import Member, Method, Run, described
 from experiments.schedule import Schedule
+from gmixout_jax.checkpoint import Checkpoints
 
 Progress = Callable[[Member, int, float], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Saving:
+  """Where and when the runs of a task are saved.
+
+  Attributes:
+    folder: Each run gets a folder of its own in it.
+    every: Steps between two checkpoints.
+    config: What the task is; JSON. Checkpoints of another one are refused.
+    keep: How many of a run's newest checkpoints stay.
+    stop: See `Keeper`.
+  """
+
+  folder: pathlib.Path
+  every: int
+  config: dict[str, Any] = dataclasses.field(default_factory=dict)
+  keep: int = 2
+  stop: Callable[[int], bool] = lambda step: False
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,6 +53,7 @@ class Task:
     warmup: The share of the steps in which the learning rate rises.
     augmented: Whether images are cropped and flipped at random.
     seed: Of everything random, in the first run of every method.
+    skip_nonfinite: How many steps in a row a run may skip; see `loop.fit`.
   """
 
   model: Classifier
@@ -39,6 +63,7 @@ class Task:
   warmup: float = 0.1
   augmented: bool = True
   seed: int = 0
+  skip_nonfinite: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +79,7 @@ class Cost:
     trained_parameters: Weights that a run changes.
     optimizer_bytes: Optimizer state of one run.
     snapshot_bytes: Snapshots of all runs, on the host.
+    skipped_steps: Steps of all runs that were not finite, and skipped.
     evaluations: Passes over the validation split to choose by.
     forward_passes: Per image, at inference.
     inference_parameters: In all models that an image goes through.
@@ -68,6 +94,7 @@ class Cost:
   trained_parameters: int = 0
   optimizer_bytes: int = 0
   snapshot_bytes: int = 0
+  skipped_steps: int = 0
   evaluations: int = 0
   forward_passes: int = 1
   inference_parameters: int = 0
@@ -102,6 +129,8 @@ class Runs:
     methods: Sequence[Method],
     *,
     progress: Progress | None = None,
+    saving: Saving | None = None,
+    mesh: jax.sharding.Mesh | None = None,
   ):
     """Plans the runs of some methods; trains nothing yet.
 
@@ -110,8 +139,12 @@ class Runs:
       methods: All that will be asked for, so that a run that several share
         keeps what any of them wants of it.
       progress: Called after every step with the run, the step and its loss.
+      saving: Where and when to save each run, to go on from there.
+      mesh: See `loop.fit`; of several processes it has the devices of all.
     """
+    self._mesh = mesh
     self.task = task
+    self._saving = saving
     self._progress = progress
     self._snapshots: dict[Member, set[int]] = {}
     for method in methods:
@@ -181,22 +214,28 @@ class Runs:
       batch_size=task.batch_size,
       seed=order,
       augmented=task.augmented,
+      process=0 if self._mesh is None else jax.process_index(),
+      processes=1 if self._mesh is None else jax.process_count(),
     )
 
     def progress(step: int, loss: float) -> None:
       if self._progress is not None:
         self._progress(member, step, loss)
 
-    fitted = loop.fit(
-      method,
-      prepared,
-      stream(dataset, 0, task.steps),
-      steps=task.steps,
-      schedule=Schedule(task.steps, task.warmup),
-      key=fit_key,
-      progress=progress,
-      snapshots=self._snapshots[member],
-    )
+    with self._keeper(member, prepared) as keeper:
+      fitted = loop.fit(
+        method,
+        prepared,
+        stream(dataset, 0, task.steps),
+        steps=task.steps,
+        schedule=Schedule(task.steps, task.warmup),
+        key=fit_key,
+        progress=progress,
+        snapshots=self._snapshots[member],
+        keeper=keeper,
+        skip_nonfinite=task.skip_nonfinite,
+        mesh=self._mesh,
+      )
     initial = loop.weights_of(method.export(prepared))
     run = Run(
       initial=jax.device_get(initial),
@@ -205,11 +244,36 @@ class Runs:
     )
     return run, fitted
 
+  @contextlib.contextmanager
+  def _keeper(
+    self, member: Member, prepared: Classifier
+  ) -> Iterator[Keeper | None]:
+    """What saves a run; None if nothing is to be saved."""
+    if self._saving is None:
+      yield None
+      return
+    config = self._saving.config | {
+      "run": results.plain(described(member.method)),
+      "repeat": member.repeat,
+      "snapshots": sorted(self._snapshots[member]),
+    }
+    folder = self._saving.folder / f"run_{self.planned.index(member):02d}"
+    judge = Judge(member.method.export(prepared), self.task.source.validation)
+    with Checkpoints(folder, config=config, keep=self._saving.keep) as kept:
+      yield Keeper(
+        kept,
+        every=self._saving.every,
+        validate=judge.accuracy,
+        stop=self._saving.stop,
+      )
+
 
 def _total(stats: Iterable[loop.Stats]) -> Cost:
   stats = list(stats)
   steps = sum(s.steps for s in stats)
-  seconds = sum(s.steps / s.steps_per_second for s in stats if s.steps > 1)
+  seconds = sum(
+    s.steps / s.steps_per_second for s in stats if s.steps_per_second
+  )
   return Cost(
     runs=sum(s.steps > 0 for s in stats),
     steps=steps,
@@ -219,4 +283,5 @@ def _total(stats: Iterable[loop.Stats]) -> Cost:
     trained_parameters=max(s.trained_parameters for s in stats),
     optimizer_bytes=max(s.optimizer_bytes for s in stats),
     snapshot_bytes=sum(s.snapshot_bytes for s in stats),
+    skipped_steps=sum(s.skipped_steps for s in stats),
   )

@@ -11,9 +11,16 @@ other methods can follow a "+". Alone, such a method works on full fine-tuning.
 --set gives hyperparameters, NAME.FIELD=VALUE, wherever the method occurs; all
 else is as in `experiments.train`, whose lines these are, one per method and
 seed.
+
+With --checkpoint DIR a sweep that was interrupted goes on: its finished cells,
+one per method and seed, are not run again. --workers N runs N cells at a time,
+in processes of their own that share no runs, but go on in the middle; with
+--cluster slurm as jobs there. A cell that fails does not stop the others; it is
+reported at the end, with its log.
 """
 
 import ast
+import contextlib
 import dataclasses
 import pathlib
 import sys
@@ -25,8 +32,12 @@ import rich.progress
 import tyro
 
 from experiments import methods, results, tables, train
+from experiments.cells import Cluster, Failure, logged, name_of, note, spread
+from experiments.classifier import Classifier
+from experiments.data.split import Split
 from experiments.runs import Runs
 from gmixout_jax import clip
+from gmixout_jax.checkpoint import exclusive
 
 ALL = "all"
 
@@ -48,6 +59,13 @@ class Config:
     warmup: The share of the steps in which the learning rate rises.
     seeds: Of everything random; every method is run with each.
     results: The file that the lines are appended to.
+    checkpoint: A folder to remember finished cells in, and to save running ones
+      if there are workers.
+    save_every: Steps between two checkpoints, if there are workers.
+    workers: Cells at a time, in processes of their own; 0 runs all of them
+      here, one after another.
+    cluster: Where the workers are: on this machine, or on a Slurm cluster.
+    partition: Of Slurm.
   """
 
   methods: tyro.conf.Positional[tuple[str, ...]]
@@ -61,6 +79,11 @@ class Config:
   warmup: float = 0.1
   seeds: tuple[int, ...] = (0,)
   results: pathlib.Path = pathlib.Path("runs/results.jsonl")
+  checkpoint: pathlib.Path | None = None
+  save_every: int = 100
+  workers: int = 0
+  cluster: Cluster = "local"
+  partition: str | None = None
 
 
 def parse_settings(settings: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -115,12 +138,79 @@ def configurations(
   config: Config, swept: Sequence[methods.Method], seed: int
 ) -> list[train.Config]:
   """What `experiments.train` would be told for each method."""
+  known = {field.name for field in dataclasses.fields(train.Config)}
   shared = {
     field.name: getattr(config, field.name)
     for field in dataclasses.fields(config)
-    if field.name not in ("methods", "set", "seeds")
+    if field.name in known
   }
-  return [train.Config(method=m, seed=seed, **shared) for m in swept]
+  cells = [train.Config(method=m, seed=seed, **shared) for m in swept]
+  if config.checkpoint is None:
+    return cells
+  return [
+    dataclasses.replace(cell, checkpoint=config.checkpoint / name_of(cell))
+    for cell in cells
+  ]
+
+
+Outcome = tuple[list[results.Record], list[Failure]]
+
+
+def in_turn(
+  config: Config,
+  swept: Sequence[methods.Method],
+  domains: dict[str, Split],
+  model: Classifier,
+  bar: rich.progress.Progress,
+) -> Outcome:
+  """Runs the cells here, one after another; those of a seed share runs."""
+  lines, failures = [], []
+  logs = config.checkpoint or config.results.parent / "failed"
+  for seed in config.seeds:
+    planned = configurations(config, swept, seed)
+    task = bar.add_task(f"seed {seed}", total=None)
+
+    def progress(member, step, loss, task=task, seed=seed):
+      del step, loss
+      name = methods.name_of(member.method)
+      bar.update(task, advance=1, description=f"seed {seed}: {name}")
+
+    runs = Runs(
+      train.task_of(planned[0], domains, model), swept, progress=progress
+    )
+    bar.update(task, total=config.steps * len(runs.planned))
+    for one in planned:
+      with logged(name_of(one), logs) as failed:
+        known = one.checkpoint and results.recall(one.checkpoint)
+        record = known or train.record(one, runs, domains)
+        if one.checkpoint is not None:
+          one.checkpoint.mkdir(parents=True, exist_ok=True)
+        note(one, record)
+        lines.append(record)
+      failures += failed
+    bar.remove_task(task)
+  return lines, failures
+
+
+def side_by_side(
+  config: Config,
+  swept: Sequence[methods.Method],
+  bar: rich.progress.Progress,
+) -> Outcome:
+  """Runs the cells in processes of their own."""
+  assert config.checkpoint is not None
+  cells = [
+    one for seed in config.seeds for one in configurations(config, swept, seed)
+  ]
+  task = bar.add_task("cells", total=len(cells))
+  return spread(
+    cells,
+    workers=config.workers,
+    folder=config.checkpoint / "jobs",
+    cluster=config.cluster,
+    partition=config.partition,
+    ended=lambda name: bar.update(task, advance=1, description=name),
+  )
 
 
 def main(config: Config) -> None:
@@ -128,33 +218,35 @@ def main(config: Config) -> None:
   console = rich.console.Console()
   try:
     swept = chosen(config)
-    with console.status("reading images and weights"):
-      domains, model = train.load(configurations(config, swept[:1], 0)[0])
-  except (FileNotFoundError, TypeError, ValueError) as error:
-    sys.exit(f"error: {error}")  # what the user gave is wrong, not the program
-  lines = []
-  with rich.progress.Progress(console=console) as bar:
-    for seed in config.seeds:
-      planned = configurations(config, swept, seed)
-      task = bar.add_task(f"seed {seed}", total=None)
-
-      def progress(member, step, loss, task=task, seed=seed):
-        del step, loss
-        name = methods.name_of(member.method)
-        bar.update(task, advance=1, description=f"seed {seed}: {name}")
-
-      runs = Runs(
-        train.task_of(planned[0], domains, model), swept, progress=progress
+    if config.workers < 0 or (config.workers and config.checkpoint is None):
+      raise ValueError(
+        "workers must be 0, or a number of processes with a folder to save"
+        f" them in, got {config.workers} and --checkpoint {config.checkpoint}."
       )
-      bar.update(task, total=config.steps * len(runs.planned))
-      for one in planned:
-        lines.append(train.record(one, runs, domains))
-        results.append(config.results, lines[-1])
-      bar.remove_task(task)
-  console.print(tables.by_set(lines))
-  console.print(tables.by_method(lines))
-  console.print(tables.by_cost(lines))
-  console.print(f"Appended {len(lines)} lines to {config.results}.")
+    with contextlib.ExitStack() as stack:
+      if config.checkpoint is not None:
+        stack.enter_context(exclusive(config.checkpoint))
+      if config.workers:
+        bar = stack.enter_context(rich.progress.Progress(console=console))
+        lines, failures = side_by_side(config, swept, bar)
+      else:
+        with console.status("reading images and weights"):
+          first = configurations(config, swept[:1], config.seeds[0])[0]
+          domains, model = train.load(first)
+        bar = stack.enter_context(rich.progress.Progress(console=console))
+        lines, failures = in_turn(config, swept, domains, model, bar)
+  except (OSError, TypeError, ValueError) as error:
+    sys.exit(f"error: {error}")  # what the user gave is wrong, not the program
+  if lines:
+    console.print(tables.by_set(lines))
+    console.print(tables.by_method(lines))
+    console.print(tables.by_cost(lines))
+  console.print(f"{len(lines)} lines are in {config.results}.")
+  for failure in failures:
+    end = failure.log.read_text().strip().splitlines()[-1:]
+    console.print(f"failed: {failure.name}, see {failure.log}", *end)
+  if failures:
+    sys.exit(f"error: {len(failures)} cells failed.")
 
 
 if __name__ == "__main__":

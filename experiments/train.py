@@ -14,10 +14,16 @@ The defaults suit two CPU cores: 96 pixels, 300 steps of 32 images. A GPU runs
 the same command at full size: add --data.image-size 224 --data.batch-size 128
 --steps 2000.
 
+On several machines, or on several devices of one, each process runs the same
+command with --distributed; --coordinator HOST:PORT, --processes and --process
+say who is who where the cluster does not. Each reads its own part of every
+batch, and the first one alone writes. The checkpoint's folder is shared.
+
 The seed decides which images are held out, their order, their augmentation and
 the masks, so runs that differ in the method alone are paired.
 """
 
+import contextlib
 import dataclasses
 import pathlib
 import sys
@@ -25,18 +31,22 @@ import time
 from collections.abc import Callable
 from typing import Annotated
 
+import jax
+import numpy as np
 import rich.console
 import rich.progress
 import rich.table
 import tyro
 
-from experiments import methods, results
+from experiments import export, methods, results
 from experiments.classifier import Classifier
 from experiments.data import domainbed
 from experiments.data.split import Split, hold_out
 from experiments.evaluate import evaluate
-from experiments.runs import Runs, Task
-from gmixout_jax import clip
+from experiments.keeper import Stopped, stop_on_sigterm
+from experiments.runs import Runs, Saving, Task
+from gmixout_jax import clip, parallel
+from gmixout_jax.checkpoint import exclusive
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +83,19 @@ class Config:
     steps: Optimizer steps.
     warmup: The share of the steps in which the learning rate rises.
     seed: Of everything random.
+    skip_nonfinite: How many steps in a row may be skipped because their loss or
+      gradient is not finite; by default such a step stops the run.
     results: The file that the run's line is appended to.
+    checkpoint: A folder to save the run in. Given again, the run goes on from
+      there; SIGTERM saves it and stops it.
+    save_every: Steps between two checkpoints. Each scores the weights on the
+      held-out images, and the best is kept apart from the newest two.
+    export: Where to put the trained ViT, head included: safetensors with timm's
+      names.
+    distributed: Spread each batch over the devices of all processes.
+    coordinator: Host and port of the first process.
+    processes: How many processes there are.
+    process: Which one this is, from 0.
   """
 
   method: methods.Method
@@ -85,7 +107,22 @@ class Config:
   steps: int = 300
   warmup: float = 0.1
   seed: int = 0
+  skip_nonfinite: int = 0
   results: pathlib.Path = pathlib.Path("runs/results.jsonl")
+  checkpoint: pathlib.Path | None = None
+  save_every: int = 100
+  export: pathlib.Path | None = None
+  distributed: bool = False
+  coordinator: str | None = None
+  processes: int | None = None
+  process: int | None = None
+
+
+# What a number does not depend on, and the seed.
+_KEPT_APART = (
+  *("seed", "results", "checkpoint", "save_every", "export"),
+  *("distributed", "coordinator", "processes", "process"),
+)
 
 
 def load(config: Config) -> tuple[dict[str, Split], Classifier]:
@@ -129,14 +166,16 @@ def run(
   domains: dict[str, Split],
   model: Classifier,
   progress: Callable[[int, float], None] | None = None,
+  stop: Callable[[int], bool] = lambda step: False,
 ) -> results.Record:
-  """Trains and evaluates; pure but for the time it takes.
+  """Trains and evaluates; pure but for the time it takes and its checkpoints.
 
   Args:
     config: The run.
     domains: Every domain's images, by name.
     model: The pretrained model.
     progress: See `loop.fit`.
+    stop: Whether to save and stop after a number of steps.
 
   Returns:
     The line for the results file.
@@ -148,7 +187,16 @@ def run(
     if progress is not None:
       progress(step, loss)
 
-  runs = Runs(task, [config.method], progress=report)
+  saving = None
+  if config.checkpoint is not None:
+    saving = Saving(
+      config.checkpoint,
+      every=config.save_every,
+      config=described(config) | {"seed": config.seed},
+      stop=stop,
+    )
+  mesh = parallel.data_mesh() if config.distributed else None
+  runs = Runs(task, [config.method], progress=report, saving=saving, mesh=mesh)
   return record(config, runs, domains)
 
 
@@ -168,7 +216,17 @@ def task_of(
     batch_size=config.data.batch_size,
     warmup=config.warmup,
     seed=config.seed,
+    skip_nonfinite=config.skip_nonfinite,
   )
+
+
+def described(config: Config) -> results.Record:
+  """What was run, as JSON: all that numbers depend on but for the seed."""
+  config_as_json: results.Record = results.plain(config)
+  config_as_json["method"] = results.plain(methods.described(config.method))
+  for name in _KEPT_APART:
+    del config_as_json[name]
+  return config_as_json
 
 
 def record(
@@ -186,26 +244,26 @@ def record(
   """
   began = time.perf_counter()
   outcome = runs.outcome(config.method)
+  if config.export is not None and jax.process_index() == 0:
+    export.to_timm(outcome.model, config.export)
   fitted_at = time.perf_counter()
   targets = {
     name: split for name, split in domains.items() if name != config.data.source
   }
   metrics = evaluate(outcome.model, runs.task.source.validation, targets)
   finished_at = time.perf_counter()
-  described: results.Record = results.plain(config)
-  described["method"] = results.plain(methods.described(config.method))
-  for kept_apart in ("seed", "results"):
-    del described[kept_apart]
   return {
-    "config": described,
+    "config": described(config),
     "seed": config.seed,
     **results.environment(),
     "metrics": metrics,
     "stats": results.plain(outcome.cost),
     "notes": outcome.notes,
-    # Of all its runs, one after the other.
+    # Of all its runs, one after the other; those of skipped steps may be NaN.
     "losses": [
-      round(float(loss), 5) for losses in outcome.losses for loss in losses
+      round(float(loss), 5) if np.isfinite(loss) else None
+      for losses in outcome.losses
+      for loss in losses
     ],
     "seconds": {
       "fit": round(fitted_at - began, 2),
@@ -234,28 +292,66 @@ def table(record: results.Record) -> rich.table.Table:
 
 def main(config: Config) -> None:
   """Runs one configuration, shows the table and appends the line."""
-  console = rich.console.Console()
+  if config.distributed:
+    jax.distributed.initialize(
+      config.coordinator, config.processes, config.process
+    )
+  leads = jax.process_index() == 0
+  console = rich.console.Console(quiet=not leads)
   try:
-    with console.status("reading images and weights"):
-      domains, model = load(config)
-  except (FileNotFoundError, ValueError) as error:
+    with contextlib.ExitStack() as stack:
+      if config.checkpoint is not None and leads:
+        stack.enter_context(exclusive(config.checkpoint))
+      record = run_or_recall(config, console)
+      if leads:
+        finish(config, record, console)
+  except Stopped as stopped:
+    console.print(str(stopped))
+  except (FloatingPointError, OSError, ValueError) as error:
     sys.exit(f"error: {error}")  # what the user gave is wrong, not the program
+  if config.distributed:
+    jax.distributed.shutdown()  # waits for the others, of whom one may be late
+
+
+def run_or_recall(
+  config: Config, console: rich.console.Console
+) -> results.Record:
+  """The line of a run, which may have ended before it could be appended."""
+  if config.checkpoint is not None:
+    known = results.recall(config.checkpoint)
+    if known is not None:
+      return known
+  with console.status("reading images and weights"):
+    domains, model = load(config)
   bar = rich.progress.Progress(
     *rich.progress.Progress.get_default_columns(),
     rich.progress.TextColumn("loss {task.fields[loss]:.3f}"),
     console=console,
   )
-  with bar:
+  with bar, stop_on_sigterm() as stop:
     # Not every method takes steps: the bar appears with the first one.
     total = config.steps * len(config.method.members())
     task = bar.add_task("training", total=total, loss=0, visible=False)
 
     def progress(step: int, loss: float) -> None:
-      del step  # of the run, of which there may be several
-      bar.update(task, advance=1, loss=loss, visible=True)
+      # The step is of the run, of which there may be several; one that goes on
+      # does not begin at 0.
+      done = step + 1 if total == config.steps else None
+      bar.update(task, advance=None if done else 1, completed=done, loss=loss)
+      bar.update(task, visible=True)
 
-    record = run(config, domains, model, progress)
-  results.append(config.results, record)
+    return run(config, domains, model, progress, stop)
+
+
+def finish(
+  config: Config, record: results.Record, console: rich.console.Console
+) -> None:
+  """Appends the line, once, and shows the table."""
+  if config.checkpoint is None:
+    results.append(config.results, record)
+  else:
+    ours = described(config) | {"seed": config.seed}
+    results.append_once(config.results, record, ours, config.checkpoint)
   console.print(table(record))
   stats, seconds = record["stats"], record["seconds"]
   console.print(

@@ -4,6 +4,7 @@ from gmixout_jax import averaging as averaging
 from gmixout_jax import clip as clip
 from gmixout_jax import linen as linen
 from gmixout_jax import nnx as nnx
+from gmixout_jax import parallel as parallel
 from gmixout_jax.accessors import gmixout_eval_params as gmixout_eval_params
 from gmixout_jax.accessors import gmixout_masks as gmixout_masks
 from gmixout_jax.fused import FusedAdamW as FusedAdamW

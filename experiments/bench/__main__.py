@@ -2,7 +2,15 @@
 
 import tyro
 
-from experiments.bench import flops, images, kernels, memory, step, update
+from experiments.bench import (
+  comms,
+  flops,
+  images,
+  kernels,
+  memory,
+  step,
+  update,
+)
 
 BENCHES = {
   "update": update.run,
@@ -11,6 +19,7 @@ BENCHES = {
   "step": step.run,
   "kernels": kernels.run,
   "images": images.run,
+  "comms": comms.run,
 }
 
 

@@ -91,8 +91,13 @@ def batch_shapes(size: int, image_size: int) -> Batch:
   )
 
 
-def full_finetuning(model: gx.clip.ViT) -> TrainStep:
-  """AdamW on every leaf."""
+def full_finetuning(model: gx.clip.ViT, *, parallel: bool = False) -> TrainStep:
+  """AdamW on every leaf.
+
+  Args:
+    model: From `vit`.
+    parallel: Whether the step is one for `gx.parallel.data_parallel`.
+  """
   graphdef, params = nnx.split(model, nnx.Param)
   tx = optax.adamw(1e-4)
 
@@ -104,6 +109,8 @@ def full_finetuning(model: gx.clip.ViT) -> TrainStep:
     loss, grads = jax.value_and_grad(
       lambda params: _loss(nnx.merge(graphdef, params), batch)
     )(params)
+    if parallel:
+      loss, grads = gx.parallel.mean((loss, grads))
     updates, opt_state = tx.update(grads, opt_state, params)
     return (optax.apply_updates(params, updates), opt_state), loss
 
@@ -116,6 +123,7 @@ def compact(
   resample_every: int | None = 50,
   fused: bool = False,
   implementation: Implementation | None = None,
+  parallel: bool = False,
 ) -> TrainStep:
   """GMixout on the compact path: packed gradients, state and updates.
 
@@ -125,6 +133,7 @@ def compact(
     resample_every: Steps of an episode.
     fused: Whether `FusedAdamW` steps, rather than `optax.adamw`.
     implementation: Of the stratified masks.
+    parallel: Whether the step is one for `gx.parallel.data_parallel`.
   """
   graphdef, params, rest = nnx.split(model, nnx.Param, ...)
   tx, adamw = optax.adamw(1e-4), gx.FusedAdamW(learning_rate=1e-4)
@@ -144,11 +153,16 @@ def compact(
   def step(state, batch):
     mixed, opt_state = state
     trainable = mixed.trainable()
+    whole, differentiated = mixed, trainable
+    if parallel:
+      whole, differentiated = gx.parallel.gathered((mixed, trainable))
     loss, grads = jax.value_and_grad(
       lambda trainable: _loss(
-        gx.nnx.merge(graphdef, mixed, trainable, rest), batch
+        gx.nnx.merge(graphdef, whole, trainable, rest), batch
       )
-    )(trainable)
+    )(differentiated)
+    if parallel:
+      loss, grads = gx.parallel.mean((loss, grads))
     if fused:
       return adamw.step(mixed, grads, opt_state), loss
     updates, opt_state = tx.update(grads, opt_state, trainable)

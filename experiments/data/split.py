@@ -159,7 +159,13 @@ def augment(record: Batch, rng: np.random.Generator) -> Batch:
 
 
 def batches(
-  split: Records, *, batch_size: int, seed: int, augmented: bool = True
+  split: Records,
+  *,
+  batch_size: int,
+  seed: int,
+  augmented: bool = True,
+  process: int = 0,
+  processes: int = 1,
 ) -> MapDataset[Batch]:
   """Endless shuffled batches; batch t is a function of the seed and t alone.
 
@@ -171,14 +177,28 @@ def batches(
     batch_size: images per batch; a batch may straddle two epochs.
     seed: of the order and of the augmentation.
     augmented: whether to pass every image through :func:`augment`.
+    process: which part of every batch to read, of as many as there are
+      processes. Together they read what one process would, each image once.
+    processes: how many there are; they must divide ``batch_size``.
 
   Returns:
-    A random-access dataset of batches.
+    A random-access dataset of batches, or of this process' parts of them.
+
+  Raises:
+    ValueError: if the processes cannot share a batch evenly.
   """
+  if batch_size % processes or not 0 <= process < processes:
+    raise ValueError(
+      f"a batch of {batch_size} images cannot be divided evenly among"
+      f" {processes} processes, got process {process}."
+    )
   records = MapDataset.source(split).seed(seed).shuffle()
   if augmented:
     records = records.random_map(augment)
-  return records.repeat().batch(batch_size)
+  records = records.repeat()
+  if processes > 1:
+    records = records.slice(slice(process, None, processes))
+  return records.batch(batch_size // processes)
 
 
 def stream(

@@ -94,8 +94,8 @@ def collect(
   first = steps - (members - 1) * every
   kept = []
   for step, batch in zip(range(steps), batches, strict=False):
-    params, opt_state, _ = train_step(
-      params, opt_state, rest, batch, np.int32(step), loss_key
+    (params, opt_state), _ = train_step(
+      (params, opt_state), batch, rest, np.int32(step), loss_key
     )
     if step + 1 >= first and (step + 1) % every == 0:
       live = params.params if isinstance(params, gx.MixedParams) else params

@@ -42,7 +42,7 @@ def read_config(directory: Path, **fields: Any) -> CLIPConfig:
     if not isinstance(raw, dict):
       raise ValueError(f"expected an object, got {type(raw).__name__}.")
     return huggingface.parse_config(raw, **fields)
-  except ValueError as error:
+  except (ValueError, RecursionError) as error:  # the latter: nested too deep
     raise ValueError(f"{path}: {error}") from None
 
 

@@ -18,6 +18,12 @@ from gmixout_jax.clip.vision import resize_positions
 
 Path = str | os.PathLike[str]
 
+# Of JSON that is damaged, or something else than was expected.
+_NOT_WHAT_IT_SHOULD_BE = (
+  *(ValueError, LookupError, TypeError, AttributeError),
+  RecursionError,  # nested too deep
+)
+
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
@@ -87,9 +93,9 @@ def find(directory: pathlib.Path) -> list[pathlib.Path]:
   if index.is_file():
     try:
       shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+      return [directory / shard for shard in shards]
+    except _NOT_WHAT_IT_SHOULD_BE as error:
       raise CheckpointError(f"{index} is not an index: {error!r}.") from None
-    return [directory / shard for shard in shards]
   for path in sorted(directory.glob("*")):
     if path.suffix in _PICKLES:
       _open(path)

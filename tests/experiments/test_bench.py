@@ -7,7 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.bench import figures, flops, images, memory, step, train_steps
+from experiments.bench import (
+  comms,
+  figures,
+  flops,
+  images,
+  memory,
+  step,
+  train_steps,
+)
 
 TINY = {"patch_size": 16, "width": 20, "depth": 1, "heads": 2, "mlp_width": 40}
 
@@ -41,6 +49,22 @@ def test_images_per_second_of_every_step(tmp_path):
   fastest = min(t for name, t in seconds.items() if "stratified" in name)
   stratified = seconds["full"] / fastest
   assert found["speedup_stratified"] == pytest.approx(stratified)
+
+
+def test_what_devices_send_each_other(tmp_path):
+  path = tmp_path / "figures.json"
+  comms.run(path)
+  found = json.loads(path.read_text())
+  assert set(comms.TARGETS) <= set(found)
+  # Full fine-tuning sends every gradient, and the loss.
+  shapes = train_steps.full_finetuning(train_steps.vit("vit_b16", 32)).params
+  dense = figures.tree_bytes(shapes) + 4
+  assert found["full_shard_map_allreduce_bytes"] == dense
+  assert found["full_jit_allreduce_bytes"] == dense
+  # Frozen leaves are not sent; the head of 1000 classes is, densely.
+  assert found["allreduce_bytes_ratio"] < 1
+  assert found["masks_sent_bytes"] == 0
+  assert 1 / 8 < found["fsdp_bytes_ratio"] < 1
 
 
 def test_memory_counts_what_is_held():

@@ -135,3 +135,75 @@ def test_the_rivals_run_from_end_to_end(monkeypatch, tmp_path, capsys):
   shown = capsys.readouterr().out
   assert "WiSE-FT" in shown
   assert "FLYP" in shown
+
+
+@pytest.fixture
+def files(tmp_path):
+  weights = tmp_path / "vit.safetensors"
+  clip.vit_to_safetensors(tiny.vit(width=64, heads=1), weights)
+  data = train.Data(tiny.domainbed(tmp_path / "PACS"), image_size=16)
+  out = tmp_path / "out"
+  return {
+    "data": data,
+    "weights": weights,
+    "results": out / "results.jsonl",
+    "checkpoint": out / "sweep",
+  }
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_cell_that_fails_is_reported_and_stops_no_other(
+  files, workers, capsys
+):
+  # Stratified masks of a sparsity so high keep no entry of some matrix.
+  given = config(
+    "gmixout",
+    "zero_shot",
+    set=("gmixout.sparsity=0.999999",),
+    workers=workers,
+    steps=2,
+    **files,
+  )
+  with pytest.raises(SystemExit, match="1 cells failed"):
+    sweep.main(given)
+  (line,) = results.read(files["results"])
+  assert line["config"]["method"]["name"] == "zero_shot"
+  shown = capsys.readouterr().out.replace("\n", "")
+  assert "failed: gmixout-seed0, see" in shown
+  log = shown.split("see ")[1].split()[0]
+  assert "is too small to keep one" in " ".join(shown.split())
+  assert log.endswith((".log", ".err"))
+
+
+def test_a_sweep_that_was_interrupted_goes_on(files, monkeypatch):
+  given = config("zero_shot", "linear_probe", seeds=(0, 1), steps=2, **files)
+  record, done = train.record, []
+
+  def dying(one, *rest):
+    if len(done) == 2:
+      raise KeyboardInterrupt
+    done.append(sweep.name_of(one))
+    return record(one, *rest)
+
+  monkeypatch.setattr(train, "record", dying)
+  with pytest.raises(KeyboardInterrupt):
+    sweep.main(given)
+  assert len(results.read(files["results"])) == 2
+  first = list(done)
+  done.clear()
+  sweep.main(given)
+  assert sorted(first + done) == sorted(
+    f"{name}-seed{seed}"
+    for name in ("zero_shot", "linear_probe")
+    for seed in (0, 1)
+  )
+  assert len(results.read(files["results"])) == 4
+  sweep.main(given)  # nothing is left
+  assert len(results.read(files["results"])) == 4
+
+
+def test_workers_are_checked():
+  with pytest.raises(SystemExit, match="got 2 and --checkpoint None"):
+    sweep.main(config("swa", workers=2))
+  with pytest.raises(SystemExit, match="got -1"):
+    sweep.main(config("swa", workers=-1))

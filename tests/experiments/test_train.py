@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from experiments import methods, results, runs, train
+from experiments.data import domainbed
 from experiments.methods.full_finetuning import FullFinetuning
 from experiments.methods.gmixout import GMixout
 from experiments.methods.model_soups import UniformSoup
@@ -70,8 +71,9 @@ def test_help_lists_the_methods(capsys):
 
 def test_end_to_end(files, tmp_path, capsys):
   path = tmp_path / "runs" / "results.jsonl"
+  deployed = tmp_path / "deployed.safetensors"
   command = [*arguments(files), "--results", str(path), "--seed", "3"]
-  train.main(train.parse(command))
+  train.main(train.parse([*command, "--export", str(deployed)]))
   shown = capsys.readouterr().out
   assert "sketch (held out)" in shown
   assert "mean OOD" in shown
@@ -90,6 +92,12 @@ def test_end_to_end(files, tmp_path, capsys):
   assert record["device"] == "cpu"
   assert set(record["metrics"]["ood"]) == {"art", "cartoon", "photo"}
   assert len(record["losses"]) == record["stats"]["steps"] == 3
+
+  vit = clip.vit_from_safetensors(deployed)
+  photo = domainbed.read(files[0], image_size=16)["photo"]
+  pixels = clip.preprocess(photo.images, mean=clip.HALF, std=clip.HALF)
+  right = np.asarray(vit(pixels)).argmax(-1) == photo.labels
+  assert record["metrics"]["ood"]["photo"] == pytest.approx(right.mean())
 
 
 def test_the_seed_decides_and_the_time_does_not():

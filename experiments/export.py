@@ -1,0 +1,129 @@
+"""Deployed classifiers as safetensors that other libraries read.
+
+A ViT with its head is one file with timm's names. A CLIP is a Hugging Face
+folder, which has no place for a head: that goes into a file of its own beside
+the model, with the names of a linear layer in PyTorch.
+"""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from experiments.classifier import Classifier, ClipImageEncoder
+from gmixout_jax import clip
+from gmixout_jax.clip import weights
+
+HEAD = "head.safetensors"
+
+
+def to_timm(model: nnx.Module, path: weights.Path) -> None:
+  """Saves a classifier on a ViT, head included, under timm's names.
+
+  `clip.vit_from_safetensors(path)` then gives the same logits, of normalised
+  pixels, and so does timm.
+
+  Args:
+    model: The classifier.
+    path: The file; it appears whole or not at all.
+
+  Raises:
+    ValueError: If it is not a classifier on a `clip.ViT`.
+  """
+  vit = _backbone(model, clip.ViT)
+  assert isinstance(model, Classifier)
+  classes = model.head.out_features
+  config = dataclasses.replace(vit.config, num_classes=classes)
+  abstract = nnx.eval_shape(lambda: clip.ViT(config, rngs=nnx.Rngs(0)))
+  params = _params(vit) | {"head": _params(model.head)}
+  whole = nnx.merge(nnx.graphdef(abstract), params)
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  clip.vit_to_safetensors(whole, path)
+
+
+def to_hugging_face(
+  model: nnx.Module, folder: weights.Path, whole: clip.CLIP | None = None
+) -> None:
+  """Saves a classifier on CLIP's image tower as a Hugging Face folder.
+
+  Args:
+    model: The classifier.
+    folder: It is made if it does not exist.
+    whole: The CLIP whose text tower goes with it; by default the one that the
+      head's words came from.
+
+  Raises:
+    ValueError: If it is not a classifier on a `ClipImageEncoder`, or there is
+      no text tower.
+  """
+  encoder = _backbone(model, ClipImageEncoder)
+  assert isinstance(model, Classifier)
+  if whole is None and model.prompts is not None:
+    whole = model.prompts.model
+  if whole is None:
+    raise ValueError(
+      "whole must be the CLIP whose text tower goes with the image tower, got"
+      " None, and the classifier's head did not come from words."
+    )
+  params = _params(whole) | {
+    "vision": _params(encoder.vision),
+    "vision_projection": _params(encoder.projection),
+  }
+  folder = pathlib.Path(folder)
+  clip.save_pretrained(nnx.merge(nnx.graphdef(whole), params), folder)
+  head = {
+    "weight": np.ascontiguousarray(np.asarray(model.head.kernel[...]).T),
+    "bias": np.asarray(_params(model.head)["bias"]),
+  }
+  weights.save(head, folder / HEAD)
+
+
+def from_hugging_face(folder: weights.Path, **settings: Any) -> Classifier:
+  """The classifier that `to_hugging_face` saved.
+
+  Args:
+    folder: The folder.
+    **settings: As for `clip.from_pretrained`.
+
+  Raises:
+    FileNotFoundError: If a file is absent; it is named.
+    CheckpointError: A `ValueError`: if a file is damaged, or does not fit.
+  """
+  model = clip.from_pretrained(folder, **settings)
+  path = pathlib.Path(folder) / HEAD
+  tensors = weights.Files([path])
+  width = model.vision_projection.out_features
+  shape = tensors.shapes.get("weight", ())
+  if len(shape) != 2 or tensors.shapes != {
+    "weight": (shape[0], width),
+    "bias": (shape[0],),
+  }:
+    raise clip.CheckpointError(
+      f"{path} must hold a weight [classes, {width}] and a bias [classes], got"
+      f" {tensors.shapes}."
+    )
+  return Classifier(
+    ClipImageEncoder(model),
+    jnp.asarray(tensors["weight"].T),
+    jnp.asarray(tensors["bias"]),
+    mean=clip.CLIP_MEAN,
+    std=clip.CLIP_STD,
+  )
+
+
+def _backbone[B: nnx.Module](model: nnx.Module, kind: type[B]) -> B:
+  backbone = getattr(model, "backbone", None)
+  if not isinstance(model, Classifier) or not isinstance(backbone, kind):
+    raise ValueError(
+      f"what is exported must be a Classifier on a {kind.__name__}, got"
+      f" {type(model).__name__} on {type(backbone).__name__}."
+    )
+  return backbone
+
+
+def _params(module: nnx.Module) -> dict[str, Any]:
+  return nnx.to_pure_dict(nnx.state(module, nnx.Param))

@@ -1,0 +1,208 @@
+"""What a run remembers while it trains, and how it is saved and resumed."""
+
+import contextlib
+import dataclasses
+import signal
+import time
+from collections.abc import Callable, Collection, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jaxtyping import Float
+
+from experiments.methods.run import Params
+from gmixout_jax.checkpoint import Checkpoints
+
+State = tuple[Any, Any]  # parameters in their form, the optimizer's state
+
+
+class Stopped(Exception):
+  """A run that was asked to stop has saved itself, and did."""
+
+
+@dataclasses.dataclass
+class Trail:
+  """A run so far: all that its end depends on, but for the data.
+
+  Attributes:
+    step: Steps taken.
+    state: Parameters and optimizer state.
+    losses: Of all steps; those to come are 0.
+    moved: The most entries that one step changed.
+    snapshots: Weights by the step after which they were taken.
+    clock: Seconds of the first step, seconds of others, count of the others.
+  """
+
+  step: int
+  state: State
+  losses: Float[np.ndarray, " steps"]
+  moved: int
+  snapshots: dict[str, Params]
+  clock: Float[np.ndarray, "3"]
+
+  @classmethod
+  def before(cls, state: State, steps: int) -> "Trail":
+    """A run that has taken no step yet."""
+    return cls(
+      0, state, np.zeros(steps, np.float32), 0, {}, np.zeros(3, np.float32)
+    )
+
+  def saved(self) -> dict[str, Any]:
+    """As a tree of arrays."""
+    return {
+      "params": self.state[0],
+      "optimizer": self.state[1],
+      "losses": self.losses,
+      "moved": np.int32(self.moved),
+      "snapshots": self.snapshots,
+      "clock": self.clock,
+    }
+
+
+class Clock:
+  """Times steps, over all the processes that a run took."""
+
+  def __init__(self, trail: Trail):
+    """Starts now, at the end of `trail`."""
+    self._past = trail.clock
+    self._ticks = [time.perf_counter()]
+
+  def tick(self) -> None:
+    """A step has ended."""
+    self._ticks.append(time.perf_counter())
+
+  def note(self, trail: Trail) -> None:
+    """Writes what was measured into the trail; compilation is kept apart."""
+    if len(self._ticks) > 1:
+      start, first, *_, last = [*self._ticks, self._ticks[-1]]
+      now = np.array([first - start, last - first, len(self._ticks) - 2])
+      trail.clock = (self._past + now).astype(np.float32)
+
+
+class Keeper:
+  """Saves a run every few steps, and takes it up where it was left."""
+
+  def __init__(
+    self,
+    checkpoints: Checkpoints,
+    *,
+    every: int,
+    validate: Callable[[Params], float] | None = None,
+    stop: Callable[[int], bool] = lambda step: False,
+  ):
+    """Keeps one run.
+
+    Args:
+      checkpoints: Of this run alone.
+      every: Steps between two checkpoints, at least 1; the end of the run has
+        one too.
+      validate: Scores the weights to deploy, on validation data. The best
+        checkpoint is kept apart.
+      stop: Whether to save and stop after a number of steps.
+
+    Raises:
+      ValueError: If `every` is out of range.
+    """
+    if every < 1:
+      raise ValueError(f"save_every must be at least 1 step, got {every}.")
+    self._checkpoints = checkpoints
+    self._every = every
+    self._validate = validate
+    self._stop = stop
+    self._stopping = False
+
+  def resumed(
+    self,
+    trail: Trail,
+    iterator: Iterator[Any],
+    snapshots: Collection[int],
+    weights: Params,
+  ) -> Trail:
+    """The trail of the newest checkpoint, and the iterator set to it.
+
+    Args:
+      trail: Of a run that takes no step yet; returned if there is none.
+      iterator: Over batches, with grain's `get_state` and `set_state`.
+      snapshots: After which steps they are taken.
+      weights: Shapes of a snapshot.
+
+    Raises:
+      TypeError: If the iterator has no state.
+      ValueError: If the checkpoint is of another run.
+    """
+    if not hasattr(iterator, "set_state"):
+      raise TypeError(
+        "a run that is saved needs batches with a state, such as a"
+        f" grain.IterDataset, got {type(iterator).__name__}."
+      )
+
+    def like(step: int) -> dict[str, Any]:
+      taken = {str(at): weights for at in sorted(snapshots) if at <= step}
+      return dataclasses.replace(trail, snapshots=taken).saved()
+
+    saved = self._checkpoints.restore(like)
+    if saved is None:
+      return trail
+    iterator.set_state(saved.iterator)  # pyright: ignore[reportAttributeAccessIssue]
+    state = saved.state
+    on_host = lambda tree: jax.tree.map(np.array, tree)
+    return Trail(
+      step=saved.step,
+      state=(state["params"], state["optimizer"]),
+      losses=on_host(state["losses"]),
+      moved=int(state["moved"]),
+      snapshots=on_host(state["snapshots"]),
+      clock=on_host(state["clock"]),
+    )
+
+  def is_due(self, step: int, steps: int) -> bool:
+    """Whether to save after `step` of `steps` steps; asked after each."""
+    self._stopping = self._stop(step)
+    return self._stopping or step == steps or step % self._every == 0
+
+  def save(
+    self, trail: Trail, iterator: Any, deployed: Callable[[], Params]
+  ) -> None:
+    """Saves in the background.
+
+    Raises:
+      OSError: If the folder cannot be written to.
+      Stopped: If that was why; it is saved by then.
+    """
+    score = None if self._validate is None else self._validate(deployed())
+    self._checkpoints.save(
+      trail.step, trail.saved(), iterator=iterator.get_state(), score=score
+    )
+    if self._stopping and trail.step < len(trail.losses):
+      self._checkpoints.wait()
+      raise Stopped(
+        f"stopped as asked after {trail.step} of {len(trail.losses)} steps,"
+        f" saved in {self._checkpoints.folder}: the same command goes on."
+      )
+
+  def last(self) -> str:
+    """Where the newest checkpoint is; a sentence."""
+    self._checkpoints.wait()
+    steps = self._checkpoints.steps
+    newest = f"step {steps[-1]}" if steps else "none"
+    return f"The last good checkpoint in {self._checkpoints.folder}: {newest}."
+
+
+@contextlib.contextmanager
+def stop_on_sigterm() -> Iterator[Callable[[int], bool]]:
+  """Yields whether SIGTERM has come, to be asked after each step.
+
+  With several processes the step to stop after is agreed on by JAX's
+  coordination service, which catches the signal of any of them.
+  """
+  if jax.process_count() > 1:
+    yield multihost_utils.reached_preemption_sync_point
+    return
+  came = []
+  before = signal.signal(signal.SIGTERM, lambda *_: came.append(True))
+  try:
+    yield lambda step: bool(came)
+  finally:
+    signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,239 @@
+"""A run of `experiments.train` that takes seconds: for faults to be tried on.
+
+`Life` starts it in processes of its own, one or several, on made-up images and
+a small network, and can kill them. All else is the real thing: command line,
+loop, checkpoints, results, and `jax.distributed` between the processes.
+"""
+
+import dataclasses
+import functools
+import multiprocessing
+import os
+import pathlib
+import socket
+import sys
+import time
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from experiments import loop, train
+from experiments.classifier import Classifier
+from experiments.data.split import Split
+from gmixout_jax.clip import weights
+
+STEPS, SAVE_EVERY, PAUSE = 60, 2, 0.02
+
+_SIZE, _CLASSES, _WIDTH = 8, 3, 16
+
+
+class Mlp(nnx.Module):
+  """A backbone that compiles fast."""
+
+  def __init__(self, rngs: nnx.Rngs):
+    self.embedding = nnx.Linear(_SIZE * _SIZE * 3, _WIDTH, rngs=rngs)
+    self.blocks = nnx.List([nnx.Linear(_WIDTH, _WIDTH, rngs=rngs)])
+
+  def features(self, pixels: jax.Array) -> jax.Array:
+    """Features of normalised pixels."""
+    x = self.embedding(pixels.reshape(len(pixels), -1))
+    for block in self.blocks:
+      x = x + nnx.relu(block(x))
+    return x
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class NotedSplit(Split):
+  """Notes which images are read.
+
+  Attributes:
+    noted: The file, one index per line.
+  """
+
+  noted: pathlib.Path = pathlib.Path(os.devnull)
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    _note(self.noted, index)
+    return super().__getitem__(index)
+
+  def take(self, indices: np.ndarray) -> Split:
+    """The split of these images, noted likewise."""
+    part = super().take(indices)
+    return NotedSplit(
+      part.images, part.labels, part.class_names, noted=self.noted
+    )
+
+
+def made_up(folder: pathlib.Path, process: int) -> Any:
+  """Two domains of random images, and a model: what `train.load` returns."""
+  rng = np.random.default_rng(0)
+  names = tuple(f"class {label}" for label in range(_CLASSES))
+
+  def split(per_class: int, noted: pathlib.Path) -> Split:
+    labels = np.repeat(np.arange(_CLASSES, dtype=np.int32), per_class)
+    noise = rng.integers(0, 60, (len(labels), _SIZE, _SIZE, 3))
+    images = (60 * labels[:, None, None, None] + noise).astype(np.uint8)
+    return NotedSplit(images, labels, names, noted=noted)
+
+  domains = {
+    "sketch": split(30, folder / f"read_{process}"),
+    "photo": split(5, pathlib.Path(os.devnull)),
+  }
+  model = Classifier.with_zero_head(
+    Mlp(nnx.Rngs(0)), width=_WIDTH, classes=_CLASSES
+  )
+  return domains, model
+
+
+def work(
+  folder: pathlib.Path,
+  process: int,
+  arguments: list[str],
+  devices: int,
+  cache: pathlib.Path,
+) -> None:
+  """One process of a run; called in a process of its own."""
+  log = os.open(
+    folder / f"log_{process}", os.O_WRONLY | os.O_CREAT | os.O_APPEND
+  )
+  os.dup2(log, 1)
+  os.dup2(log, 2)
+  jax.config.update("jax_platforms", "cpu")
+  jax.config.update("jax_num_cpu_devices", devices)
+  jax.config.update("jax_compilation_cache_dir", str(cache))
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+  jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+  train.load = lambda config: made_up(folder, process)
+  fit = loop.fit
+
+  def noting(*args: Any, progress: Any, **kwargs: Any) -> loop.Fitted:
+    def note(step: int, loss: float) -> None:
+      progress(step, loss)
+      _note(folder / f"progress_{process}", step)
+      time.sleep(PAUSE)
+
+    fitted = fit(*args, progress=note, **kwargs)
+    tensors = weights.parameters(fitted.model)
+    weights.save(
+      {name: np.asarray(leaf[...]) for name, leaf in tensors.items()},
+      folder / f"weights_{process}.safetensors",
+    )
+    return fitted
+
+  loop.fit = noting
+  train.main(train.parse(arguments))
+  sys.stdout.flush()
+
+
+@dataclasses.dataclass
+class Life:
+  """The processes of a run, from one start to their end.
+
+  Attributes:
+    folder: Of the run; it is made if need be.
+    processes: In order of their rank.
+  """
+
+  folder: pathlib.Path
+  processes: list[BaseProcess]
+
+  @classmethod
+  def start(
+    cls,
+    folder: pathlib.Path,
+    *more: str,
+    processes: int = 1,
+    devices: int = 1,
+    cache: pathlib.Path,
+    steps: int = STEPS,
+  ) -> "Life":
+    """Starts or resumes the run of a folder.
+
+    Args:
+      folder: Where checkpoints, results, weights and logs go.
+      *more: Further arguments of `experiments.train`.
+      processes: How many.
+      devices: Of each process.
+      cache: For compiled programs.
+      steps: Of the run.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    arguments = [
+      *("gmixout", "--resample-every", "3", "--data.batch-size", "8"),
+      *("--steps", str(steps), "--save-every", str(SAVE_EVERY)),
+      *("--checkpoint", str(folder / "run")),
+      *("--results", str(folder / "results.jsonl")),
+      *more,
+    ]
+    if processes > 1:
+      arguments += ["--distributed", "--processes", str(processes)]
+      arguments += ["--coordinator", f"127.0.0.1:{_free_port()}"]
+    started = []
+    for rank in range(processes):
+      rank_of = ["--process", str(rank)] if processes > 1 else []
+      started.append(
+        _server().Process(
+          target=work,
+          args=(folder, rank, arguments + rank_of, devices, cache),
+        )
+      )
+    for process in started:
+      process.start()
+    return cls(folder, started)
+
+  def steps(self) -> int:
+    """How many steps have been taken, repeated ones included."""
+    path = self.folder / "progress_0"
+    return len(path.read_text().split()) if path.exists() else 0
+
+  def alive(self) -> bool:
+    """Whether any process still runs."""
+    return any(process.is_alive() for process in self.processes)
+
+  def kill(self, first: int = 0, delay: float = 0.0) -> None:
+    """SIGKILL to one process, and a little later to the others."""
+    self.processes[first].kill()
+    time.sleep(delay)
+    for process in self.processes:
+      process.kill()
+    for process in self.processes:
+      process.join()
+
+  def end(self, seconds: float) -> None:
+    """Waits until the run has ended.
+
+    Raises:
+      RuntimeError: If it failed or takes too long; with the end of the log.
+    """
+    until = time.monotonic() + seconds
+    for process in self.processes:
+      process.join(max(until - time.monotonic(), 0))
+    codes = [process.exitcode for process in self.processes]
+    if any(code != 0 for code in codes):
+      self.kill()
+      logs = "\n".join(
+        path.read_text()[-3000:] for path in sorted(self.folder.glob("log_*"))
+      )
+      raise RuntimeError(f"{self.folder}: exit codes {codes}.\n{logs}")
+
+
+@functools.cache
+def _server() -> Any:
+  """Forks processes in which everything is imported, but JAX not started."""
+  context = multiprocessing.get_context("forkserver")
+  context.set_forkserver_preload([__name__])
+  return context
+
+
+def _free_port() -> int:
+  with socket.socket() as probe:
+    probe.bind(("127.0.0.1", 0))
+    return probe.getsockname()[1]
+
+
+def _note(path: pathlib.Path, value: int) -> None:
+  with path.open("a") as file:
+    file.write(f"{value}\n")

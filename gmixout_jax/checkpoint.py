@@ -1,0 +1,485 @@
+"""Checkpoints of a run: whole or absent, and checked before they are used.
+
+    FOLDER/lock                     held by the run that writes here
+    FOLDER/00000200/state/          the arrays, written by Orbax
+    FOLDER/00000200/manifest.json   written last: what makes it a checkpoint
+
+The manifest holds what is no array (config, versions, the position in the data)
+and the size and SHA-256 of every file of the state. So a save that was cut off
+at any instant is no checkpoint, and one whose bytes changed since is found out.
+
+Orbax sees a flat dictionary of arrays and nothing else of ours: neither NNX
+objects nor optimizer states are part of the format. Nothing is pickled.
+"""
+
+import concurrent.futures
+import contextlib
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, Self
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from orbax.checkpoint import v1 as ocp
+
+from gmixout_jax import parallel
+from gmixout_jax.clip.weights import CheckpointError, Path, replacing
+
+PACKAGES = ("gmixout-jax", "jax", "flax", "optax", "orbax-checkpoint")
+
+
+class Saved(NamedTuple):
+  """What was saved.
+
+  Attributes:
+    step: Steps taken by then.
+    state: The arrays, like the argument of `Checkpoints.restore`.
+    iterator: The state of the data iterator; JSON.
+    score: What `Checkpoints.save` was given.
+  """
+
+  step: int
+  state: Any
+  iterator: Any
+  score: float | None
+
+
+class Checkpoints:
+  """The checkpoints of one run, in a folder that no other run may write to.
+
+  Use it as a context manager, or call `close`. With several processes
+  (`jax.distributed`) all of them make the same calls with one shared folder;
+  the first process alone decides, deletes and writes manifests.
+
+  Example:
+    >>> import tempfile, jax.numpy as jnp
+    >>> folder = tempfile.mkdtemp()
+    >>> state = {"params": jnp.arange(3.0), "count": jnp.int32(7)}
+    >>> with Checkpoints(folder, config={"seed": 1}) as checkpoints:
+    ...   checkpoints.save(7, state, iterator={"next_index": 7})
+    >>> with Checkpoints(folder, config={"seed": 1}) as checkpoints:
+    ...   saved = checkpoints.restore(state)
+    >>> saved.step, saved.iterator, saved.state["params"].tolist()
+    (7, {'next_index': 7}, [0.0, 1.0, 2.0])
+  """
+
+  def __init__(
+    self,
+    folder: Path,
+    *,
+    config: Mapping[str, Any] | None = None,
+    keep: int = 2,
+  ):
+    """Takes the folder, and removes what an interrupted save left in it.
+
+    Args:
+      folder: Where to; it is made if it does not exist.
+      config: What the run is, as JSON: a checkpoint of another config is
+        refused.
+      keep: How many of the newest checkpoints to keep, at least 1. The one of
+        the best score is kept apart from them.
+
+    Raises:
+      ValueError: If `keep` is out of range, or another run holds the folder.
+      OSError: If the folder cannot be written to; it is named.
+    """
+    if keep < 1:
+      raise ValueError(f"keep must be at least 1 checkpoint, got {keep}.")
+    self.folder = pathlib.Path(folder).absolute()
+    self.keep = keep
+    self._config = json.loads(json.dumps(config or {}))
+    self._leads = jax.process_index() == 0
+    self._lock: int | None = None
+    self._pending: concurrent.futures.Future[None] | None = None
+    self._committer = concurrent.futures.ThreadPoolExecutor(1)
+    if self._leads:
+      try:
+        self._lock = _lock(self.folder)
+        for path in self.folder.iterdir():
+          if path.name.isdigit() and not (path / "manifest.json").exists():
+            shutil.rmtree(path)
+      except OSError as error:
+        self.close()
+        raise _about(error, f"checkpoints cannot go to {self.folder}") from None
+
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+    try:
+      self.wait()
+    except OSError:
+      if error is None:  # else the first error is the one to tell
+        raise
+    finally:
+      self.close()
+
+  def close(self) -> None:
+    """Finishes what is being saved, and gives the folder back."""
+    self._committer.shutdown()
+    if self._lock is not None:
+      os.close(self._lock)
+      self._lock = None
+
+  @property
+  def steps(self) -> list[int]:
+    """The steps of all checkpoints, ascending."""
+    return sorted(
+      int(path.parent.name)
+      for path in self.folder.glob("*/manifest.json")
+      if path.parent.name.isdigit()
+    )
+
+  @property
+  def best(self) -> int | None:
+    """The step of the best score, the earliest of several; None without one."""
+    scores = ((self._score(step), -step) for step in self.steps)
+    scored = [(score, at) for score, at in scores if score is not None]
+    return -max(scored)[1] if scored else None
+
+  def save(
+    self,
+    step: int,
+    state: Any,
+    *,
+    iterator: Any = None,
+    score: float | None = None,
+  ) -> None:
+    """Saves in the background; returns once the arrays may be overwritten.
+
+    A checkpoint that is there already is left as it is.
+
+    Args:
+      step: Steps taken, at least 0.
+      state: A pytree of arrays. On several processes they are global arrays.
+      iterator: The state of the data iterator; JSON.
+      score: How good the weights are, higher is better: see `best`.
+
+    Raises:
+      OSError: If this or the previous checkpoint could not be written, say
+        because the disk is full. What had been written of it is removed, and
+        the other checkpoints stay as they are.
+    """
+    self.wait()
+    target = self._path(step)
+    if self._agreed(step in self.steps):
+      return
+    arrays = _arrays(state)
+    manifest = {
+      "step": step,
+      "score": score,
+      "iterator": iterator,
+      "config": self._config,
+      "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+      "leaves": {name: _signature(leaf) for name, leaf in arrays.items()},
+    }
+    try:
+      if self._leads:
+        target.mkdir()
+      _together("checkpoint folder made")
+      written = ocp.save_async(str(target / "state"), _on_devices(arrays))
+    except Exception as error:
+      raise self._failed(step, error) from error
+    self._pending = self._committer.submit(
+      self._commit, step, written, manifest
+    )
+
+  def wait(self) -> None:
+    """Waits until the latest save is on disk.
+
+    Raises:
+      OSError: If it failed, see `save`.
+    """
+    if self._pending is not None:
+      pending, self._pending = self._pending, None
+      pending.result()
+
+  def restore(self, like: Any | Callable[[int], Any]) -> Saved | None:
+    """The newest checkpoint that is whole.
+
+    A damaged one is reported by a warning that names the file, set aside as
+    ``FOLDER/<step>.damaged``, and the one before it is taken.
+
+    Args:
+      like: A pytree of arrays or of `jax.ShapeDtypeStruct`, whose shardings,
+        if any, say where the arrays go: they need not be those that were
+        saved. Or a function of the step that returns one.
+
+    Returns:
+      What was saved; None if there is no checkpoint.
+
+    Raises:
+      CheckpointError: A `ValueError`: it is of another config or another
+        model. The first difference is named.
+    """
+    self.wait()
+    step = self._newest_whole() if self._leads else None
+    step = self._agreed(-1 if step is None else step)
+    if step < 0:
+      return None
+    manifest = _read_manifest(self._path(step) / "manifest.json")
+    wanted = like(step) if callable(like) else like
+    arrays = _arrays(wanted)
+    self._check(step, manifest, arrays)
+    loaded = ocp.load(str(self._path(step) / "state"), _abstract(arrays))
+    state = jax.tree.unflatten(
+      jax.tree.structure(wanted), [loaded[name] for name in arrays]
+    )
+    return Saved(step, state, manifest["iterator"], manifest["score"])
+
+  def _path(self, step: int) -> pathlib.Path:
+    return self.folder / f"{step:08d}"
+
+  def _score(self, step: int) -> float | None:
+    try:
+      return _read_manifest(self._path(step) / "manifest.json")["score"]
+    except (CheckpointError, OSError):
+      return None
+
+  def _agreed[T: (bool, int)](self, value: T) -> T:
+    """What the first process says, on all of them."""
+    if jax.process_count() == 1:
+      return value
+    said = multihost_utils.broadcast_one_to_all(np.asarray(value))
+    return type(value)(said)
+
+  def _commit(self, step: int, written: Any, manifest: dict[str, Any]) -> None:
+    """Waits for the arrays, then makes the folder a checkpoint."""
+    try:
+      written.result()
+      if self._leads:
+        target = self._path(step)
+        manifest["files"] = _digests(target)
+        _write_manifest(target / "manifest.json", manifest)
+        self._retain()
+    except Exception as error:
+      raise self._failed(step, error) from error
+
+  def _retain(self) -> None:
+    """Removes all but the newest checkpoints and the best one."""
+    wanted = {*self.steps[-self.keep :], self.best}
+    for step in self.steps:
+      if step not in wanted:
+        # First what makes it a checkpoint: it may not be found half-removed.
+        (self._path(step) / "manifest.json").unlink()
+        shutil.rmtree(self._path(step))
+
+  def _failed(self, step: int, error: Exception) -> OSError:
+    if self._leads:
+      shutil.rmtree(self._path(step), ignore_errors=True)
+    newest = self.steps[-1] if self.steps else "none"
+    what = (
+      f"the checkpoint of step {step} could not be written to {self.folder};"
+      f" the newest one there: {newest}"
+    )
+    return _about(error, what)
+
+  def _newest_whole(self) -> int | None:
+    for step in reversed(self.steps):
+      try:
+        manifest = _read_manifest(self._path(step) / "manifest.json")
+        _check_files(self._path(step), manifest["files"])
+      except (CheckpointError, OSError) as error:
+        aside = self._path(step).with_suffix(".damaged")
+        warnings.warn(
+          f"{error} The checkpoint of step {step} is set aside as {aside.name},"
+          " and the one before it is used.",
+          stacklevel=3,
+        )
+        shutil.rmtree(aside, ignore_errors=True)
+        self._path(step).rename(aside)
+      else:
+        return step
+    return None
+
+  def _check(
+    self, step: int, manifest: dict[str, Any], wanted: Mapping[str, Any]
+  ) -> None:
+    """Raises CheckpointError unless the checkpoint is of this run."""
+    where = f"the checkpoint of step {step} in {self.folder}"
+    for kind, saved, ours in (
+      ("config", _flat(manifest["config"]), _flat(self._config)),
+      (
+        "leaf",
+        manifest["leaves"],
+        {name: _signature(leaf) for name, leaf in wanted.items()},
+      ),
+    ):
+      for name in dict.fromkeys([*ours, *saved]):
+        if saved.get(name, "absent") != ours.get(name, "absent"):
+          raise CheckpointError(
+            f"{where} is of another run: {kind} {name!r} is"
+            f" {saved.get(name, 'absent')} there and"
+            f" {ours.get(name, 'absent')} here. Resume it as it was begun, or"
+            " give this run a folder of its own."
+          )
+
+
+@contextlib.contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+  """Holds a folder, which is made if need be, against other runs.
+
+  However this process ends, the folder is free then.
+
+  Raises:
+    ValueError: If another run holds it.
+    OSError: If the folder cannot be written to; it is named.
+  """
+  folder = pathlib.Path(folder).absolute()
+  try:
+    lock = _lock(folder)
+  except OSError as error:
+    raise _about(error, f"checkpoints cannot go to {folder}") from None
+  try:
+    yield
+  finally:
+    os.close(lock)
+
+
+def _lock(folder: pathlib.Path) -> int:
+  folder.mkdir(parents=True, exist_ok=True)
+  lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+  try:
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError:
+    owner = os.read(lock, 200).decode(errors="replace")
+    os.close(lock)
+    raise ValueError(
+      f"{folder} is written to by another run ({owner or 'unknown'}): wait for"
+      " it, or give this run a folder of its own."
+    ) from None
+  os.truncate(lock, 0)
+  os.write(lock, f"process {os.getpid()} on {platform.node()}".encode())
+  return lock
+
+
+def _arrays(tree: Any) -> dict[str, Any]:
+  """The leaves of a tree by their '/'-joined path, in the tree's order."""
+  named = {
+    jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+    for path, leaf in jax.tree.leaves_with_path(tree)
+  }
+  count = len(jax.tree.leaves(tree))
+  if len(named) != count:
+    raise ValueError(
+      f"the state has {count} leaves of only {len(named)} different paths:"
+      " rename some."
+    )
+  return named
+
+
+def _signature(leaf: Any) -> str:
+  """Type and shape of a leaf, such as "float32[8, 40]"."""
+  return f"{leaf.dtype}{list(leaf.shape)}"
+
+
+def _abstract(arrays: dict[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
+  """What to load, and to which devices if the arrays say so."""
+  default = _default_sharding()
+  return {
+    name: jax.ShapeDtypeStruct(
+      leaf.shape,
+      leaf.dtype,
+      sharding=getattr(leaf, "sharding", None) or default,
+    )
+    for name, leaf in arrays.items()
+  }
+
+
+def _on_devices(arrays: dict[str, Any]) -> dict[str, jax.Array]:
+  """The same with NumPy arrays on devices, where Orbax wants them."""
+  default = _default_sharding()
+  return {
+    name: leaf
+    if isinstance(leaf, jax.Array)
+    else jax.make_array_from_process_local_data(default, np.array(leaf))
+    for name, leaf in arrays.items()
+  }
+
+
+def _default_sharding() -> jax.sharding.Sharding:
+  """The first device; of several processes all devices, as Orbax wants it."""
+  if jax.process_count() == 1:
+    return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  return jax.NamedSharding(parallel.data_mesh(), jax.P())
+
+
+def _together(what: str) -> None:
+  """Waits for all processes."""
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(what)
+
+
+def _digests(folder: pathlib.Path) -> dict[str, list[Any]]:
+  """Size and SHA-256 of every file, by its path in the folder."""
+  return {
+    path.relative_to(folder).as_posix(): [path.stat().st_size, _sha256(path)]
+    for path in sorted(folder.rglob("*"))
+    if path.is_file()
+  }
+
+
+def _sha256(path: pathlib.Path) -> str:
+  with path.open("rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_files(folder: pathlib.Path, files: Mapping[str, Any]) -> None:
+  for name, (size, digest) in files.items():
+    path = folder / name
+    if not path.is_file():
+      raise CheckpointError(f"{path} is missing.")
+    if path.stat().st_size != size:
+      raise CheckpointError(
+        f"{path} has {path.stat().st_size} bytes where {size} were written."
+      )
+    if _sha256(path) != digest:
+      raise CheckpointError(f"{path} has changed since it was written.")
+
+
+def _write_manifest(path: pathlib.Path, manifest: dict[str, Any]) -> None:
+  content = json.dumps(manifest, allow_nan=False)
+  digest = hashlib.sha256(content.encode()).hexdigest()
+  with replacing(path) as temporary:
+    temporary.write_text(json.dumps({"sha256": digest, "manifest": content}))
+
+
+def _read_manifest(path: pathlib.Path) -> dict[str, Any]:
+  """The manifest; CheckpointError if it is not what was written."""
+  try:
+    outer = json.loads(path.read_text())
+    content = outer["manifest"]
+    if hashlib.sha256(content.encode()).hexdigest() == outer["sha256"]:
+      return json.loads(content)
+  except (
+    *(ValueError, LookupError, TypeError, AttributeError),
+    RecursionError,  # nested too deep
+  ) as error:
+    raise CheckpointError(f"{path} is damaged: {error!r}.") from None
+  raise CheckpointError(f"{path} has changed since it was written.")
+
+
+def _flat(config: Any) -> dict[str, Any]:
+  """A config's values by their '/'-joined path; nothing is dropped."""
+  leaves = jax.tree.leaves_with_path(config, is_leaf=lambda node: node is None)
+  return {
+    jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+    for path, leaf in leaves
+  }
+
+
+def _about(error: Exception, what: str) -> OSError:
+  """The error as an OSError of its kind whose message says what failed."""
+  code = error.errno if isinstance(error, OSError) else None
+  reason = (isinstance(error, OSError) and error.strerror) or str(error)
+  message = f"{what}: {reason}."
+  return OSError(message) if code is None else OSError(code, message)

@@ -1,0 +1,316 @@
+"""One pure train step on many devices: data parallel, and sharded weights.
+
+A step is a function of the state, a batch and anything else, which averages
+what depends on the batch over a named axis:
+
+    def step(state, batch):
+      mixed, opt_state = state
+      trainable = mixed.trainable()
+      whole = parallel.gathered(mixed)  # if the weights are sharded
+      loss, grads = jax.value_and_grad(
+        lambda trainable: loss_fn(whole.inject(trainable), batch)
+      )(parallel.gathered(trainable))
+      loss, grads = parallel.mean((loss, grads))
+      updates, opt_state = tx.update(grads, opt_state, trainable)
+      return (mixed.apply_updates(updates), opt_state), loss
+
+`data_parallel` runs it in any of three styles. In all of them each device makes
+the gradients of its own part of the batch, and on the compact path packs them,
+before anything is sent. So only packed gradients are reduced. Masks are a
+function of key and step: every device draws its own, and none is ever sent.
+
+Under a plain ``jax.jit`` of a step without `mean`, XLA reduces the dense
+gradients first and packs them afterwards: the same weights, ten times the
+bytes. Inside a `jax.shard_map` of your own, pass ``check_vma=False``; otherwise
+JAX sums the gradients of replicated weights densely, before they are packed.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+Style = Literal["shard_map", "jit", "pmap"]
+STYLES: tuple[Style, ...] = ("shard_map", "jit", "pmap")
+
+AXIS = "data"
+
+
+def data_mesh(devices: Any = None) -> Mesh:
+  """A mesh of one axis, `AXIS`.
+
+  Args:
+    devices: Some devices; all of all processes by default.
+  """
+  devices = jax.devices() if devices is None else devices
+  return Mesh(np.asarray(devices), (AXIS,), axis_types=(AxisType.Auto,))
+
+
+def mean(tree: Any) -> Any:
+  """The mean over all devices, inside a step of `data_parallel`."""
+  return jax.lax.pmean(tree, AXIS)
+
+
+def gathered(tree: Any) -> Any:
+  """Whole arrays for the forward pass, inside a step whose state is sharded.
+
+  The identity where the state is on every device anyway. Masks drawn from the
+  key in a gathered `gmixout_jax.MixedParams` are drawn whole on each device;
+  without this, XLA may draw rows on different devices and send them around.
+
+  Args:
+    tree: Weights, `MixedParams`, or what is trained.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty or AxisType.Auto not in mesh.axis_types:
+    return tree
+
+  return jax.tree.map(
+    lambda leaf: jax.lax.with_sharding_constraint(leaf, PartitionSpec()), tree
+  )
+
+
+def index() -> jax.Array:
+  """Which part of the batch a step sees: for randomness that must differ."""
+  return jax.lax.axis_index(AXIS)
+
+
+def data_parallel(
+  step: Callable[..., tuple[Any, Any]],
+  mesh: Mesh | None = None,
+  *,
+  style: Style = "shard_map",
+  state_sharding: Any = None,
+) -> Callable[..., tuple[Any, Any]]:
+  """Compiles a step that sees an equal part of the batch on each device.
+
+  Args:
+    step: (state, batch, *others) → (state, output). What it returns must be
+      equal on all devices, which it is if everything that depends on the batch
+      went through `mean`.
+    mesh: From `data_mesh`; by default of all devices.
+    style: "shard_map"; "jit", which leaves the layout of the state to
+      `state_sharding`; or "pmap".
+    state_sharding: A sharding of each leaf of the state, for "jit" alone: see
+      `row_shardings`. Replicated by default.
+
+  Returns:
+    The same function of a whole batch, whose leaves all have as first axis the
+    examples. The state is donated. With "pmap" the state has a leading axis
+    of devices: see `replicate`.
+
+  Raises:
+    ValueError: If the style is not known, or not one for `state_sharding`; when
+      called, if the batch cannot be divided evenly.
+
+  Example:
+    >>> import jax, jax.numpy as jnp
+    >>> from gmixout_jax import parallel
+    >>> def step(w, batch):
+    ...   loss, grad = jax.value_and_grad(lambda w: jnp.mean(w * batch))(w)
+    ...   loss, grad = parallel.mean((loss, grad))
+    ...   return w - grad, loss
+    >>> mesh = parallel.data_mesh(jax.devices()[:1])
+    >>> w, loss = parallel.data_parallel(step, mesh)(jnp.ones([]), jnp.ones(4))
+    >>> float(w), float(loss)
+    (0.0, 1.0)
+  """
+  if style not in STYLES:
+    raise ValueError(f"style must be one of {STYLES}, got {style!r}.")
+  if state_sharding is not None and style != "jit":
+    raise ValueError(
+      "state_sharding is for style='jit', as the others replicate the state,"
+      f" got style={style!r}."
+    )
+  mesh = data_mesh() if mesh is None else mesh
+  wrap = {"shard_map": _by_shard_map, "jit": _by_jit, "pmap": _by_pmap}[style]
+  return wrap(step, mesh, state_sharding)
+
+
+def _by_shard_map(step: Any, mesh: Mesh, state_sharding: Any) -> Any:
+  del state_sharding
+
+  def whole(state: Any, batch: Any, *others: Any) -> Any:
+    _check_batch(batch, mesh.size)
+    everywhere, split = PartitionSpec(), PartitionSpec(AXIS)
+    return jax.shard_map(
+      step,
+      mesh=mesh,
+      in_specs=(everywhere, split, *(everywhere for _ in others)),
+      out_specs=everywhere,
+      # With it JAX would sum dense gradients, see the module.
+      check_vma=False,
+    )(state, batch, *others)
+
+  return jax.jit(whole, donate_argnums=0)
+
+
+def _by_jit(step: Any, mesh: Mesh, state_sharding: Any) -> Any:
+  replicated = NamedSharding(mesh, PartitionSpec())
+  split = NamedSharding(mesh, PartitionSpec(AXIS))
+  state_sharding = replicated if state_sharding is None else state_sharding
+
+  def whole(state: Any, batch: Any, *others: Any) -> Any:
+    _check_batch(batch, mesh.size)
+    parts = jax.tree.map(
+      lambda leaf: jax.lax.with_sharding_constraint(
+        leaf.reshape(mesh.size, -1, *leaf.shape[1:]), split
+      ),
+      batch,
+    )
+    # The parts of the batch are an axis of the program, laid out over devices;
+    # so each makes and packs its own gradients, and `mean` is a mean over it.
+    over_parts = jax.vmap(
+      step,
+      in_axes=(None, 0, *(None for _ in others)),
+      out_axes=None,
+      axis_name=AXIS,
+      spmd_axis_name=AXIS,
+    )
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+      state, output = over_parts(state, parts, *others)
+    return jax.lax.with_sharding_constraint(state, state_sharding), output
+
+  return jax.jit(whole, donate_argnums=0)
+
+
+def _by_pmap(step: Any, mesh: Mesh, state_sharding: Any) -> Any:
+  del state_sharding
+  devices = list(mesh.devices.flat)
+  local = sum(d.process_index == jax.process_index() for d in devices)
+  compiled: dict[int, Any] = {}
+
+  def whole(state: Any, batch: Any, *others: Any) -> Any:
+    _check_batch(batch, local)
+    if len(others) not in compiled:
+      compiled[len(others)] = jax.pmap(
+        step,
+        axis_name=AXIS,
+        in_axes=(0, 0, *(None for _ in others)),
+        out_axes=(0, None),
+        devices=devices,
+        donate_argnums=0,
+      )
+    parts = jax.tree.map(
+      lambda leaf: leaf.reshape(local, -1, *leaf.shape[1:]), batch
+    )
+    return compiled[len(others)](state, parts, *others)
+
+  return whole
+
+
+def replicate(state: Any, mesh: Mesh, *, style: Style = "shard_map") -> Any:
+  """The state on all devices, as `data_parallel` takes it.
+
+  Args:
+    state: A pytree of arrays, equal on all processes.
+    mesh: From `data_mesh`.
+    style: As for `data_parallel`.
+  """
+  if style != "pmap":
+    return jax.tree.map(lambda leaf: _everywhere(leaf, mesh), state)
+  local = [
+    d for d in mesh.devices.flat if d.process_index == jax.process_index()
+  ]
+  rows = NamedSharding(data_mesh(local), PartitionSpec(AXIS))
+
+  def copies(leaf: Any) -> jax.Array:
+    leaf = jnp.asarray(leaf)
+    return jax.device_put(
+      jnp.broadcast_to(leaf, (len(local), *leaf.shape)), rows
+    )
+
+  return jax.tree.map(copies, state)
+
+
+def _everywhere(leaf: Any, mesh: Mesh) -> jax.Array:
+  """An array on all devices of all processes, each of which has it."""
+  if isinstance(leaf, jax.Array) and jnp.issubdtype(
+    leaf.dtype, jax.dtypes.prng_key
+  ):
+    data = _everywhere(jax.random.key_data(leaf), mesh)
+    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+  # A copy: on the CPU the result may be this very buffer, to be donated.
+  return jax.make_array_from_process_local_data(
+    NamedSharding(mesh, PartitionSpec()), np.array(leaf)
+  )
+
+
+def unreplicate(state: Any) -> Any:
+  """One copy of a state with a leading axis of devices (style "pmap")."""
+  return jax.tree.map(lambda leaf: leaf[0], state)
+
+
+def on_one_device(state: Any) -> Any:
+  """The copy of a replicated state on this process' first device."""
+  return jax.tree.map(lambda leaf: leaf.addressable_data(0), state)
+
+
+def row_shardings(state: Any, mesh: Mesh) -> Any:
+  """Shards every array along its rows, for style "jit" (FSDP).
+
+  The packed arrays of the samplers that draw per row (anchor, gradients,
+  moments) have the rows of their matrix, and go where those go. An array whose
+  first axis the devices do not divide, such as the packed one of whole
+  neurons, is sharded along the first axis that they do; if there is none,
+  it is on every device.
+
+  Args:
+    state: A pytree of arrays or shapes.
+    mesh: From `data_mesh`.
+
+  Returns:
+    A pytree of `NamedSharding` like `state`, to be given to `jax.device_put`
+    and to `data_parallel`.
+  """
+
+  def sharding(leaf: Any) -> NamedSharding:
+    spec: list[str | None] = [None] * len(leaf.shape)
+    for axis, size in enumerate(leaf.shape):
+      if size >= mesh.size and size % mesh.size == 0:
+        spec[axis] = AXIS
+        break
+    return NamedSharding(mesh, PartitionSpec(*spec))
+
+  return jax.tree.map(sharding, state)
+
+
+def local_slice(count: int) -> slice:
+  """Which of `count` examples this process reads: every n-th, none twice.
+
+  Args:
+    count: Examples of a whole batch.
+
+  Raises:
+    ValueError: If the devices of all processes cannot share them evenly.
+  """
+  if count % jax.device_count():
+    raise ValueError(
+      f"a batch of {count} examples cannot be divided evenly among"
+      f" {jax.device_count()} devices."
+    )
+  return slice(jax.process_index(), None, jax.process_count())
+
+
+def global_batch(batch: Any, mesh: Mesh) -> Any:
+  """The whole batch, of which each process holds the part that it has read."""
+  split = NamedSharding(mesh, PartitionSpec(AXIS))
+  return jax.tree.map(
+    lambda leaf: jax.make_array_from_process_local_data(
+      split, np.asarray(leaf)
+    ),
+    batch,
+  )
+
+
+def _check_batch(batch: Any, devices: int) -> None:
+  sizes = {leaf.shape[:1] for leaf in jax.tree.leaves(batch)}
+  if len(sizes) != 1 or not (size := sizes.pop()) or size[0] % devices:
+    shapes = sorted(str(leaf.shape) for leaf in jax.tree.leaves(batch))
+    raise ValueError(
+      "the leaves of a batch must have one first axis that can be divided"
+      f" evenly among {devices} devices, got shapes {', '.join(shapes)}."
+    )

@@ -1,0 +1,94 @@
+"""Exported classifiers: read back by the library, the logits are the same."""
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from flax import nnx
+
+from experiments import export
+from experiments.classifier import Classifier, ClipImageEncoder, Ensemble
+from gmixout_jax import clip
+from tests.experiments import tiny
+
+
+def images():
+  return tiny.split().images[:5]
+
+
+def head(width, rng):
+  return rng.standard_normal((width, 3)).astype(np.float32), np.arange(3.0)
+
+
+def clip_model():
+  tower = dict(width=16, depth=1, heads=2, mlp_width=32)
+  config = clip.CLIPConfig(
+    vision=clip.VisionConfig(image_size=16, patch_size=8, **tower),
+    text=clip.TextConfig(vocab_size=10, eos_token_id=9, **tower),
+    projection_dim=12,
+  )
+  return tiny.filled(lambda: clip.CLIP(config, rngs=nnx.Rngs(0)))
+
+
+def test_a_vit_has_timms_names_and_the_same_logits(tmp_path, rng):
+  kernel, bias = head(64, rng)
+  model = Classifier(tiny.vit(width=64, heads=1), kernel, bias)
+  path = tmp_path / "new" / "vit.safetensors"
+  export.to_timm(model, path)
+  tensors = safetensors.numpy.load_file(path)
+  # timm: VisionTransformer's head is a torch.nn.Linear.
+  np.testing.assert_array_equal(tensors["head.weight"], kernel.T)
+  np.testing.assert_array_equal(tensors["head.bias"], bias)
+  assert tensors["blocks.0.attn.qkv.weight"].shape == (192, 64)
+  loaded = clip.vit_from_safetensors(path)
+  pixels = clip.preprocess(images(), mean=clip.HALF, std=clip.HALF)
+  np.testing.assert_array_equal(loaded(pixels), model(images()))
+
+
+def test_a_clip_has_hugging_face_names_and_the_same_logits(tmp_path, rng):
+  whole = clip_model()
+  kernel, bias = head(12, rng)
+  model = Classifier(
+    ClipImageEncoder(clip_model()),
+    kernel,
+    bias,
+    mean=clip.CLIP_MEAN,
+    std=clip.CLIP_STD,
+  )
+  block = model.backbone.vision.blocks[0].mlp.fc1.kernel
+  block[...] = block[...] + 1  # trained
+  export.to_hugging_face(model, tmp_path, whole)
+  tensors = safetensors.numpy.load_file(tmp_path / "model.safetensors")
+  name = "vision_model.encoder.layers.0.mlp.fc1.weight"
+  np.testing.assert_array_equal(tensors[name], np.asarray(block[...]).T)
+  assert "text_model.encoder.layers.0.mlp.fc1.weight" in tensors
+  loaded = export.from_hugging_face(tmp_path)
+  np.testing.assert_array_equal(loaded(images()), model(images()))
+  # The text tower is the one that was given, and the given CLIP is unchanged.
+  ids = np.array([[1, 2, 9]])
+  again = clip.from_pretrained(tmp_path)
+  np.testing.assert_array_equal(again.encode_text(ids), whole.encode_text(ids))
+  assert not np.array_equal(
+    whole.vision.blocks[0].mlp.fc1.kernel[...], block[...]
+  )
+
+
+def test_a_head_that_does_not_fit_is_refused(tmp_path, rng):
+  kernel, bias = head(12, rng)
+  model = Classifier(ClipImageEncoder(clip_model()), kernel, bias)
+  export.to_hugging_face(model, tmp_path, clip_model())
+  bad = {"weight": np.zeros((3, 5), np.float32), "bias": np.zeros(3)}
+  safetensors.numpy.save_file(bad, tmp_path / export.HEAD)
+  with pytest.raises(clip.CheckpointError, match=r"weight \[classes, 12\].*5"):
+    export.from_hugging_face(tmp_path)
+
+
+def test_what_cannot_be_exported_is_named(tmp_path):
+  model = tiny.classifier()
+  with pytest.raises(ValueError, match="on a ViT, got Classifier on Mlp"):
+    export.to_timm(model, tmp_path / "x.safetensors")
+  with pytest.raises(ValueError, match="got Ensemble on NoneType"):
+    export.to_timm(Ensemble([model]), tmp_path / "x.safetensors")
+  tower = Classifier(ClipImageEncoder(clip_model()), np.zeros((12, 3)))
+  with pytest.raises(ValueError, match="whole must be the CLIP"):
+    export.to_hugging_face(tower, tmp_path)
+  assert not list(tmp_path.iterdir())

@@ -1,0 +1,222 @@
+"""Runs that stop anywhere and go on: the same weights, bit for bit."""
+
+import dataclasses
+import os
+import signal
+
+import jax
+import numpy as np
+import optax
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+from experiments import loop, methods, results, train
+from experiments.keeper import Stopped
+from experiments.methods import Method
+from experiments.methods.gmixout import GMixout
+from experiments.methods.model_soups import UniformSoup
+from experiments.runs import Runs, Saving, Task
+from gmixout_jax.checkpoint import Checkpoints
+from gmixout_jax.clip import CheckpointError
+from tests.experiments import tiny
+
+
+@dataclasses.dataclass(frozen=True)
+class Snapping(Method):
+  """Adam whose snapshots are looked at."""
+
+  def transform(self, params, schedule, key):
+    return optax.adam(schedule(1e-2))
+
+  def snapshots(self, steps):
+    return (2, 5)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compile_once(tmp_path_factory):
+  """Equal steps of the many runs here are compiled once."""
+  names = {
+    "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("cache")),
+    "jax_persistent_cache_min_compile_time_secs": 0,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+  }
+  before = {name: getattr(jax.config, name) for name in names}
+  for name, value in names.items():
+    jax.config.update(name, value)
+  compilation_cache.reset_cache()
+  yield
+  for name, value in before.items():
+    jax.config.update(name, value)
+  compilation_cache.reset_cache()
+
+
+def task(steps=7):
+  return Task(
+    model=tiny.classifier(), source=tiny.source(), steps=steps, batch_size=4
+  )
+
+
+def run(method, folder=None, stops=(), **saving):
+  """A run that is stopped after each of some steps, and then goes on."""
+  for stop in (*stops, None):
+    at = None
+    if folder is not None:
+      at = Saving(
+        folder, every=3, stop=lambda step, s=stop: step == s, **saving
+      )
+    runs = Runs(task(), [method], saving=at)
+    if stop is None:
+      return runs.outcome(method), runs
+    with pytest.raises(Stopped, match=f"after {stop} of 7 steps"):
+      runs.outcome(method)
+
+
+def weights(outcome):
+  return jax.tree.leaves(loop.weights_of(outcome.model))
+
+
+@pytest.mark.parametrize(
+  "method",
+  [
+    GMixout(resample_every=2),
+    GMixout(resample_every=2, compact=True),
+    Snapping(),
+  ],
+  ids=["gmixout", "compact", "snapshots"],
+)
+def test_a_resumed_run_ends_as_one_left_alone(tmp_path, monkeypatch, method):
+  monkeypatch.setitem(methods.METHODS, "snapping", Snapping)
+  alone, alone_runs = run(method)
+  resumed, resumed_runs = run(method, tmp_path, stops=(1, 5))
+  for ours, theirs in zip(weights(alone), weights(resumed), strict=True):
+    np.testing.assert_array_equal(ours, theirs)
+  np.testing.assert_array_equal(alone.losses, resumed.losses)
+  for field in dataclasses.fields(alone.cost):
+    if "second" not in field.name:  # all but what is timed
+      name = field.name
+      assert getattr(alone.cost, name) == getattr(resumed.cost, name)
+  ((left, _),) = alone_runs._done.values()
+  ((right, _),) = resumed_runs._done.values()
+  jax.tree.map(np.testing.assert_array_equal, left, right)
+
+
+def test_finished_runs_of_a_method_are_not_trained_again(tmp_path, monkeypatch):
+  soup = UniformSoup(of=GMixout(resample_every=2), runs=2)
+  first, _ = run(soup, tmp_path)
+  monkeypatch.setattr(
+    loop, "make_step", lambda *args: lambda state, *_: pytest.fail("trained")
+  )
+  again, _ = run(soup, tmp_path)
+  for ours, theirs in zip(weights(first), weights(again), strict=True):
+    np.testing.assert_array_equal(ours, theirs)
+  assert first.cost == again.cost  # timings too: they are remembered
+
+
+def test_the_best_on_held_out_images_is_kept_apart(tmp_path):
+  _, runs = run(GMixout(resample_every=2), tmp_path, keep=1)
+  with Checkpoints(tmp_path / "run_00", config=None) as checkpoints:
+    steps, best = checkpoints.steps, checkpoints.best
+    scores = {step: checkpoints._score(step) for step in steps}
+  assert steps[-1] == 7
+  assert len(steps) <= 2
+  assert scores[best] == max(scores.values())
+  ((_, fitted),) = runs._done.values()
+  validation = runs.task.source.validation
+  logits = np.asarray(fitted.model(validation.images))
+  accuracy = np.mean(logits.argmax(-1) == validation.labels)
+  assert scores[7] == pytest.approx(accuracy)
+
+
+def test_a_run_of_another_method_is_refused(tmp_path):
+  run(GMixout(resample_every=2), tmp_path)
+  with pytest.raises(
+    CheckpointError, match="config 'run/resample_every' is 2 there and 3 here"
+  ):
+    run(GMixout(resample_every=3), tmp_path)
+
+
+def test_batches_without_a_state_cannot_be_resumed(tmp_path):
+  with (
+    Checkpoints(tmp_path) as checkpoints,
+    pytest.raises(TypeError, match=r"batches with a state.*list_iterator"),
+  ):
+    loop.fit(
+      Snapping(),
+      tiny.classifier(),
+      [],
+      steps=1,
+      schedule=loop.warmup_cosine(1),
+      key=jax.random.key(0),
+      keeper=loop.Keeper(checkpoints, every=1),
+    )
+
+
+def test_save_every_is_checked(tmp_path):
+  runs = Runs(task(), [GMixout()], saving=Saving(tmp_path, every=0))
+  with pytest.raises(ValueError, match=r"save_every must be at least 1.* 0"):
+    runs.outcome(GMixout())
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+  domains = {"sketch": tiny.split(per_class=9), "photo": tiny.split(seed=1)}
+  monkeypatch.setattr(train, "load", lambda _: (domains, tiny.classifier()))
+
+  def main(name, *more):
+    arguments = [
+      *("gmixout", "--data.batch-size", "4", "--steps", "6"),
+      *("--results", str(tmp_path / name / "results.jsonl")),
+      *("--checkpoint", str(tmp_path / name / "run"), "--save-every", "2"),
+      *more,
+    ]
+    train.main(train.parse(arguments))
+
+  return main
+
+
+def test_sigterm_saves_and_the_same_command_goes_on(
+  tmp_path, command, capsys, monkeypatch
+):
+  command("alone")
+  fit, killed = loop.fit, []
+
+  def fit_and_signal(*args, progress, **kwargs):
+    def signalling(step, loss):
+      progress(step, loss)
+      if step == 2 and not killed:
+        killed.append(step)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    return fit(*args, progress=signalling, **kwargs)
+
+  monkeypatch.setattr(loop, "fit", fit_and_signal)
+  capsys.readouterr()
+  command("stopped")
+  shown = " ".join(capsys.readouterr().out.split())
+  assert "stopped as asked after 4 of 6 steps" in shown
+  assert not (tmp_path / "stopped/results.jsonl").exists()
+  assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+  for _ in range(2):  # the second time there is nothing left to do
+    command("stopped")
+    (alone,) = results.read(tmp_path / "alone/results.jsonl")
+    (stopped,) = results.read(tmp_path / "stopped/results.jsonl")
+    for key in ("config", "seed", "metrics", "losses"):
+      assert alone[key] == stopped[key]
+
+
+def test_a_line_that_was_not_appended_yet_is(tmp_path, command, monkeypatch):
+  def die(*args):
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as patch:
+    patch.setattr(results, "append", die)
+    with pytest.raises(KeyboardInterrupt):
+      command("run")
+  command("run")
+  assert len(results.read(tmp_path / "run/results.jsonl")) == 1
+
+
+def test_a_finished_run_of_another_seed_is_refused(command):
+  command("run")
+  with pytest.raises(SystemExit, match="seed is 0 there and 1 here"):
+    command("run", "--seed", "1")
