@@ -102,15 +102,39 @@ KNOWN: dict[str, Known] = {
     classes=7,
     source="Li et al., 2017, https://arxiv.org/abs/1710.03077",
   ),
-  "vlcs": Known(_DOMAINBED, _domains, total=10729, classes=5, source=_SURVEY),
+  "vlcs": Known(
+    _DOMAINBED,
+    _domains,
+    {"Caltech101": 1415, "LabelMe": 2656, "SUN09": 3282, "VOC2007": 3376},
+    total=10729,
+    classes=5,
+    source=_SURVEY,
+  ),
   "office_home": Known(
-    _DOMAINBED, _domains, total=15588, classes=65, source=_SURVEY
+    _DOMAINBED,
+    _domains,
+    {"Art": 2427, "Clipart": 4365, "Product": 4439, "Real World": 4357},
+    total=15588,
+    classes=65,
+    source="Venkateswara et al., 2017, https://arxiv.org/abs/1706.07522",
   ),
   "terra_incognita": Known(
     _DOMAINBED, _domains, total=24788, classes=10, source=_SURVEY
   ),
-  "domain_net": Known(
-    _DOMAINBED, _domains, total=586575, classes=345, source=_SURVEY
+  "domain_net": Known(  # the cleaned version
+    _DOMAINBED,
+    _domains,
+    {
+      "clipart": 48129,
+      "infograph": 51605,
+      "painting": 72266,
+      "quickdraw": 172500,
+      "real": 172947,
+      "sketch": 69128,
+    },
+    total=586575,
+    classes=345,
+    source=_SURVEY,
   ),
   "imagenet_train": Known(
     _IMAGENET,

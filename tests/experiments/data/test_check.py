@@ -133,3 +133,11 @@ def test_a_class_of_another_size_is_named(tmp_path, capsys):
   status, shown = run(capsys, tmp_path, "--as", "imagenet_v2")
   assert status == 1
   assert "2 classes do not have 10 images; class 1 has 9" in shown
+
+
+@pytest.mark.parametrize(
+  "name", [n for n, one in known.KNOWN.items() if one.images and one.total]
+)
+def test_the_parts_of_a_known_set_add_up(name):
+  """The total and the parts come from different tables of a paper."""
+  assert sum(known.KNOWN[name].images.values()) == known.KNOWN[name].total
