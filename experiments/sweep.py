@@ -37,7 +37,7 @@ from experiments.classifier import Classifier
 from experiments.data.split import Split
 from experiments.runs import Runs
 from gmixout_jax import clip
-from gmixout_jax.checkpoint import exclusive
+from gmixout_jax.folders import exclusive
 
 ALL = "all"
 

@@ -46,7 +46,7 @@ from experiments.evaluate import evaluate
 from experiments.keeper import Stopped, stop_on_sigterm
 from experiments.runs import Runs, Saving, Task
 from gmixout_jax import clip, parallel
-from gmixout_jax.checkpoint import exclusive
+from gmixout_jax.folders import exclusive
 
 
 @dataclasses.dataclass(frozen=True)

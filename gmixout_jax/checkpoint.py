@@ -13,17 +13,13 @@ objects nor optimizer states are part of the format. Nothing is pickled.
 """
 
 import concurrent.futures
-import contextlib
-import fcntl
-import hashlib
 import importlib.metadata
 import json
 import os
 import pathlib
-import platform
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Self
 
 import jax
@@ -31,8 +27,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
-from gmixout_jax import parallel
-from gmixout_jax.clip.weights import CheckpointError, Path, replacing
+from gmixout_jax import folders, manifests, parallel
+from gmixout_jax.clip.weights import CheckpointError, Path
 
 PACKAGES = ("gmixout-jax", "jax", "flax", "optax", "orbax-checkpoint")
 
@@ -103,13 +99,14 @@ class Checkpoints:
     self._committer = concurrent.futures.ThreadPoolExecutor(1)
     if self._leads:
       try:
-        self._lock = _lock(self.folder)
+        self._lock = folders.hold(self.folder)
         for path in self.folder.iterdir():
           if path.name.isdigit() and not (path / "manifest.json").exists():
             shutil.rmtree(path)
       except OSError as error:
         self.close()
-        raise _about(error, f"checkpoints cannot go to {self.folder}") from None
+        what = f"checkpoints cannot go to {self.folder}"
+        raise folders.about(error, what) from None
 
   def __enter__(self) -> Self:
     return self
@@ -226,7 +223,7 @@ class Checkpoints:
     step = self._agreed(-1 if step is None else step)
     if step < 0:
       return None
-    manifest = _read_manifest(self._path(step) / "manifest.json")
+    manifest = manifests.read(self._path(step) / "manifest.json")
     wanted = like(step) if callable(like) else like
     arrays = _arrays(wanted)
     self._check(step, manifest, arrays)
@@ -241,7 +238,7 @@ class Checkpoints:
 
   def _score(self, step: int) -> float | None:
     try:
-      return _read_manifest(self._path(step) / "manifest.json")["score"]
+      return manifests.read(self._path(step) / "manifest.json")["score"]
     except (CheckpointError, OSError):
       return None
 
@@ -258,8 +255,8 @@ class Checkpoints:
       written.result()
       if self._leads:
         target = self._path(step)
-        manifest["files"] = _digests(target)
-        _write_manifest(target / "manifest.json", manifest)
+        manifest["files"] = manifests.digests(target)
+        manifests.write(target / "manifest.json", manifest)
         self._retain()
     except Exception as error:
       raise self._failed(step, error) from error
@@ -281,13 +278,13 @@ class Checkpoints:
       f"the checkpoint of step {step} could not be written to {self.folder};"
       f" the newest one there: {newest}"
     )
-    return _about(error, what)
+    return folders.about(error, what)
 
   def _newest_whole(self) -> int | None:
     for step in reversed(self.steps):
       try:
-        manifest = _read_manifest(self._path(step) / "manifest.json")
-        _check_files(self._path(step), manifest["files"])
+        manifest = manifests.read(self._path(step) / "manifest.json")
+        manifests.check_files(self._path(step), manifest["files"])
       except (CheckpointError, OSError) as error:
         aside = self._path(step).with_suffix(".damaged")
         warnings.warn(
@@ -322,44 +319,6 @@ class Checkpoints:
             f" {ours.get(name, 'absent')} here. Resume it as it was begun, or"
             " give this run a folder of its own."
           )
-
-
-@contextlib.contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-  """Holds a folder, which is made if need be, against other runs.
-
-  However this process ends, the folder is free then.
-
-  Raises:
-    ValueError: If another run holds it.
-    OSError: If the folder cannot be written to; it is named.
-  """
-  folder = pathlib.Path(folder).absolute()
-  try:
-    lock = _lock(folder)
-  except OSError as error:
-    raise _about(error, f"checkpoints cannot go to {folder}") from None
-  try:
-    yield
-  finally:
-    os.close(lock)
-
-
-def _lock(folder: pathlib.Path) -> int:
-  folder.mkdir(parents=True, exist_ok=True)
-  lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-  try:
-    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except BlockingIOError:
-    owner = os.read(lock, 200).decode(errors="replace")
-    os.close(lock)
-    raise ValueError(
-      f"{folder} is written to by another run ({owner or 'unknown'}): wait for"
-      " it, or give this run a folder of its own."
-    ) from None
-  os.truncate(lock, 0)
-  os.write(lock, f"process {os.getpid()} on {platform.node()}".encode())
-  return lock
 
 
 def _arrays(tree: Any) -> dict[str, Any]:
@@ -419,55 +378,6 @@ def _together(what: str) -> None:
     multihost_utils.sync_global_devices(what)
 
 
-def _digests(folder: pathlib.Path) -> dict[str, list[Any]]:
-  """Size and SHA-256 of every file, by its path in the folder."""
-  return {
-    path.relative_to(folder).as_posix(): [path.stat().st_size, _sha256(path)]
-    for path in sorted(folder.rglob("*"))
-    if path.is_file()
-  }
-
-
-def _sha256(path: pathlib.Path) -> str:
-  with path.open("rb") as file:
-    return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _check_files(folder: pathlib.Path, files: Mapping[str, Any]) -> None:
-  for name, (size, digest) in files.items():
-    path = folder / name
-    if not path.is_file():
-      raise CheckpointError(f"{path} is missing.")
-    if path.stat().st_size != size:
-      raise CheckpointError(
-        f"{path} has {path.stat().st_size} bytes where {size} were written."
-      )
-    if _sha256(path) != digest:
-      raise CheckpointError(f"{path} has changed since it was written.")
-
-
-def _write_manifest(path: pathlib.Path, manifest: dict[str, Any]) -> None:
-  content = json.dumps(manifest, allow_nan=False)
-  digest = hashlib.sha256(content.encode()).hexdigest()
-  with replacing(path) as temporary:
-    temporary.write_text(json.dumps({"sha256": digest, "manifest": content}))
-
-
-def _read_manifest(path: pathlib.Path) -> dict[str, Any]:
-  """The manifest; CheckpointError if it is not what was written."""
-  try:
-    outer = json.loads(path.read_text())
-    content = outer["manifest"]
-    if hashlib.sha256(content.encode()).hexdigest() == outer["sha256"]:
-      return json.loads(content)
-  except (
-    *(ValueError, LookupError, TypeError, AttributeError),
-    RecursionError,  # nested too deep
-  ) as error:
-    raise CheckpointError(f"{path} is damaged: {error!r}.") from None
-  raise CheckpointError(f"{path} has changed since it was written.")
-
-
 def _flat(config: Any) -> dict[str, Any]:
   """A config's values by their '/'-joined path; nothing is dropped."""
   leaves = jax.tree.leaves_with_path(config, is_leaf=lambda node: node is None)
@@ -475,11 +385,3 @@ def _flat(config: Any) -> dict[str, Any]:
     jax.tree_util.keystr(path, simple=True, separator="/"): leaf
     for path, leaf in leaves
   }
-
-
-def _about(error: Exception, what: str) -> OSError:
-  """The error as an OSError of its kind whose message says what failed."""
-  code = error.errno if isinstance(error, OSError) else None
-  reason = (isinstance(error, OSError) and error.strerror) or str(error)
-  message = f"{what}: {reason}."
-  return OSError(message) if code is None else OSError(code, message)

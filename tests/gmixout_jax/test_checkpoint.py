@@ -16,8 +16,9 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import gmixout_jax as gx
-from gmixout_jax.checkpoint import Checkpoints, exclusive
+from gmixout_jax.checkpoint import Checkpoints
 from gmixout_jax.clip import CheckpointError
+from gmixout_jax.folders import exclusive
 
 
 def state(step=0, cols=40):
