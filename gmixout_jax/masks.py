@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gmixout_jax import packing
-from pallas_kernels import strata, threefry
+from pallas_kernels import leaf, strata, threefry
 
 # A Bernoulli draw has room for its mean count and this many standard
 # deviations more; what exceeds that would be dropped. The tail is 6e-16.
@@ -101,8 +101,7 @@ class Bernoulli(packing.Anywhere):
     """Active flat positions, int32 ``[n]``, increasing, then unused slots."""
     del like
     words = threefry.random_words(key, (self.size,))
-    # `<=` and not `<`, whose threshold for kept = 1 would need 33 bits.
-    active = words <= np.uint32(max(1, round(self.kept * 2**32)) - 1)
+    active = words <= np.uint32(leaf.largest_active_word(self.kept))
     (positions,) = jnp.nonzero(
       active, size=self.packed_shape[0], fill_value=self.size
     )

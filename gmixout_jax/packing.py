@@ -27,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from pallas_kernels import leaf as leaves
 from pallas_kernels import strata
 
 
@@ -140,27 +141,13 @@ class PerRow(Layout):
   def take(self, dense: jax.Array, indices: jax.Array) -> jax.Array:
     """Gathers the active columns of each row."""
     dense = _reshard(dense, (*_spec(dense)[:-1], None))
-    return jnp.take_along_axis(
-      dense, indices, axis=-1, mode="promise_in_bounds"
-    )
+    return leaves.take(dense, indices)
 
   def put(
     self, packed: jax.Array, indices: jax.Array, like: jax.Array
   ) -> jax.Array:
-    """Lets each column ask its own stratum whether it was drawn.
-
-    XLA fuses this into the addition that follows. A scatter would be a pass
-    of its own over the dense array and, on CPU, takes twice as long.
-    """
-    # Or XLA would fuse what made the packed values as well, and compute it
-    # for every dense entry.
-    packed = jax.lax.optimization_barrier(packed)
-    stratum = strata.stratum_of_column(self.cols, packed.shape[-1])
-    columns = np.arange(self.cols, dtype=np.int32)
-    columns = columns.reshape((1,) * (len(self.shape) - 1) + (-1,))
-    drawn = indices[..., stratum] == columns
-    zero = jnp.zeros((), packed.dtype)
-    return _reshard(jnp.where(drawn, packed[..., stratum], zero), _spec(like))
+    """Lets each column ask its own stratum whether it was drawn."""
+    return _reshard(leaves.put(packed, indices, self.cols), _spec(like))
 
   def _packed_spec(self, rows: tuple) -> PartitionSpec:
     return PartitionSpec(*rows, None)
@@ -183,7 +170,7 @@ class WholeRows(Layout):
     self, packed: jax.Array, indices: jax.Array, like: jax.Array
   ) -> jax.Array:
     """Lets each row ask its own stratum whether it was drawn."""
-    packed = jax.lax.optimization_barrier(packed)  # as in `PerRow.put`
+    packed = jax.lax.optimization_barrier(packed)  # as in `leaves.put`
     stratum = strata.stratum_of_column(self.rows, packed.shape[0])
     drawn = indices[stratum] == np.arange(self.rows, dtype=np.int32)
     zero = jnp.zeros((), packed.dtype)

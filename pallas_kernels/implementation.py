@@ -61,6 +61,16 @@ def choose(implementation: Implementation | None) -> Implementation:
   return implementation
 
 
+def module(kernel: str, name: Implementation) -> Any:
+  """The module of a kernel's implementation; imports only what is asked for.
+
+  >>> module("pack", "xla").__name__
+  'pallas_kernels.pack.reference'
+  """
+  part = "reference" if name == "xla" else name
+  return importlib.import_module(f"pallas_kernels.{kernel}.{part}")
+
+
 def obstacle(implementation: Implementation) -> str | None:
   """Why an implementation cannot run on the default device; None if it can."""
   if implementation == "xla":

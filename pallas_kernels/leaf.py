@@ -199,8 +199,11 @@ def put(packed: jax.Array, columns: jax.Array, cols: int) -> jax.Array:
   """Spreads packed values over zeros, ``[..., k]`` to ``[..., cols]``.
 
   Each column asks its own stratum whether it was drawn, which XLA fuses into
-  what follows; a scatter would be a pass of its own.
+  what follows. A scatter would be a pass of its own over the dense array and,
+  on CPU, takes twice as long.
   """
+  # Or XLA would fuse what made the packed values as well, and compute it for
+  # every dense entry.
   packed = jax.lax.optimization_barrier(packed)
   stratum = strata.stratum_of_column(cols, packed.shape[-1])
   own = np.arange(cols, dtype=np.int32)

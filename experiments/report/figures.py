@@ -92,6 +92,32 @@ def _reach(entry: Entry, metric: str) -> float:
   return 100 * (found.high - found.mean) if found.n > 1 else 0.0
 
 
+def _point(
+  view: Any,
+  x: float,
+  y: float,
+  entry: Entry,
+  looks: dict[str, tuple[str, str]],
+  *,
+  xerr: float | None = None,
+) -> None:
+  """One entry, with a bar for its interval out of distribution."""
+  colour, marker = looks[entry.label]
+  view.errorbar(
+    x,
+    y,
+    xerr=xerr,
+    yerr=_reach(entry, "mean_ood"),
+    color=colour,
+    marker=marker,
+    ms=8,
+    mec="white",
+    capsize=3,
+    linestyle="",
+    label=entry.label,
+  )
+
+
 def ood_against_id(entries: Sequence[Entry]) -> figure.Figure:
   """Means with 95 % intervals over seeds, zero-shot, and the Pareto front."""
   picture, view = _new()
@@ -105,20 +131,7 @@ def ood_against_id(entries: Sequence[Entry]) -> figure.Figure:
       view.axhline(y, color="black", linewidth=0.8, linestyle=":")
       view.plot(x, y, "*", ms=17, color="black", label=entry.label)
       continue
-    colour, marker = looks[entry.label]
-    view.errorbar(
-      x,
-      y,
-      xerr=_reach(entry, "id"),
-      yerr=_reach(entry, "mean_ood"),
-      color=colour,
-      marker=marker,
-      ms=8,
-      mec="white",
-      capsize=3,
-      linestyle="",
-      label=entry.label,
-    )
+    _point(view, x, y, entry, looks, xerr=_reach(entry, "id"))
   front = [points[i] for i in pareto(points)]
   if len(front) > 1:
     view.plot(
@@ -265,25 +278,13 @@ def cost(entries: Sequence[Entry]) -> figure.Figure | None:
     stats = [run["stats"] for run in entry.runs.values()]
     memory = np.mean([s["optimizer_bytes"] for s in stats]) / 2**20
     speeds = [s["steps_per_second"] for s in stats if s["steps_per_second"] > 0]
-    colour, marker = looks[entry.label]
     y = 100 * entry.interval("mean_ood").mean
     for view, x in (
       (axes[0], memory),
       (axes[1], 1 / np.mean(speeds) if speeds else None),
     ):
       if x is not None:
-        view.errorbar(
-          x,
-          y,
-          yerr=_reach(entry, "mean_ood"),
-          color=colour,
-          marker=marker,
-          ms=8,
-          mec="white",
-          capsize=3,
-          linestyle="",
-          label=entry.label,
-        )
+        _point(view, x, y, entry, looks)
   axes[0].set_ylabel("mean out-of-distribution accuracy (%)")
   axes[0].set_xlabel("optimizer state (MiB)")
   axes[1].set_xlabel("seconds per step, with its compilation left out")

@@ -1,7 +1,6 @@
 """masked_mix for users: picks the implementation, knows the gradient."""
 
 import functools
-import importlib
 from typing import Any, Literal
 
 import jax
@@ -97,7 +96,7 @@ def masked_mix(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
 def _stratified(leaf, scale, dtype, name, anchor, residual, seed):
-  return _module(name).stratified(
+  return implementations.module("masked_mix", name).stratified(
     leaf, anchor, residual, seed, scale=scale, dtype=dtype
   )
 
@@ -119,7 +118,7 @@ _stratified.defvjp(_stratified_forward, _stratified_backward)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
 def _bernoulli(leaf, scale, dtype, name, anchor, residual, seed):
-  return _module(name).bernoulli(
+  return implementations.module("masked_mix", name).bernoulli(
     anchor, residual, seed, kept=leaf.kept, scale=scale, dtype=dtype
   )
 
@@ -144,13 +143,6 @@ def _bernoulli_backward(leaf, scale, dtype, name, saved, gradient):
 
 
 _bernoulli.defvjp(_bernoulli_forward, _bernoulli_backward)
-
-
-def _module(name: Implementation) -> Any:
-  """The module of an implementation; imports only what is asked for."""
-  if name == "xla":
-    return reference
-  return importlib.import_module(f"pallas_kernels.masked_mix.{name}")
 
 
 def _like(array: jax.Array) -> jax.Array:

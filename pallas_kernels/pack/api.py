@@ -1,8 +1,6 @@
 """pack for users: picks the implementation, knows the gradient."""
 
 import functools
-import importlib
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +8,6 @@ import jax.numpy as jnp
 from pallas_kernels import implementation as implementations
 from pallas_kernels import leaf as leaves
 from pallas_kernels.implementation import Implementation
-from pallas_kernels.pack import reference
 
 
 def pack(
@@ -71,7 +68,9 @@ def pack_seeded(
   seed: jax.Array,
 ) -> jax.Array:
   """`pack` with its arguments checked; for the gradient of `masked_mix`."""
-  return _module(name).pack(leaf, dense, seed, scale=scale)
+  return implementations.module("pack", name).pack(
+    leaf, dense, seed, scale=scale
+  )
 
 
 def _forward(leaf, scale, name, dense, seed):
@@ -81,9 +80,7 @@ def _forward(leaf, scale, name, dense, seed):
 
 def _backward(leaf, scale, name, saved, gradient):
   seed, dense = saved
-  mix = importlib.import_module(
-    "pallas_kernels.masked_mix." + ("reference" if name == "xla" else name)
-  )
+  mix = implementations.module("masked_mix", name)
   zeros = jnp.zeros(leaf.shape, dense.dtype)
   return (
     mix.stratified(leaf, zeros, gradient, seed, scale=scale, dtype=dense.dtype),
@@ -92,10 +89,3 @@ def _backward(leaf, scale, name, saved, gradient):
 
 
 pack_seeded.defvjp(_forward, _backward)
-
-
-def _module(name: Implementation) -> Any:
-  """The module of an implementation; imports only what is asked for."""
-  if name == "xla":
-    return reference
-  return importlib.import_module(f"pallas_kernels.pack.{name}")

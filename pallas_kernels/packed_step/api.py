@@ -1,6 +1,5 @@
 """packed_step for users: checks arguments, picks the implementation."""
 
-import importlib
 from typing import Any
 
 import jax
@@ -9,7 +8,6 @@ import jax.numpy as jnp
 from pallas_kernels import implementation as implementations
 from pallas_kernels import leaf as leaves
 from pallas_kernels.implementation import Implementation
-from pallas_kernels.packed_step import reference
 from pallas_kernels.packed_step.arithmetic import Memory, Scalars
 
 Number = jax.typing.ArrayLike
@@ -113,10 +111,9 @@ def packed_step(
   leaf = leaves.StratifiedLeaf(live.shape, kept)
   _check(leaf, live, gradient, memory, packed_gradient)
   scale = leaf.kept_fraction if scale is None else scale
-  name = implementations.choose(implementation)
-  module: Any = reference
-  if name != "xla":
-    module = importlib.import_module(f"pallas_kernels.packed_step.{name}")
+  module = implementations.module(
+    "packed_step", implementations.choose(implementation)
+  )
   if packed_gradient and leaf.packed_shape == live.shape:
     # Implementations tell the two kinds by their shape.
     gradient = gradient * scale

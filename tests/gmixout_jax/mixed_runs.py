@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 import gmixout_jax as gx
+from tests.gmixout_jax.compiling import jit
 
 SAMPLERS = ("stratified", "uniform", "bernoulli", "neuron")
 STEPS = 10  # three episodes of three, and one step
@@ -30,10 +31,6 @@ RULES = (
 
 create = functools.partial(gx.MixedParams.create, **SETTINGS)
 transform = functools.partial(gx.gmixout, **SETTINGS)
-# Most of the time here is spent on compiling; this halves it.
-jit = functools.partial(
-  jax.jit, compiler_options={"xla_backend_optimization_level": 0}
-)
 close = functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-7)
 
 

@@ -15,6 +15,7 @@ from flax import nnx
 
 import gmixout_jax as gx
 from pallas_kernels import implementation as implementations
+from tests.gmixout_jax.compiling import jit
 from tests.pallas_kernels.kernels import TOLERANCE, cuda_module, gpu
 
 SETTINGS = {
@@ -28,10 +29,6 @@ STEPS = 3  # an episode and the first step of another
 DTYPES = [jnp.float32, jnp.bfloat16]
 # How many units of a kernel's tolerance a run may be away.
 STEPS_APART = {jnp.float32: 20, jnp.bfloat16: 1}
-# Most of the time here is spent on compiling; this halves it.
-jit = functools.partial(
-  jax.jit, compiler_options={"xla_backend_optimization_level": 0}
-)
 ADAMW = {
   "learning_rate": optax.linear_schedule(0.05, 0.01, STEPS),
   "b1": 0.8,

@@ -4,7 +4,6 @@ The references are `gmixout`, and taps on the weights for taps in products.
 """
 
 import functools
-import re
 from typing import Any
 
 import jax
@@ -15,6 +14,7 @@ import pytest
 from flax import linen as nn
 
 import gmixout_jax as gx
+from tests.gmixout_jax.compiling import compare, count_dense_gradients, jit
 
 STEPS = 5  # two episodes, and one step
 SETTINGS: dict[str, Any] = {
@@ -28,10 +28,6 @@ INNER = optax.sgd(0.05, momentum=0.9)
 INPUTS = jax.random.normal(jax.random.key(0), (STEPS, 16, 12))
 
 Tapped = functools.partial(nn.Dense, dot_general_cls=gx.linen.TappedDot)
-# Most of the time here is spent on compiling; this halves it.
-jit = functools.partial(
-  jax.jit, compiler_options={"xla_backend_optimization_level": 0}
-)
 
 
 class Network(nn.Module):
@@ -105,34 +101,6 @@ def tapped_and_plain(module, x=INPUTS[0], **settings):
     functools.partial(gradient, plain),
     (mixed, x),
   )
-
-
-def compare(tapped, plain, args, rtol=1e-5):
-  """Asserts that two gradients are equal; returns the FLOPs that one saves."""
-  tapped = jit(tapped).lower(*args).compile()
-  plain = jit(plain).lower(*args).compile()
-
-  def check(one, other):
-    assert one.dtype == other.dtype
-    one, other = np.float32(one), np.float32(other)
-    assert np.abs(other).max() > 1e-4
-    np.testing.assert_allclose(one, other, rtol=rtol, atol=1e-6)
-
-  jax.tree.map(check, tapped(*args), plain(*args))
-  return flops(plain) - flops(tapped)
-
-
-def flops(compiled):
-  return compiled.cost_analysis()["flops"]
-
-
-def count_dense_gradients(function, args, *shapes):
-  """Matrix products in a jaxpr whose result has one of the shapes, or its ᵀ."""
-  jaxpr = str(jax.make_jaxpr(function)(*args))
-  found = re.findall(r":f32\[([\d,]+)\] = dot_general", jaxpr)
-  assert found
-  either = {shape[::order] for shape in shapes for order in (1, -1)}
-  return sum(tuple(map(int, one.split(","))) in either for one in found)
 
 
 ONE_LAYER: dict[str, Any] = {"target": "Dense_0"}

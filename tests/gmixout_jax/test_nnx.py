@@ -5,7 +5,6 @@ weights, and, for taps inside of layers, taps on the weights.
 """
 
 import functools
-import re
 from typing import Any
 
 import jax
@@ -17,6 +16,7 @@ from flax import nnx
 
 import gmixout_jax as gx
 from gmixout_jax import clip
+from tests.gmixout_jax.compiling import compare, count_dense_gradients, jit
 
 SAMPLERS = ("stratified", "uniform", "bernoulli", "neuron")
 STEPS = 5  # two episodes, and one step
@@ -30,10 +30,6 @@ SETTINGS: dict[str, Any] = {
 INNER = optax.sgd(0.05, momentum=0.9)
 INPUTS = jax.random.normal(jax.random.key(0), (STEPS, 16, 12))
 
-# Most of the time here is spent on compiling; this halves it.
-jit = functools.partial(
-  jax.jit, compiler_options={"xla_backend_optimization_level": 0}
-)
 close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
 
 
@@ -268,34 +264,6 @@ def tapped_and_plain(model, of, x, **settings):
     return jax.grad(lambda t: of(merge(t), x))(mixed.trainable())
 
   return tapped, plain, (mixed, rest, x)
-
-
-def compare(tapped, plain, args, rtol=1e-5, atol=1e-6):
-  """Asserts that two gradients are equal; returns the FLOPs that one saves."""
-  tapped = jit(tapped).lower(*args).compile()
-  plain = jit(plain).lower(*args).compile()
-
-  def check(one, other):
-    assert one.dtype == other.dtype
-    one, other = np.float32(one), np.float32(other)
-    assert np.abs(other).max() > 1e-4
-    np.testing.assert_allclose(one, other, rtol=rtol, atol=atol)
-
-  jax.tree.map(check, tapped(*args), plain(*args))
-  return flops(plain) - flops(tapped)
-
-
-def flops(compiled):
-  return compiled.cost_analysis()["flops"]
-
-
-def count_dense_gradients(function, args, *shapes):
-  """Matrix products in a jaxpr whose result has one of the shapes, or its ᵀ."""
-  jaxpr = str(jax.make_jaxpr(function)(*args))
-  found = re.findall(r":f32\[([\d,]+)\] = dot_general", jaxpr)
-  assert found
-  either = {shape[::order] for shape in shapes for order in (1, -1)}
-  return sum(tuple(map(int, one.split(","))) in either for one in found)
 
 
 def square(model, x):
