@@ -80,7 +80,8 @@ def task_of(config: results.Record) -> str:
   data = config.get("data", "")
   if not isinstance(data, dict):
     return str(data)
-  return " from ".join(str(data[k]) for k in ("root", "source") if k in data)
+  words = {"root": "", "source": " from ", "target": " to "}
+  return "".join(f"{words[k]}{data[k]}" for k in words if k in data)
 
 
 def by_task(records: Iterable[results.Record]) -> dict[str, list[Entry]]:
