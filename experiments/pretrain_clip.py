@@ -20,17 +20,22 @@ domains of PACS or of another folder in DomainBed's layout, if one is given.
 
 import contextlib
 import dataclasses
+import functools
+import hashlib
+import json
 import os
 import pathlib
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import rich
 import rich.table
 import tokenizers
 import tyro
+from jaxtyping import Float
 
 from experiments import (
   contrastive,
@@ -43,12 +48,14 @@ from experiments import (
 from experiments.data import caption_sources as sources
 from experiments.data.captions import CaptionSet
 from experiments.data.decode import View
+from experiments.data.images import ImageSet
 from experiments.data.pairs import Pairs
 from experiments.data.split import stream
 from experiments.keeper import Stopped, stop_on_sigterm
 from experiments.small_clip import ImageTower, TextTower
 from gmixout_jax import clip
 from gmixout_jax.checkpoint import Checkpoints
+from gmixout_jax.clip import weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +101,7 @@ class Config:
   dim: int = 192
   held_out: int = 1000
   flips: bool = True
-  steps: int = 500
+  steps: int = 300
   batch_size: int = 256
   learning_rate: float = 1e-3
   warmup: float = 0.1
@@ -129,8 +136,8 @@ def check(config: Config) -> None:
       " --no-locked to train one from scratch."
     )
   for name in ("steps", "save_every"):
-    if getattr(config, name) < 1:
-      raise ValueError(f"{name} must be at least 1, got {config.steps}.")
+    if (value := getattr(config, name)) < 1:
+      raise ValueError(f"{name} must be at least 1, got {value}.")
   if not 0 <= config.warmup <= 1:
     raise ValueError(f"warmup must be in [0, 1], got {config.warmup}.")
 
@@ -163,13 +170,7 @@ def pretrain(
   embed = contrastive.embed_pixels(config.mean, config.std)
   if config.locked:
     embed = contrastive.embed_features
-    images = embeddings.tower_features(
-      model.vision,
-      train.images,
-      mean=config.mean,
-      std=config.std,
-      flips=config.flips,
-    )
+    images = locked_features(config, model.vision, train.images)
   features_at = time.perf_counter()
   pairs = Pairs(
     images,
@@ -213,21 +214,43 @@ def pretrain(
   return trained, tokenizer, took
 
 
-def save(
-  model: clip.CLIP,
-  tokenizer: tokenizers.Tokenizer,
-  config: Config,
-  folder: pathlib.Path,
-) -> None:
-  """Writes the folder of a CLIP, whole or not at all."""
+def locked_features(
+  config: Config, tower: clip.ViT, images: ImageSet
+) -> Float[np.ndarray, "n views width"]:
+  """The locked tower's features, computed once, even if the run is resumed."""
+  compute = functools.partial(
+    embeddings.tower_features,
+    tower,
+    images,
+    mean=config.mean,
+    std=config.std,
+    flips=config.flips,
+  )
+  if config.checkpoint is None:
+    return compute()
+  # Of this run and no other, whatever else the folder was used for.
+  run = json.dumps([described(config), config.seed], sort_keys=True)
+  digest = hashlib.sha256(run.encode()).hexdigest()[:16]
+  path = config.checkpoint / f"features_{digest}.safetensors"
+  if not path.exists():
+    path.parent.mkdir(parents=True, exist_ok=True)
+    weights.save({"features": compute()}, path)
+  return weights.Files([path])["features"]
+
+
+@contextlib.contextmanager
+def appearing(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+  """Yields a folder to fill, which gets its name at the end, if all goes well.
+
+  Raises:
+    OSError: If there is a folder of that name by then, and files in it.
+  """
   folder = folder.absolute()
-  folder.parent.mkdir(parents=True, exist_ok=True)
   temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+  temporary.mkdir(parents=True)
   try:
-    clip.save_pretrained(model, temporary)
-    clip.save_normalization(temporary, config.mean, config.std)
-    tokenizer.save(str(temporary / "tokenizer.json"))
-    os.rename(temporary, folder)  # fails on a folder that has files
+    yield temporary
+    os.rename(temporary, folder)
   finally:
     shutil.rmtree(temporary, ignore_errors=True)
 
@@ -258,20 +281,25 @@ def run(
   everything = config.data.open(View(config.image_size))
   train, held_out = everything.split(config.held_out, seed=config.seed)
   model, tokenizer, took = pretrain(config, train, stop)
-  save(model, tokenizer, config, config.out)
-  found: results.Record = {
-    "retrieval": embeddings.retrieval(config.out, held_out)
-  }
-  if config.pacs is not None:
-    found["zero_shot"] = zero_shot.accuracy(config.out, config.pacs)
-  return {
-    "config": described(config),
-    "templates": list(zero_shot.TEMPLATES),
-    "seed": config.seed,
-    **results.environment(),
-    "metrics": found,
-    **took,
-  }
+  with appearing(config.out) as folder:
+    clip.save_pretrained(model, folder)
+    clip.save_normalization(folder, config.mean, config.std)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    found: results.Record = {
+      "retrieval": embeddings.retrieval(folder, held_out)
+    }
+    if config.pacs is not None:
+      found["zero_shot"] = zero_shot.accuracy(folder, config.pacs)
+    record = {
+      "config": described(config),
+      "templates": list(zero_shot.TEMPLATES),
+      "seed": config.seed,
+      **results.environment(),
+      "metrics": found,
+      **took,
+    }
+    (folder / "pretraining.json").write_text(json.dumps(record, indent=2))
+  return record
 
 
 def table(record: results.Record) -> rich.table.Table:

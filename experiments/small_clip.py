@@ -44,10 +44,10 @@ class TextTower:
   """
 
   vocabulary: int = 4096
-  context: int = 24
-  width: int = 192
+  context: int = 20
+  width: int = 128
   depth: int = 2
-  heads: int = 3
+  heads: int = 2
 
 
 def make_model(
