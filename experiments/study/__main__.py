@@ -16,6 +16,7 @@ import dataclasses
 import pathlib
 import sys
 import time
+import typing
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -31,7 +32,9 @@ from experiments.study.choose import best, chosen, edges
 from experiments.study.tasks import Digits, Setting
 from experiments.study.work import Desk
 
-Part = Literal["sources", "targets", "rule", "ablations", "digits"]
+Part = Literal[
+  "sources", "targets", "words", "sizes", "rule", "ablations", "digits"
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,26 +44,23 @@ class Config:
   Attributes:
     scale: How large: "cpu" takes hours on two cores, "gpu" hours on a GPU.
     parts: "sources": every method, trained on one domain of PACS; "targets":
-      the core methods, trained on all but one; "rule": GMixout's settings at
-      four learning rates; "ablations": each setting at its best rate, over
-      seeds; "digits": every method on the demo's task.
+      the core methods, trained on all but one; "words": from a CLIP and its
+      zero-shot head; "sizes": the core methods on fewer images; "rule":
+      GMixout's settings at four learning rates; "ablations": each setting at
+      its best rate, over seeds; "digits": every method on the demo's task.
     root: PACS in DomainBed's layout.
     weights: The ViT: safetensors with timm's names.
+    clip: The folder of a CLIP, as `experiments.pretrain_clip` writes it.
     results: The folder of the result files.
     work: A folder for locks and compiled programs.
     minutes: When to begin no further run; by default there is no end.
   """
 
   scale: Literal["cpu", "gpu"] = "cpu"
-  parts: tuple[Part, ...] = (
-    "sources",
-    "rule",
-    "ablations",
-    "digits",
-    "targets",
-  )
+  parts: tuple[Part, ...] = typing.get_args(Part)
   root: pathlib.Path = scales.PACS
   weights: pathlib.Path = scales.VIT
+  clip: pathlib.Path = scales.CLIP
   results: pathlib.Path = pathlib.Path("experiments/results")
   work: pathlib.Path = pathlib.Path("runs/study")
   minutes: float = float("inf")
@@ -82,9 +82,9 @@ class Study:
     """Of a result file."""
     return f"study_{part}_{self.scale.name}"
 
-  def pacs(self, **domain: str) -> Setting:
+  def pacs(self, **which: Any) -> Setting:
     """A task on PACS at this scale."""
-    return self.scale.pacs(self.config.root, self.config.weights, **domain)
+    return self.scale.on(self.config.root, self.config.weights, **which)
 
   def sources(self) -> bool:
     """Every method, trained on one domain."""
@@ -119,6 +119,37 @@ class Study:
         return False
       cells = plan.by_seed(setting, plan.core(found), self.scale.seeds)
       done &= self.desk.work(self.name("targets"), list(cells))
+    return done
+
+  def words(self) -> bool:
+    """From a CLIP and its head of words, trained on one domain."""
+    if not self.config.clip.is_dir():
+      self.console.print(
+        f"no folder {self.config.clip}: --clip must name a CLIP's, such as"
+        " experiments.pretrain_clip writes."
+      )
+      return False
+    done = True
+    for source in self.scale.sources:
+      setting = self.scale.on(self.config.root, self.config.clip, source=source)
+      found = self.chosen(setting, self.vit, plan.OF_WORDS)
+      if found is None:
+        return False
+      cells = plan.by_seed(setting, plan.of_words(found), self.scale.seeds)
+      done &= self.desk.work(self.name("words"), list(cells))
+    return done
+
+  def sizes(self) -> bool:
+    """The core methods on fewer images, at the rates of all images."""
+    source = self.scale.sources[0]
+    found = self.chosen(self.pacs(source=source), self.vit, plan.CORE)
+    if found is None:
+      return False
+    done = True
+    for count in self.scale.sizes:
+      setting = self.pacs(source=source, train_images=count)
+      cells = plan.by_seed(setting, plan.core(found), self.scale.seeds)
+      done &= self.desk.work(self.name("sizes"), list(cells))
     return done
 
   def knobs(self) -> tuple[Setting, list[list[Any]]]:

@@ -3,10 +3,12 @@
 import dataclasses
 import pathlib
 
-from experiments.study.tasks import Pacs
+from experiments import domains
+from experiments.study.tasks import Domains
 
 PACS = pathlib.Path("data/PACS")
 VIT = pathlib.Path("data/vit_tiny.safetensors")
+CLIP = pathlib.Path("runs/clip")
 
 DOMAINS = ("art_painting", "cartoon", "photo", "sketch")
 
@@ -23,7 +25,7 @@ class Scale:
     per_domain: Images of each target domain to evaluate on; all if None.
     seeds: Of the runs that are reported; rates are chosen with another one.
     sources: Domains on which every method is trained alone, one at a time.
-    core_sources: Domains on which the core methods are.
+    sizes: Numbers of images of the first source to train the core methods on.
     targets: Domains that the core methods are kept from, training on the rest.
   """
 
@@ -34,30 +36,27 @@ class Scale:
   per_domain: int | None
   seeds: tuple[int, ...]
   sources: tuple[str, ...]
-  core_sources: tuple[str, ...]
+  sizes: tuple[int, ...]
   targets: tuple[str, ...]
 
-  def pacs(
+  def on(
     self,
     root: pathlib.Path,
-    weights: pathlib.Path,
+    backbone: pathlib.Path,
     *,
     source: str | None = None,
     target: str | None = None,
     train_images: int | None = None,
-  ) -> Pacs:
+  ) -> Domains:
     """The task of a source or a target domain at this scale."""
-    return Pacs(
+    data = domains.Data(
       root=root,
-      weights=weights,
-      image_size=self.image_size,
       source=source,
       target=target,
-      steps=self.steps,
+      image_size=self.image_size,
       batch_size=self.batch_size,
-      per_domain=self.per_domain,
-      train_images=train_images,
     )
+    return Domains(data, backbone, self.steps, self.per_domain, train_images)
 
 
 SCALES = {
@@ -72,7 +71,7 @@ SCALES = {
     per_domain=600,
     seeds=(0, 1, 2, 3, 4),
     sources=("cartoon",),
-    core_sources=(),
+    sizes=(200,),
     targets=("sketch",),
   ),
   "gpu": Scale(
@@ -83,7 +82,7 @@ SCALES = {
     per_domain=None,
     seeds=(0, 1, 2, 3, 4),
     sources=DOMAINS,
-    core_sources=(),
+    sizes=(100, 300, 1000),
     targets=DOMAINS,
   ),
 }

@@ -7,17 +7,13 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from experiments import demo, probe
+from experiments import demo, domains, probe, zero_shot
 from experiments.classifier import Classifier
-from experiments.data import domainbed, scanned_digits, shifts
-from experiments.data.folds import leave_out
-from experiments.data.joined import of_splits
-from experiments.data.split import Source, Split, hold_out
+from experiments.data import scanned_digits, shifts
+from experiments.data.images import ImageSet
+from experiments.data.split import Source, Split
 from experiments.runs import Task
 from gmixout_jax import clip
-
-HELD_OUT = 0.2
-"""The share of every class of every source domain that choices are made on."""
 
 
 class Loaded(NamedTuple):
@@ -31,7 +27,7 @@ class Loaded(NamedTuple):
   """
 
   task: Task
-  held_out: Split
+  held_out: Split | ImageSet
   targets: dict[str, Split]
 
 
@@ -83,113 +79,81 @@ class Digits:
 
 
 @dataclasses.dataclass(frozen=True)
-class Pacs:
+class Domains:
   """PACS, or any folder in DomainBed's layout.
 
   Attributes:
-    root: The folder.
-    weights: A ViT: safetensors with timm's names.
-    image_size: Side of the images, a multiple of the patch size.
-    source: The domain to train on, all others being targets; or None.
-    target: The one domain not to train on; or None.
+    data: Which domains train, and at what size.
+    backbone: A ViT, safetensors with timm's names, which starts under a linear
+      probe; or the folder of a CLIP, which starts under a head of words.
     steps: Optimizer steps per run.
-    batch_size: Images per step.
     per_domain: How many images of each target domain to evaluate on, drawn
       once and for all; all if None.
     train_images: How many images to train on, drawn by the seed; all if None.
   """
 
-  root: pathlib.Path
-  weights: pathlib.Path
-  image_size: int
-  source: str | None = None
-  target: str | None = None
-  steps: int = 300
-  batch_size: int = 32
+  data: domains.Data
+  backbone: pathlib.Path
+  steps: int
   per_domain: int | None = None
   train_images: int | None = None
 
-  def __post_init__(self) -> None:
-    if (self.source is None) == (self.target is None):
-      raise ValueError(
-        "either a source or a target must be named, got source"
-        f" {self.source!r} and target {self.target!r}."
-      )
-
   def load(self, seed: int) -> Loaded:
-    """The head is a linear probe, fitted once for all methods of a seed."""
+    """The head is fitted once for all methods of a seed."""
     source, targets = _cut(self, seed)
     task = Task(
-      model=_probed(self, seed),
+      model=_started(self, seed),
       source=source,
       steps=self.steps,
-      batch_size=self.batch_size,
+      batch_size=self.data.batch_size,
       seed=seed,
     )
-    return Loaded(task, _in_memory(source.validation), targets)
+    return Loaded(task, source.validation, targets)
 
   def described(self) -> dict[str, Any]:
     """Like the lines of `experiments.train`."""
-    data = {
-      "root": self.root.name,
-      "source": self.source,
-      "target": self.target,
-      "image_size": self.image_size,
-      "batch_size": self.batch_size,
-      "held_out": HELD_OUT,
-      "per_domain": self.per_domain,
-      "train_images": self.train_images,
-    }
-    return {
-      "data": {
-        name: value for name, value in data.items() if value is not None
-      },
-      "weights": self.weights.name,
-      "steps": self.steps,
-    }
+    fewer = {"per_domain": self.per_domain, "train_images": self.train_images}
+    data = self.data.described() | {k: v for k, v in fewer.items() if v}
+    kind = "backbone" if self.backbone.is_dir() else "weights"
+    return {"data": data, kind: self.backbone.name, "steps": self.steps}
 
 
 @functools.cache
-def _domains(root: pathlib.Path, image_size: int) -> dict[str, Split]:
-  return domainbed.read(root, image_size=image_size)
+def _read(data: domains.Data) -> dict[str, Split]:
+  return data.read()
 
 
 @functools.lru_cache(maxsize=2)
-def _cut(setting: Pacs, seed: int) -> tuple[Source, dict[str, Split]]:
+def _cut(setting: Domains, seed: int) -> tuple[Source, dict[str, Split]]:
   """The source's two parts, and the targets."""
-  domains = _domains(setting.root, setting.image_size)
-  named = setting.source or setting.target
-  if named not in domains or len(domains) < 2:
+  images = _read(dataclasses.replace(setting.data, source=None, target=None))
+  option, name = setting.data.chosen
+  if name not in images:
     raise ValueError(
-      f"{setting.root} must hold {named!r} and another domain, got"
-      f" {', '.join(domains)}."
+      f"{option} must be a domain of {setting.data.root}, got {name!r} and"
+      f" the domains {', '.join(images)}."
     )
-  if setting.source is not None:
-    source = hold_out(domains[setting.source], fraction=HELD_OUT, seed=seed)
-    away = {k: v for k, v in domains.items() if k != setting.source}
-  else:
-    assert setting.target is not None
-    fold = leave_out(
-      of_splits(domains), setting.target, fraction=HELD_OUT, seed=seed
-    )
-    both = fold.source
-    source = Source(_in_memory(both.train), _in_memory(both.validation))
-    away = {setting.target: domains[setting.target]}
+  source = setting.data.source_of(images, seed)
   if (wanted := setting.train_images) is not None:
-    train = _in_memory(source.train)
-    order = np.random.default_rng((seed, 1)).permutation(len(train))
-    source = source._replace(train=train.take(np.sort(order[:wanted])))
-  return source, {k: _some(v, setting.per_domain) for k, v in away.items()}
+    order = np.random.default_rng((seed, 1)).permutation(len(source.train))
+    few = source.train.take(np.sort(order[:wanted]))
+    source = source._replace(train=few)
+  targets = setting.data.targets_of(images)
+  return source, {k: _some(v, setting.per_domain) for k, v in targets.items()}
 
 
 @functools.lru_cache(maxsize=2)
-def _probed(setting: Pacs, seed: int) -> Classifier:
+def _started(setting: Domains, seed: int) -> Classifier:
+  """The model that all methods start from."""
   source, _ = _cut(setting, seed)
+  names, size = source.train.class_names, setting.data.image_size
+  if setting.backbone.is_dir():
+    return zero_shot.classifier(setting.backbone, names, image_size=size)
   vit = clip.vit_from_safetensors(
-    setting.weights, image_size=setting.image_size, num_classes=0
+    setting.backbone, image_size=size, num_classes=0
   )
   blank = Classifier.with_zero_head(
-    vit, width=vit.config.width, classes=len(source.train.class_names)
+    vit, width=vit.config.width, classes=len(names)
   )
   return probe.fit_head(blank, source)
 
@@ -200,7 +164,3 @@ def _some(split: Split, count: int | None) -> Split:
     return split
   order = np.random.default_rng(0).permutation(len(split))
   return split.take(np.sort(order[:count]))
-
-
-def _in_memory(images: Any) -> Split:
-  return images if isinstance(images, Split) else images.in_memory()
