@@ -17,7 +17,7 @@ import pathlib
 import sys
 import time
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import jax
@@ -88,6 +88,7 @@ class Study:
 
   def sources(self) -> bool:
     """Every method, trained on one domain."""
+    lists: dict[tuple[str, ...], Callable[[plan.Chosen], list[Method]]]
     lists = {plan.CORE: plan.core}
     if self.scale.name == "cpu":
       lists[plan.REDUCED] = plan.reduced
@@ -157,11 +158,11 @@ class Study:
     if self.scale.name == "cpu":
       setting: Setting = Digits()
       return setting, plan.variants(
-        self.clip["gmixout"].make(0.0), (1e-3, 3e-3, 1e-2, 3e-2)
+        self.clip["gmixout"].make, (1e-3, 3e-3, 1e-2, 3e-2)
       )
     setting = self.pacs(source=self.scale.sources[0])
     return setting, plan.variants(
-      self.vit["gmixout"].make(0.0), (1e-4, 3e-4, 1e-3, 3e-3)
+      self.vit["gmixout"].make, (1e-4, 3e-4, 1e-3, 3e-3)
     )
 
   def rule(self) -> bool:

@@ -222,10 +222,17 @@ VARIANTS: dict[str, dict[str, Any]] = {
 """GMixout's settings, away from p 0.9, λ 0.3, k 10, stratified, carried."""
 
 
-def variants(base: GMixout, rates: Sequence[float]) -> list[list[GMixout]]:
-  """Each variant of GMixout at every rate."""
+def variants(
+  make: Callable[[float], Method], rates: Sequence[float]
+) -> list[list[Method]]:
+  """Each variant of GMixout at every rate.
+
+  Args:
+    make: From a rate to GMixout as it is.
+    rates: Ascending.
+  """
   return [
-    [dataclasses.replace(base, learning_rate=rate, **changes) for rate in rates]
+    [dataclasses.replace(make(rate), **changes) for rate in rates]
     for changes in VARIANTS.values()
   ]
 
