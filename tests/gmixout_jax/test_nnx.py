@@ -18,6 +18,8 @@ import gmixout_jax as gx
 from gmixout_jax import clip
 from tests.gmixout_jax.compiling import compare, count_dense_gradients, jit
 
+pytestmark = pytest.mark.slow
+
 SAMPLERS = ("stratified", "uniform", "bernoulli", "neuron")
 STEPS = 5  # two episodes, and one step
 SETTINGS: dict[str, Any] = {

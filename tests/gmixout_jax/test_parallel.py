@@ -11,6 +11,8 @@ import gmixout_jax as gx
 from experiments.bench.comms import messages
 from gmixout_jax import parallel
 
+pytestmark = pytest.mark.slow
+
 EVERY = 3
 STEPS = 3 * EVERY  # three episodes
 LAYERS = {"first": (40, 80), "second": (80, 48)}
