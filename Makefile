@@ -1,6 +1,7 @@
 # Needs Python 3.12 and make; all else is installed into .venv here.
 #   make demo   the embedded demo: table and picture in runs/demo
 #   make rivals all methods on the demo's task: a table, in runs/rivals
+#   make study  what is missing of the study; PACS=... WEIGHTS=... SCALE=cpu
 #   make docs   the documentation, in build/site
 #   make torture  kills small runs 20 times, in one process and in two
 #   make test   linters, types, tests, the examples in the docstrings; coverage
@@ -13,7 +14,13 @@ PYTHON ?= $(shell command -v python3.12 >/dev/null 2>&1 && \
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo rivals docs torture test test-fast test-oldest wheel lint lock clean
+SCALE := cpu
+PACS := data/PACS
+WEIGHTS := data/vit_tiny.safetensors
+CLIP := runs/clip
+
+.PHONY: demo rivals study docs torture test test-fast test-oldest wheel lint
+.PHONY: lock clean
 
 demo: $(READY)
 	@echo "==> The demo: a small CLIP, fine-tuned three ways (runs/demo)"
@@ -22,6 +29,11 @@ demo: $(READY)
 rivals: $(READY)
 	@echo "==> All methods on the demo's task (runs/rivals)"
 	$(BIN)/python -m experiments.rivals
+
+study: $(READY)
+	@echo "==> The study: what experiments/results lacks of it"
+	$(BIN)/python -m experiments.study --scale $(SCALE) --root $(PACS) \
+	  --weights $(WEIGHTS) --clip $(CLIP)
 
 docs: $(READY)
 	@echo "==> The documentation (build/site)"

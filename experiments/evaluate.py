@@ -148,6 +148,7 @@ def evaluate(
   *,
   batch_size: int = 256,
   train_counts: np.ndarray | None = None,
+  by_domain: bool = False,
 ) -> dict[str, Any]:
   """In-distribution and out-of-distribution accuracy, and calibration.
 
@@ -158,12 +159,15 @@ def evaluate(
     batch_size: images per forward pass.
     train_counts: how many training images every class has; see `measure`.
       Targets with classes of their own (``outputs``) have no such groups.
+    by_domain: whether to tell the domains of ``validation`` apart, which is
+      then an `ImageSet`.
 
   Returns:
     ``id``: accuracy on ``validation``; ``ood``: accuracy by domain;
     ``mean_ood``: the mean over domains, each counted once whatever its size;
     ``worst_ood``: the lowest of them, all in [0, 1]. ``details``: what
-    :func:`measure` says of ``"id"`` and of every domain.
+    :func:`measure` says of ``"id"`` and of every domain. With ``by_domain``
+    also ``id_by_domain`` and its mean ``mean_id``, by which DomainBed chooses.
 
   Raises:
     ValueError: if a target's classes are not those of ``validation``, nor
@@ -174,21 +178,36 @@ def evaluate(
   sets = {"id": validation} | {
     f"ood/{name}": target for name, target in targets.items()
   }
-  details = {
-    name: measure(
-      logits(model, images, batch_size=batch_size),
+  details, at_home = {}, {}
+  for name, images in sets.items():
+    found = logits(model, images, batch_size=batch_size)
+    details[name] = measure(
+      found,
       images.labels,
       train_counts=None if _outputs(images) else train_counts,
     )
-    for name, images in sets.items()
-  }
+    if by_domain and name == "id" and isinstance(images, ImageSet):
+      at_home = _by_domain(found.argmax(-1), images)
   ood = {name: details[f"ood/{name}"]["top1"] for name in targets}
   return {
     "id": details["id"]["top1"],
     "ood": ood,
     **metrics.out_of_distribution(ood),
+    **at_home,
     "details": details,
   }
+
+
+def _by_domain(predictions: np.ndarray, images: ImageSet) -> dict[str, Any]:
+  """Accuracy on each domain that has images, and the mean."""
+  accuracies = {
+    images.domain_names[d]: metrics.top1(
+      predictions[here := images.domains == d], images.labels[here]
+    )
+    for d in np.unique(images.domains)
+  }
+  mean = float(np.mean(list(accuracies.values())))
+  return {"id_by_domain": accuracies, "mean_id": mean}
 
 
 def _outputs(images: Split | ImageSet) -> tuple[tuple[int, ...], ...] | None:

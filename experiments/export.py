@@ -75,6 +75,7 @@ def to_hugging_face(
   }
   folder = pathlib.Path(folder)
   clip.save_pretrained(nnx.merge(nnx.graphdef(whole), params), folder)
+  clip.save_normalization(folder, model.mean, model.std)
   head = {
     "weight": np.ascontiguousarray(np.asarray(model.head.kernel[...]).T),
     "bias": np.asarray(_params(model.head)["bias"]),
@@ -106,12 +107,13 @@ def from_hugging_face(folder: weights.Path, **settings: Any) -> Classifier:
       f"{path} must hold a weight [classes, {width}] and a bias [classes], got"
       f" {tensors.shapes}."
     )
+  mean, std = clip.load_normalization(folder)
   return Classifier(
     ClipImageEncoder(model),
     jnp.asarray(tensors["weight"].T),
     jnp.asarray(tensors["bias"]),
-    mean=clip.CLIP_MEAN,
-    std=clip.CLIP_STD,
+    mean=mean,
+    std=std,
   )
 
 

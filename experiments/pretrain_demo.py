@@ -11,23 +11,21 @@ confusion table of theirs is why `experiments.data.handwriting` exists.
 """
 
 import dataclasses
-import functools
+import itertools
 import pathlib
 import time
+from collections.abc import Iterator
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 import rich
 import rich.table
 import tokenizers
 import tyro
 from flax import nnx
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Int, UInt8
 from rich import progress
 
-from experiments import demo, evaluate
+from experiments import contrastive, demo, evaluate
 from experiments.data import rendered_digits, scanned_digits, shifts
 from experiments.data.split import Split
 from gmixout_jax import clip
@@ -109,44 +107,6 @@ def make_config(tokenizer: tokenizers.Tokenizer) -> clip.CLIPConfig:
   )
 
 
-def contrastive_loss(
-  logits: Float[Array, "batch batch"], token_ids: Int[Array, "batch length"]
-) -> Float[Array, ""]:
-  """CLIP's loss: each image finds its caption, each caption its image.
-
-  L = −½ mean_i Σ_j T_ij (log softmax(logits[i, :])_j
-                          + log softmax(logits[:, i])_j)
-
-  T_ij is 1 / n_i if captions i and j are equal, where n_i counts the captions
-  equal to i, and 0 otherwise. With distinct captions T is the identity and
-  this is the loss of the paper; but "a photo of the digit seven" occurs
-  several times in a batch, and is right each time.
-  """
-  equal = (token_ids[:, None] == token_ids[None]).all(-1)
-  targets = equal / equal.sum(1, keepdims=True)
-  cross_entropy = optax.softmax_cross_entropy
-  return 0.5 * (
-    cross_entropy(logits, targets).mean()
-    + cross_entropy(logits.T, targets).mean()
-  )
-
-
-def make_optimizer(config: Config) -> optax.GradientTransformation:
-  """AdamW with warm-up and cosine; biases, norms and the scale not decayed."""
-  schedule = optax.warmup_cosine_decay_schedule(
-    0.0, config.rate, min(100, config.steps // 5), config.steps
-  )
-  return optax.chain(
-    optax.clip_by_global_norm(1.0),
-    optax.adamw(
-      schedule,
-      b2=0.98,
-      weight_decay=config.decay,
-      mask=functools.partial(jax.tree.map, lambda leaf: leaf.ndim > 1),
-    ),
-  )
-
-
 def pretrain(
   config: Config,
   images: UInt8[np.ndarray, "n height width 3"],
@@ -164,39 +124,38 @@ def pretrain(
   Returns:
     The trained model.
   """
-  graph, params = nnx.split(model)
-  params = jax.tree.map(jnp.copy, params)  # a step gives its inputs away
-  optimizer = make_optimizer(config)
+  optimizer = contrastive.make_optimizer(
+    config.rate,
+    steps=config.steps,
+    warmup=min(100, config.steps // 5),
+    decay=config.decay,
+  )
+  model, _ = contrastive.fit(
+    model,
+    lambda start: itertools.islice(
+      batches(config, images, token_ids), start, None
+    ),
+    optimizer,
+    steps=config.steps,
+    embed=contrastive.embed_pixels(clip.CLIP_MEAN, clip.CLIP_STD),
+  )
+  return model
 
-  @functools.partial(jax.jit, donate_argnums=(0, 1))
-  def train_step(params, state, images, token_ids):
-    def loss_fn(params):
-      logits = nnx.merge(graph, params)(clip.preprocess(images), token_ids)
-      return contrastive_loss(logits, token_ids)
 
-    loss, gradient = jax.value_and_grad(loss_fn)(params)
-    updates, state = optimizer.update(gradient, state, params)
-    return optax.apply_updates(params, updates), state, loss
-
+def batches(
+  config: Config,
+  images: UInt8[np.ndarray, "n height width 3"],
+  token_ids: Int[np.ndarray, "n length"],
+) -> Iterator[contrastive.Batch]:
+  """Whole groups of ten digits; at first clean ones only."""
   rng = np.random.default_rng(config.seed)
-  state = optimizer.init(params)
   clean = np.arange(0, len(images) // 10, 2)  # groups, see `render`
   every = np.arange(len(images) // 10)
-  columns = (
-    *progress.Progress.get_default_columns(),
-    progress.TextColumn("loss {task.fields[loss]:.3f}"),
-  )
-  with progress.Progress(*columns) as bar:
-    task = bar.add_task("pretrain", total=config.steps, loss=float("nan"))
-    for number in range(config.steps):
-      pool = clean if number < config.clean_steps else every
-      groups = rng.choice(pool, config.batch // 10, replace=False)
-      rows = (10 * groups[:, None] + np.arange(10)).ravel()
-      params, state, loss = train_step(
-        params, state, images[rows], token_ids[rows]
-      )
-      bar.update(task, completed=number + 1, loss=float(loss))
-  return nnx.merge(graph, params)
+  for number in itertools.count():
+    pool = clean if number < config.clean_steps else every
+    groups = rng.choice(pool, config.batch // 10, replace=False)
+    rows = (10 * groups[:, None] + np.arange(10)).ravel()
+    yield {"image": images[rows], "tokens": token_ids[rows]}
 
 
 def report(folder: pathlib.Path) -> rich.table.Table:

@@ -12,6 +12,7 @@ from flax import nnx
 
 from experiments import loop, results
 from experiments.classifier import Classifier, Ensemble
+from experiments.data.folds import balanced_batches
 from experiments.data.split import Source, batches, stream
 from experiments.judge import Judge
 from experiments.keeper import Keeper
@@ -52,6 +53,8 @@ class Task:
     batch_size: Images per step.
     warmup: The share of the steps in which the learning rate rises.
     augmented: Whether images are cropped and flipped at random.
+    balanced: Whether a batch has as many images of one domain as of another;
+      the source's images are then an `ImageSet`.
     seed: Of everything random, in the first run of every method.
     skip_nonfinite: How many steps in a row a run may skip; see `loop.fit`.
   """
@@ -62,6 +65,7 @@ class Task:
   batch_size: int
   warmup: float = 0.1
   augmented: bool = True
+  balanced: bool = False
   seed: int = 0
   skip_nonfinite: int = 0
 
@@ -209,7 +213,8 @@ class Runs:
       order = int(state.generate_state(1)[0] >> 1)
     prepare_key, fit_key = jax.random.split(key)
     prepared = method.prepare(task.model, task.source, prepare_key)
-    dataset = batches(
+    draw: Callable[..., Any] = balanced_batches if task.balanced else batches
+    dataset = draw(
       task.source.train,
       batch_size=task.batch_size,
       seed=order,

@@ -1,12 +1,14 @@
 """Fine-tunes a pretrained ViT on one domain and evaluates it on all of them.
 
   python -m experiments.train gmixout --data.root PACS --weights vit.safetensors
+  python -m experiments.train gmixout --data.target sketch ...
   python -m experiments.train full_finetuning --learning-rate 3e-5 ...
   python -m experiments.train --help
   python -m experiments.train gmixout --help
 
-PACS is any folder in DomainBed's layout, <root>/<domain>/<class>/<image>. The
-weights are a ViT in safetensors with timm's names, such as
+PACS is any folder in DomainBed's layout, <root>/<domain>/<class>/<image>; with
+--data.target the named domain is left out and all others train. The weights are
+a ViT in safetensors with timm's names, such as
 vit_tiny_patch16_224.augreg_in21k_ft_in1k. One run appends one JSON line to the
 results file: configuration, seed, versions, device and metrics.
 
@@ -40,32 +42,13 @@ import tyro
 
 from experiments import export, methods, results
 from experiments.classifier import Classifier
-from experiments.data import domainbed
-from experiments.data.split import Split, hold_out
+from experiments.data.split import Split
+from experiments.domains import Data
 from experiments.evaluate import evaluate
 from experiments.keeper import Stopped, stop_on_sigterm
 from experiments.runs import Runs, Saving, Task
 from gmixout_jax import clip, parallel
 from gmixout_jax.folders import exclusive
-
-
-@dataclasses.dataclass(frozen=True)
-class Data:
-  """What to train on.
-
-  Attributes:
-    root: A folder in DomainBed's layout.
-    source: The domain to train on; all others are targets.
-    image_size: Side of the images in pixels, a multiple of the patch size.
-    batch_size: Images per step.
-    held_out: The share of the source domain kept for validation.
-  """
-
-  root: pathlib.Path = pathlib.Path("data/PACS")
-  source: str = "sketch"
-  image_size: int = 96
-  batch_size: int = 32
-  held_out: float = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,21 +113,15 @@ def load(config: Config) -> tuple[dict[str, Split], Classifier]:
 
   Raises:
     FileNotFoundError: If the data or the weights are not there.
-    ValueError: If the source is not one of the domains, or is the only one.
+    ValueError: If the source or target is not one of the domains, or is the
+      only one.
   """
   if not config.weights.is_file():
     raise FileNotFoundError(
       f"no weights at {config.weights}: --weights must name a ViT in"
       " safetensors with timm's names."
     )
-  # Before the images are decoded, which takes longer.
-  available = sorted(domainbed.find(config.data.root))
-  if config.data.source not in available or len(available) < 2:
-    raise ValueError(
-      f"--data.source must be one of at least two domains, got"
-      f" {config.data.source!r} and the domains {', '.join(available)}."
-    )
-  domains = domainbed.read(config.data.root, image_size=config.data.image_size)
+  domains = config.data.read()
   vit = clip.vit_from_safetensors(
     config.weights,
     image_size=config.data.image_size,
@@ -154,7 +131,7 @@ def load(config: Config) -> tuple[dict[str, Split], Classifier]:
   model = Classifier.with_zero_head(
     vit,
     width=vit.config.width,
-    classes=len(domains[config.data.source].class_names),
+    classes=len(next(iter(domains.values())).class_names),
     mean=config.mean,
     std=config.std,
   )
@@ -203,20 +180,16 @@ def run(
 def task_of(
   config: Config, domains: dict[str, Split], model: Classifier
 ) -> Task:
-  """What the run trains on; the seed cuts the source domain."""
-  source = hold_out(
-    domains[config.data.source],
-    fraction=config.data.held_out,
-    seed=config.seed,
-  )
+  """What the run trains on; the seed cuts off the validation images."""
   return Task(
     model=model,
-    source=source,
+    source=config.data.source_of(domains, config.seed),
     steps=config.steps,
     batch_size=config.data.batch_size,
     warmup=config.warmup,
     seed=config.seed,
     skip_nonfinite=config.skip_nonfinite,
+    balanced=config.data.target is not None,
   )
 
 
@@ -224,6 +197,7 @@ def described(config: Config) -> results.Record:
   """What was run, as JSON: all that numbers depend on but for the seed."""
   config_as_json: results.Record = results.plain(config)
   config_as_json["method"] = results.plain(methods.described(config.method))
+  config_as_json["data"] = config.data.described()
   for name in _KEPT_APART:
     del config_as_json[name]
   return config_as_json
@@ -247,10 +221,12 @@ def record(
   if config.export is not None and jax.process_index() == 0:
     export.to_timm(outcome.model, config.export)
   fitted_at = time.perf_counter()
-  targets = {
-    name: split for name, split in domains.items() if name != config.data.source
-  }
-  metrics = evaluate(outcome.model, runs.task.source.validation, targets)
+  metrics = evaluate(
+    outcome.model,
+    runs.task.source.validation,
+    config.data.targets_of(domains),
+    by_domain=runs.task.balanced,
+  )
   finished_at = time.perf_counter()
   return {
     "config": described(config),
@@ -278,8 +254,10 @@ def table(record: results.Record) -> rich.table.Table:
   view = rich.table.Table(
     title=f"{config['method']['name']}, seed {record['seed']}: accuracy (%)"
   )
+  data = config["data"]
+  trained_on = data["source"] if "source" in data else f"not {data['target']}"
   columns = {
-    f"{config['data']['source']} (held out)": metrics["id"],
+    f"{trained_on} (held out)": metrics["id"],
     **metrics["ood"],
     "mean OOD": metrics["mean_ood"],
     "worst OOD": metrics["worst_ood"],

@@ -10,6 +10,10 @@ from collections.abc import Iterator
 from gmixout_jax.clip.weights import Path
 
 
+class Held(ValueError):
+  """A folder that another run writes to."""
+
+
 @contextlib.contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
   """Holds a folder, which is made if need be, against other runs.
@@ -17,7 +21,7 @@ def exclusive(folder: Path) -> Iterator[None]:
   However this process ends, the folder is free then.
 
   Raises:
-    ValueError: If another run holds it.
+    Held: If another run holds it.
     OSError: If the folder cannot be written to; it is named.
   """
   folder = pathlib.Path(folder).absolute()
@@ -40,7 +44,7 @@ def hold(folder: pathlib.Path) -> int:
   except BlockingIOError:
     owner = os.read(lock, 200).decode(errors="replace")
     os.close(lock)
-    raise ValueError(
+    raise Held(
       f"{folder} is written to by another run ({owner or 'unknown'}): wait for"
       " it, or give this run a folder of its own."
     ) from None

@@ -16,7 +16,13 @@ import grain
 import numpy as np
 
 from experiments.data.images import ImageSet
-from experiments.data.split import Batch, Source, augment, held_out
+from experiments.data.split import (
+  Batch,
+  Source,
+  held_out,
+  in_batches,
+  shuffled,
+)
 
 
 class Fold(NamedTuple):
@@ -105,28 +111,40 @@ def folds(
 
 
 def balanced_batches(
-  images: ImageSet, *, per_domain: int, seed: int, augmented: bool = True
+  images: ImageSet,
+  *,
+  batch_size: int,
+  seed: int,
+  augmented: bool = True,
+  process: int = 0,
+  processes: int = 1,
 ) -> grain.MapDataset[Batch]:
-  """Endless batches with as many images of every domain that has any.
+  """Endless batches that take images of every domain in turn.
 
-  As in DomainBed (32 of each). Batch t is a function of the seed and t alone.
+  A batch has as many of each, if their number divides the batch; DomainBed has
+  32 of each. Otherwise they differ by one, and not always in favour of the
+  same. Batch t is a function of the seed and t alone.
 
   Args:
     images: Of several domains, such as a fold's ``train``.
-    per_domain: Images of each domain in a batch.
+    batch_size: Images per batch, of all domains that have any.
     seed: Of the order and the augmentation.
     augmented: Whether to crop and flip.
+    process: See :func:`experiments.data.split.batches`.
+    processes: Likewise.
 
   Returns:
-    A random-access dataset of batches.
+    A random-access dataset of batches, or of this process' parts of them.
+
+  Raises:
+    ValueError: If the processes cannot share a batch evenly.
   """
-  streams = []
-  for name, domain in images.by_domain().items():
-    if not len(domain):
-      continue
-    own = zlib.crc32(f"{seed}/{name}".encode())
-    records = grain.MapDataset.source(domain).seed(own).shuffle()
-    if augmented:
-      records = records.random_map(augment)
-    streams.append(records.repeat())
-  return grain.MapDataset.mix(streams).batch(per_domain * len(streams))
+  streams = [
+    shuffled(
+      domain, seed=zlib.crc32(f"{seed}/{name}".encode()), augmented=augmented
+    )
+    for name, domain in images.by_domain().items()
+    if len(domain)
+  ]
+  records = grain.MapDataset.mix(streams)
+  return in_batches(records, batch_size, process=process, processes=processes)

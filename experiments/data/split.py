@@ -187,15 +187,29 @@ def batches(
   Raises:
     ValueError: if the processes cannot share a batch evenly.
   """
+  records = shuffled(split, seed=seed, augmented=augmented)
+  return in_batches(records, batch_size, process=process, processes=processes)
+
+
+def shuffled(
+  split: Records, *, seed: int, augmented: bool
+) -> MapDataset[Batch]:
+  """Endless images, every epoch in another order; see :func:`batches`."""
+  records = MapDataset.source(split).seed(seed).shuffle()
+  if augmented:
+    records = records.random_map(augment)
+  return records.repeat()
+
+
+def in_batches(
+  records: MapDataset[Batch], batch_size: int, *, process: int, processes: int
+) -> MapDataset[Batch]:
+  """Batches of endless images, or a process' parts; see :func:`batches`."""
   if batch_size % processes or not 0 <= process < processes:
     raise ValueError(
       f"a batch of {batch_size} images cannot be divided evenly among"
       f" {processes} processes, got process {process}."
     )
-  records = MapDataset.source(split).seed(seed).shuffle()
-  if augmented:
-    records = records.random_map(augment)
-  records = records.repeat()
   if processes > 1:
     records = records.slice(slice(process, None, processes))
   return records.batch(batch_size // processes)

@@ -15,6 +15,7 @@ files.
 
 import os
 import pathlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,12 +61,47 @@ def open_images(
     FileNotFoundError: If the data set is not prepared, or as tfrecord only.
     ValueError: If it has no image and label.
   """
+  records, features = open_records(
+    name, split, needs=("image", "label"), data_dir=data_dir
+  )
+  labels = np.array(
+    read_each(
+      records, lambda record: record["label"], f"labels of {name} {split}"
+    ),
+    np.int32,
+  )
+  names = tuple(features["label"].names)
+  outputs = None
+  if present_only:
+    present, labels = np.unique(labels, return_inverse=True)
+    names = tuple(names[c] for c in present)
+    outputs = [(int(c),) for c in present]
+  return ImageSet.of(
+    Records(records, view, f"{name} {split}"), labels, names, outputs=outputs
+  )
+
+
+def open_records(
+  name: str | os.PathLike[str],
+  split: str,
+  *,
+  needs: Sequence[str],
+  data_dir: str | os.PathLike[str] | None = None,
+) -> tuple[Any, Any]:
+  """The records of one split, their images encoded, and their features.
+
+  Args:
+    name: See :func:`open_images`, as for `split`, `data_dir` and the errors.
+    split: Likewise.
+    needs: The features that a record must have; one of them is "image".
+    data_dir: Likewise.
+  """
   builder = _builder(name, data_dir)
   features = builder.info.features
-  if not {"image", "label"} <= set(features or ()):
+  if not set(needs) <= set(features or ()):
     raise ValueError(
-      f"{name} has the features {', '.join(features or ())}: expected image and"
-      " label."
+      f"{name} has the features {', '.join(features or ())}: expected"
+      f" {' and '.join(needs)}."
     )
   import tensorflow_datasets as tfds
 
@@ -77,16 +113,7 @@ def open_images(
     raise FileNotFoundError(
       f"{name} is prepared in a form without random access: {_prepare(name)}."
     ) from error
-  labels = _labels(records, f"labels of {name} {split}")
-  names = tuple(features["label"].names)
-  outputs = None
-  if present_only:
-    present, labels = np.unique(labels, return_inverse=True)
-    names = tuple(names[c] for c in present)
-    outputs = [(int(c),) for c in present]
-  return ImageSet.of(
-    _Records(records, view, f"{name} {split}"), labels, names, outputs=outputs
-  )
+  return records, features
 
 
 def splits(
@@ -98,22 +125,26 @@ def splits(
   return tuple(_builder(name, data_dir).info.splits)
 
 
-class _Records:
+class Records:
   """Encoded images of a TFDS data source."""
 
   def __init__(self, records: Any, view: View, origin: str):
     self._records, self._view, self._origin = records, view, origin
 
   def load(self, row: int) -> np.ndarray:
+    """Decodes the image of a record."""
     content = self._records[row]["image"]
     return decode(content, self._view, name=self.name(row))
 
   def name(self, row: int) -> str:
+    """The data set, the split and the number of the record."""
     return f"{self._origin}[{row}]"
 
 
-def _labels(records: Any, title: str, *, chunk: int = 1024) -> np.ndarray:
-  """Every record's label; records are read by the reader's own threads."""
+def read_each[T](
+  records: Any, pick: Callable[[Any], T], title: str, *, chunk: int = 1024
+) -> list[T]:
+  """`pick` of every record; the reader's own threads read them."""
   # 140 GB of ImageNet take minutes: the bar tells that it goes on.
   starts = rich.progress.track(
     range(0, len(records), chunk),
@@ -121,16 +152,13 @@ def _labels(records: Any, title: str, *, chunk: int = 1024) -> np.ndarray:
     transient=True,
     disable=len(records) <= chunk,
   )
-  return np.array(
-    [
-      record["label"]
-      for start in starts
-      for record in records.__getitems__(
-        range(start, min(start + chunk, len(records)))
-      )
-    ],
-    np.int32,
-  )
+  return [
+    pick(record)
+    for start in starts
+    for record in records.__getitems__(
+      range(start, min(start + chunk, len(records)))
+    )
+  ]
 
 
 def _prepare(name: str | os.PathLike[str]) -> str:

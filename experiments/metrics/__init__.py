@@ -7,6 +7,7 @@ here knows models, files or methods.
   accuracy          top-1, per class, many / medium / few, macro-F1
   calibration       ECE, Brier score, reliability bins
   robustness        per domain, worst, corruptions, effective and relative
+  retrieval         recall between images and captions
   seeds             intervals over seeds, paired tests between methods
 """
 
@@ -25,6 +26,7 @@ from experiments.metrics.calibration import (
   reliability,
   softmax,
 )
+from experiments.metrics.retrieval import recall
 from experiments.metrics.robustness import (
   Baseline,
   mean_corruption_accuracy,
@@ -55,6 +57,7 @@ __all__ = [
   "out_of_distribution",
   "paired",
   "per_class",
+  "recall",
   "relative_robustness",
   "reliability",
   "select",

@@ -10,6 +10,7 @@ published figure can be redrawn from the published file.
 import io
 import pathlib
 import sys
+from collections.abc import Sequence
 
 import rich
 import tyro
@@ -33,7 +34,7 @@ CAPTIONS = {
 def write(
   files: tyro.conf.Positional[tuple[pathlib.Path, ...]],
   out: pathlib.Path = pathlib.Path("runs/report"),
-  reference: str = "full_finetuning",
+  references: tuple[str, ...] = ("full_finetuning", "gmixout"),
 ) -> None:
   """Writes the report.
 
@@ -41,7 +42,8 @@ def write(
     files: JSON lines, as `experiments.train`, the demo and
       `experiments.diagnostics` write them.
     out: The folder to write.
-    reference: The method that the others are compared with, if it is there.
+    references: The methods that the others are compared with, where they are
+      there; of several configurations the first.
 
   Raises:
     ValueError: If there are no runs in the files, or a line is none.
@@ -60,7 +62,7 @@ def write(
       for table in (
         document.summary(entries),
         document.by_domain(entries),
-        *_comparisons(entries, reference),
+        *_comparisons(entries, references),
       )
     ]
     suffix = f"_{number}" if number else ""
@@ -101,11 +103,14 @@ def _draw(entries: list[Entry]) -> dict[str, figure.Figure]:
   return {name: each for name, each in drawn.items() if each is not None}
 
 
-def _comparisons(entries: list[Entry], reference: str) -> list[document.Table]:
-  """OOD and ID, per configuration of the reference that shares a seed."""
+def _comparisons(
+  entries: list[Entry], references: Sequence[str]
+) -> list[document.Table]:
+  """OOD and ID against every reference, where a seed is shared."""
   tables = []
-  for entry in entries:
-    if entry.method == reference:
+  for name in references:
+    found = [entry for entry in entries if entry.method == name]
+    for entry in found[:1]:
       for metric in ("mean_ood", "id"):
         table = document.comparison(entries, entry, metric)
         if table.rows:

@@ -80,7 +80,10 @@ def task_of(config: results.Record) -> str:
   data = config.get("data", "")
   if not isinstance(data, dict):
     return str(data)
-  return " from ".join(str(data[k]) for k in ("root", "source") if k in data)
+  words = {"root": "", "source": " from ", "target": " but for "}
+  named = [f"{words[k]}{data[k]}" for k in words if data.get(k) is not None]
+  backbone = config.get("backbone")
+  return "".join(named) + (f", {backbone}" if backbone else "")
 
 
 def by_task(records: Iterable[results.Record]) -> dict[str, list[Entry]]:

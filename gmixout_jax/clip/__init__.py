@@ -10,7 +10,9 @@ from gmixout_jax.clip.images import CLIP_STD as CLIP_STD
 from gmixout_jax.clip.images import HALF as HALF
 from gmixout_jax.clip.images import IMAGENET_MEAN as IMAGENET_MEAN
 from gmixout_jax.clip.images import IMAGENET_STD as IMAGENET_STD
+from gmixout_jax.clip.images import load_normalization as load_normalization
 from gmixout_jax.clip.images import preprocess as preprocess
+from gmixout_jax.clip.images import save_normalization as save_normalization
 from gmixout_jax.clip.model import CLIP as CLIP
 from gmixout_jax.clip.text import TextTransformer as TextTransformer
 from gmixout_jax.clip.timm import vit_from_safetensors as vit_from_safetensors

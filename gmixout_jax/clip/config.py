@@ -175,8 +175,8 @@ class CLIPConfig:
   """Two towers and the space they share.
 
   Attributes:
-    vision: The image tower, in CLIP's form (`pre_norm`, no patch bias, no
-      head).
+    vision: The image tower, without a head. CLIP's has `pre_norm` and no patch
+      bias; a plain ViT, the other way round, can be one too.
     text: The text tower.
     projection_dim: Size of the embeddings.
     logit_scale_init: Initial log of the factor on the cosines; ln(1 / 0.07).
@@ -189,7 +189,8 @@ class CLIPConfig:
 
   def __post_init__(self):
     _check_sizes(self, "projection_dim")
-    form = dict(pre_norm=True, patch_bias=False, num_classes=0)
-    found = {name: getattr(self.vision, name) for name in form}
-    if found != form:
-      raise ValueError(f"CLIP's image tower needs {form}, got {found}.")
+    if self.vision.num_classes:
+      raise ValueError(
+        f"CLIP's image tower has no head: vision.num_classes must be 0, got "
+        f"{self.vision.num_classes}."
+      )

@@ -115,6 +115,9 @@ def save_pretrained(
 ) -> None:
   """Saves a model as a Hugging Face CLIP folder, for us and for PyTorch.
 
+  With a plain ViT for an image tower it is a folder for us alone; config.json
+  then names a model type that PyTorch's loader does not know.
+
   Each file appears whole or not at all, the weights before the config. The
   tokenizer's files are not touched.
 

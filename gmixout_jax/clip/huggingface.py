@@ -1,4 +1,10 @@
-"""Hugging Face's config.json, read into our configs and written back."""
+"""Hugging Face's config.json, read into our configs and written back.
+
+A CLIP whose image tower is a plain ViT (no first norm, a patch bias) has no
+config there: `transformers` would run it with a norm of its own invention. Its
+file names another model type, which `transformers` refuses, and the form of the
+tower.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,6 +24,10 @@ _VISION = _TOWER | {
   "patch_size": "patch_size",
   "num_channels": "channels",
 }
+# The form of image tower that "clip" stands for; another one is spelled out.
+_CLIP_FORM = {"pre_norm": True, "patch_bias": False}
+_FORM = {name: name for name in _CLIP_FORM}
+_OTHER_FORM = "clip_with_plain_vit"
 _TEXT = _TOWER | {
   "vocab_size": "vocab_size",
   "max_position_embeddings": "context_length",
@@ -50,8 +60,12 @@ def parse_config(raw: Mapping[str, Any], **fields: Any) -> CLIPConfig:
     >>> huggingface.parse_config(raw).text.width
     64
   """
-  if raw.get("model_type", "clip") != "clip":
-    raise ValueError(f"model_type must be 'clip', got {raw['model_type']!r}.")
+  model_type = raw.get("model_type", "clip")
+  if model_type not in ("clip", _OTHER_FORM):
+    raise ValueError(
+      f"model_type must be 'clip' or {_OTHER_FORM!r}, got {model_type!r}."
+    )
+  vision_names = _VISION if model_type == "clip" else _VISION | _FORM
 
   def tower(make, section, names):
     # The oldest configs carry a second copy under this name, and it wins.
@@ -67,7 +81,7 @@ def parse_config(raw: Mapping[str, Any], **fields: Any) -> CLIPConfig:
       raise ValueError(f"{section}: {error}") from None
 
   return CLIPConfig(
-    vision=tower(VisionConfig, "vision_config", _VISION),
+    vision=tower(VisionConfig, "vision_config", vision_names),
     text=tower(TextConfig, "text_config", _TEXT),
     projection_dim=raw.get("projection_dim", 512),
     logit_scale_init=raw.get("logit_scale_init_value", 2.6592),
@@ -84,11 +98,16 @@ def format_config(config: CLIPConfig) -> dict[str, Any]:
       "projection_dim": config.projection_dim,
     }
 
+  form = {name: getattr(config.vision, name) for name in _CLIP_FORM}
+  if form == _CLIP_FORM:
+    head = {"architectures": ["CLIPModel"], "model_type": "clip"}
+    vision_names = _VISION
+  else:
+    head, vision_names = {"model_type": _OTHER_FORM}, _VISION | _FORM
   return {
-    "architectures": ["CLIPModel"],
-    "model_type": "clip",
+    **head,
     "projection_dim": config.projection_dim,
     "logit_scale_init_value": config.logit_scale_init,
-    "vision_config": tower(config.vision, _VISION, "clip_vision_model"),
+    "vision_config": tower(config.vision, vision_names, "clip_vision_model"),
     "text_config": tower(config.text, _TEXT, "clip_text_model"),
   }

@@ -1,5 +1,8 @@
 """From stored images to what a tower expects."""
 
+import json
+import math
+import pathlib
 from collections.abc import Sequence
 
 import jax
@@ -7,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
+
+from gmixout_jax.clip.weights import Path, replacing
 
 # Of OpenAI's training images; nearly every CLIP keeps them.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -16,6 +21,8 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 # From [0, 1] to [−1, 1]: augreg.
 HALF = (0.5, 0.5, 0.5)
+
+_PREPROCESSOR = "preprocessor_config.json"
 
 
 def preprocess(
@@ -69,3 +76,65 @@ def preprocess(
   center = jnp.asarray(mean, jnp.float32).reshape(shape)
   spread = jnp.asarray(std, jnp.float32).reshape(shape)
   return ((x - center) / spread).astype(dtype)
+
+
+def load_normalization(
+  directory: Path,
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+  """The mean and deviation of a Hugging Face folder's images.
+
+  Args:
+    directory: The folder; its preprocessor_config.json is read.
+
+  Returns:
+    What `preprocess` takes as `mean` and `std`; CLIP's own if there is no such
+    file.
+
+  Raises:
+    ValueError: The file is damaged, or its values are no mean and deviation.
+
+  Example:
+    >>> import tempfile
+    >>> from gmixout_jax import clip
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   clip.save_normalization(folder, clip.HALF, clip.HALF)
+    ...   clip.load_normalization(folder)
+    ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+  """
+  path = pathlib.Path(directory) / _PREPROCESSOR
+  if not path.is_file():
+    return CLIP_MEAN, CLIP_STD
+  try:
+    raw = json.loads(path.read_text())
+    mean = tuple(map(float, raw["image_mean"]))
+    std = tuple(map(float, raw["image_std"]))
+  except (ValueError, LookupError, TypeError) as error:
+    raise ValueError(
+      f"{path} must hold lists of numbers image_mean and image_std: {error!r}."
+    ) from None
+  if len(mean) != len(std) or not all(0 < x < math.inf for x in std):
+    raise ValueError(
+      f"{path}: image_std must hold one positive number for each of image_mean,"
+      f" got {std} and {mean}."
+    )
+  return mean, std
+
+
+def save_normalization(
+  directory: Path, mean: Sequence[float], std: Sequence[float]
+) -> None:
+  """Writes preprocessor_config.json; inverse of `load_normalization`.
+
+  Args:
+    directory: The folder of a model; it must exist.
+    mean: One value per channel, on the scale [0, 1].
+    std: Likewise.
+  """
+  raw = {
+    "do_normalize": True,
+    "do_rescale": True,
+    "image_mean": list(mean),
+    "image_std": list(std),
+  }
+  with replacing(pathlib.Path(directory) / _PREPROCESSOR) as temporary:
+    temporary.write_text(json.dumps(raw, indent=2) + "\n")

@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments import demo, evaluate, pretrain_demo, results
+from experiments import (
+  contrastive,
+  demo,
+  evaluate,
+  pretrain_demo,
+  results,
+)
 from experiments.data import rendered_digits, scanned_digits
 from gmixout_jax import clip
 
@@ -70,26 +76,6 @@ def test_the_demo_runs_from_end_to_end(tiny, tmp_path, capsys):
     assert word in shown
 
 
-def test_the_contrastive_loss_is_the_two_cross_entropies():
-  logits = np.array([[2.0, -1.0], [0.5, 3.0]], np.float32)
-  images = -np.diag(jax.nn.log_softmax(logits, axis=1))
-  captions = -np.diag(jax.nn.log_softmax(logits, axis=0))
-  distinct = np.array([[1, 2], [1, 3]])
-  np.testing.assert_allclose(
-    pretrain_demo.contrastive_loss(logits, distinct),
-    (images.mean() + captions.mean()) / 2,
-    rtol=1e-6,
-  )
-
-
-def test_equal_captions_are_equally_right():
-  equal = np.array([[1, 2], [1, 2], [1, 3]])
-  # Images 0 and 1 cannot be told apart by their captions, and need not be.
-  torn = np.array([[9.0, 9, -9], [9, 9, -9], [-9, -9, 9]], np.float32)
-  loss = float(pretrain_demo.contrastive_loss(torn, equal))
-  assert loss == pytest.approx(2 / 3 * np.log(2), abs=1e-4)
-
-
 def test_pretraining_learns_and_leaves_its_input_alone(tiny):
   images, _, captions = rendered_digits.render(0, range(20))
   encodings = pretrain_demo.make_tokenizer().encode_batch(captions)
@@ -99,7 +85,7 @@ def test_pretraining_learns_and_leaves_its_input_alone(tiny):
   @nnx.jit
   def loss_of(model):
     logits = model(clip.preprocess(images[:10]), token_ids[:10])
-    return pretrain_demo.contrastive_loss(logits, token_ids[:10])
+    return contrastive.contrastive_loss(logits, token_ids[:10])
 
   before = float(loss_of(tiny))
   trained = pretrain_demo.pretrain(config, images, token_ids, tiny)

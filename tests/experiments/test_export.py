@@ -51,8 +51,8 @@ def test_a_clip_has_hugging_face_names_and_the_same_logits(tmp_path, rng):
     ClipImageEncoder(clip_model()),
     kernel,
     bias,
-    mean=clip.CLIP_MEAN,
-    std=clip.CLIP_STD,
+    mean=clip.IMAGENET_MEAN,
+    std=clip.IMAGENET_STD,
   )
   block = model.backbone.vision.blocks[0].mlp.fc1.kernel
   block[...] = block[...] + 1  # trained

@@ -1,5 +1,6 @@
 import dataclasses
 import pathlib
+import shutil
 
 import jax
 import numpy as np
@@ -183,3 +184,84 @@ def test_missing_files_say_what_was_expected(files, tmp_path):
   data = train.Data(root=files[0], source="quickdraw")
   with pytest.raises(ValueError, match=r"'quickdraw'.* art, cartoon, photo"):
     train.load(config(data=data))
+
+
+def test_a_domain_is_left_out(files, tmp_path, capsys):
+  path = tmp_path / "results.jsonl"
+  command = [*arguments(files), "--results", str(path)]
+  train.main(train.parse([*command, "--data.target", "photo"]))
+  assert "not photo (held out)" in capsys.readouterr().out
+  (record,) = results.read(path)
+  data, metrics = record["config"]["data"], record["metrics"]
+  assert data["target"] == "photo"
+  assert "source" not in data
+  assert list(metrics["ood"]) == ["photo"]
+  photo = domainbed.read(files[0], image_size=16)["photo"]
+  found = metrics["details"]["ood/photo"]["reliability"]["count"]
+  assert sum(found) == len(photo)
+  # A fifth of each class of each of the other three: one image of five.
+  assert sum(metrics["details"]["id"]["reliability"]["count"]) == 9
+  assert set(metrics["id_by_domain"]) == {"art", "cartoon", "sketch"}
+  assert metrics["mean_id"] == pytest.approx(metrics["id"])  # as many of each
+
+
+def test_batches_are_of_all_domains_but_the_target():
+  sizes = {"art": 4, "photo": 30, "sketch": 10}
+  domains = {
+    name: tiny.split(per_class=size, seed=i)
+    for i, (name, size) in enumerate(sizes.items())
+  }
+  seen = []
+
+  @dataclasses.dataclass(frozen=True)
+  class Spy(FullFinetuning):
+    def loss(self, model, batch, key):
+      jax.debug.callback(lambda d: seen.append(d.tolist()), batch["domain"])
+      return super().loss(model, batch, key)
+
+  config = train.Config(
+    method=Spy(), data=train.Data(target="photo", batch_size=6), steps=3
+  )
+  task = train.task_of(config, domains, tiny.classifier())
+  runs.Runs(task, [config.method]).outcome(config.method)
+  jax.effects_barrier()
+  assert len(seen) == 3
+  assert all(sorted(each) == [0, 0, 0, 2, 2, 2] for each in seen)
+
+
+def test_a_source_and_a_target_exclude_each_other(files, capsys):
+  with pytest.raises(ValueError, match="give one of them, got 'a' and 'b'"):
+    train.Data(source="a", target="b")
+  options = ["--data.source", "art", "--data.target", "photo"]
+  with pytest.raises(SystemExit):
+    train.parse([*arguments(files), *options])
+  assert "give one of them" in capsys.readouterr().err
+  data = train.Data(root=files[0], target="quickdraw")
+  config = dataclasses.replace(train.parse(arguments(files)), data=data)
+  with pytest.raises(ValueError, match=r"--data.target .* got 'quickdraw'"):
+    train.load(config)
+
+
+def test_lines_of_a_source_are_as_they_were_before_there_was_a_target():
+  described = train.described(train.Config(method=GMixout()))
+  assert described["data"] == {
+    "root": "PACS",
+    "source": "sketch",
+    "image_size": 96,
+    "batch_size": 32,
+    "held_out": 0.2,
+  }
+
+
+def test_broken_images_are_left_out_if_asked_for(files, tmp_path):
+  root = tmp_path / "PACS"
+  shutil.copytree(files[0], root)
+  (root / "art" / "cat" / "0.png").write_bytes(b"no image")
+  parsed = train.parse(arguments((root, files[1])))
+  with pytest.raises(ValueError, match=r"cat.0\.png is not a readable image"):
+    train.load(parsed)
+  parsed = train.parse([*arguments((root, files[1])), "--data.skip-broken"])
+  with pytest.warns(UserWarning, match="left out 1 of 60 images"):
+    domains, _ = train.load(parsed)
+  assert len(domains["art"]) == 14
+  assert train.described(parsed)["data"]["skip_broken"] is True

@@ -66,22 +66,22 @@ def test_balanced_batches_hold_as_many_of_every_domain():
   uneven = joined.of_splits(
     {"a": tiny.split(per_class=1), "b": tiny.split(per_class=20, seed=1)}
   )
-  records = folds.balanced_batches(uneven, per_domain=4, seed=0)
+  records = folds.balanced_batches(uneven, batch_size=8, seed=0)
   seen = []
   for step in range(15):
     batch = records[step]
     assert np.bincount(batch["domain"]).tolist() == [4, 4]
     seen += [image.tobytes() for image in batch["image"][batch["domain"] == 1]]
   assert len(set(seen)) == 60  # one epoch of b holds each image once
-  again = folds.balanced_batches(uneven, per_domain=4, seed=0)[7]
+  again = folds.balanced_batches(uneven, batch_size=8, seed=0)[7]
   np.testing.assert_array_equal(records[7]["image"], again["image"])
-  other = folds.balanced_batches(uneven, per_domain=4, seed=1)[7]
+  other = folds.balanced_batches(uneven, batch_size=8, seed=1)[7]
   assert not np.array_equal(records[7]["image"], other["image"])
 
 
 def test_a_fold_without_a_domain_streams_the_others(four):
   train = folds.leave_out(four, "a", seed=0).train
-  batch = folds.balanced_batches(train, per_domain=2, seed=0)[0]
+  batch = folds.balanced_batches(train, batch_size=6, seed=0)[0]
   assert np.bincount(batch["domain"], minlength=4).tolist() == [0, 2, 2, 2]
 
 

@@ -71,13 +71,25 @@ def test_bad_values_name_their_section():
     huggingface.parse_config(raw)
   with pytest.raises(ValueError, match=r"text_config must be an object"):
     huggingface.parse_config({"text_config": 3})
-  with pytest.raises(ValueError, match=r"must be 'clip', got 'siglip'"):
+  with pytest.raises(ValueError, match=r"must be 'clip' or .*, got 'siglip'"):
     huggingface.parse_config({"model_type": "siglip"})
   raw = {"text_config": {"eos_token_id": 49408}}
   with pytest.raises(ValueError, match=r"vocab_size = 49408, got 49408"):
     huggingface.parse_config(raw)
 
 
-def test_clip_refuses_a_plain_vit_as_image_tower():
-  with pytest.raises(ValueError, match=r"image tower needs"):
+def test_clip_refuses_an_image_tower_with_a_head():
+  with pytest.raises(ValueError, match=r"num_classes must be 0, got 1000"):
     clip.CLIPConfig(vision=clip.VisionConfig.vit())
+
+
+def test_a_plain_vit_as_image_tower_is_no_model_type_of_transformers():
+  vision = clip.VisionConfig.vit(num_classes=0)
+  raw = huggingface.format_config(clip.CLIPConfig(vision=vision))
+  assert raw["model_type"] == "clip_with_plain_vit"
+  assert "architectures" not in raw
+  assert huggingface.parse_config(raw).vision == vision
+  # Of a "clip" these fields mean nothing, as to transformers.
+  form = huggingface.parse_config(raw | {"model_type": "clip"}).vision
+  assert form.pre_norm
+  assert not form.patch_bias

@@ -1,5 +1,6 @@
 """Tests `gmixout_jax/clip/convert.py`, `weights.py` and `names.py`."""
 
+import dataclasses
 import json
 import re
 
@@ -58,6 +59,29 @@ def test_load_undoes_save(model, folder):
   assert_same(model, loaded)
   assert loaded.config == model.config
   assert nnx.split(loaded)[0] == nnx.split(model)[0]
+
+
+def test_a_plain_vit_can_be_the_image_tower(make, tmp_path):
+  tower = dict(TOWER, width=64, heads=1)
+  plain = clip.VisionConfig.vit(
+    image_size=16, patch_size=8, depth=1, num_classes=0, **tower
+  )
+  config = dataclasses.replace(CONFIG, vision=plain)
+  model = make(lambda rngs: clip.CLIP(config, rngs=rngs))
+  clip.save_pretrained(model, tmp_path / "model")
+  loaded = clip.from_pretrained(tmp_path / "model")
+  assert_same(model, loaded)
+  assert loaded.config == config
+  # The same tower by the other way that there is to read one.
+  clip.vit_to_safetensors(model.vision, tmp_path / "vit.safetensors")
+  vit = clip.vit_from_safetensors(tmp_path / "vit.safetensors")
+  assert_same(vit, loaded.vision)
+  assert vit.config == loaded.config.vision
+  tensors = safetensors.numpy.load_file(
+    tmp_path / "model" / "model.safetensors"
+  )
+  assert "vision_model.embeddings.patch_embedding.bias" in tensors
+  assert not any("pre_layrnorm" in name for name in tensors)
 
 
 @pytest.mark.shared

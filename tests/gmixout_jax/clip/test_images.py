@@ -1,5 +1,6 @@
 """Tests `gmixout_jax/clip/images.py`."""
 
+import json
 import re
 
 import numpy as np
@@ -29,3 +30,30 @@ def test_bytes_and_floats_agree_with_float64(rng):
 def test_wrong_images_are_refused(images, message):
   with pytest.raises(ValueError, match=re.escape(message)):
     clip.preprocess(images)
+
+
+def test_normalisation_is_kept_in_the_file_that_hugging_face_reads(tmp_path):
+  assert clip.load_normalization(tmp_path) == (clip.CLIP_MEAN, clip.CLIP_STD)
+  clip.save_normalization(tmp_path, clip.IMAGENET_MEAN, clip.IMAGENET_STD)
+  found = clip.load_normalization(tmp_path)
+  assert found == (clip.IMAGENET_MEAN, clip.IMAGENET_STD)
+  path = tmp_path / "preprocessor_config.json"
+  assert json.loads(path.read_text())["image_std"] == [0.229, 0.224, 0.225]
+
+
+@pytest.mark.parametrize(
+  ("text", "message"),
+  [
+    ("{", "must hold lists"),
+    ("[]", "must hold lists"),
+    ('{"image_mean": [0.5]}', "'image_std'"),
+    ('{"image_mean": "half", "image_std": [1]}', "must hold lists"),
+    ('{"image_mean": [0.5], "image_std": [0]}', "one positive number"),
+    ('{"image_mean": [0.5], "image_std": [1, 1]}', "for each of image_mean"),
+  ],
+)
+def test_a_damaged_normalisation_is_named(tmp_path, text, message):
+  path = tmp_path / "preprocessor_config.json"
+  path.write_text(text)
+  with pytest.raises(ValueError, match=f"preprocessor_config.json.*{message}"):
+    clip.load_normalization(tmp_path)

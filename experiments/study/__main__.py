@@ -1,0 +1,268 @@
+"""Runs what is missing of the study, and skips what the result files hold.
+
+  python -m experiments.study --root PACS --weights vit_tiny.safetensors
+  python -m experiments.study --scale gpu ...
+  python -m experiments.study --parts rule ablations
+
+First every method's learning rate is chosen, from grids of one size, on the
+validation images, with a seed of its own; then the parts are run with fresh
+seeds. Each line is appended when its run ends, so the study can be stopped at
+any time and started again. Several processes may work on it at once, here or on
+machines that share the folders: each takes cells that no other has.
+"""
+
+import contextlib
+import dataclasses
+import pathlib
+import sys
+import time
+import typing
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import jax
+import rich.console
+import rich.progress
+import tyro
+
+from experiments import plots
+from experiments.methods import Method
+from experiments.study import plan, scales
+from experiments.study.choose import best, chosen, edges
+from experiments.study.tasks import Digits, Setting
+from experiments.study.work import Desk
+
+Part = Literal[
+  "sources", "targets", "words", "sizes", "rule", "ablations", "digits"
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """What to run.
+
+  Attributes:
+    scale: How large: "cpu" takes hours on two cores, "gpu" hours on a GPU.
+    parts: "sources": every method, trained on one domain of PACS; "targets":
+      the core methods, trained on all but one; "words": from a CLIP and its
+      zero-shot head; "sizes": the core methods on fewer images; "rule":
+      GMixout's settings at four learning rates; "ablations": each setting at
+      its best rate, over seeds; "digits": every method on the demo's task.
+    root: PACS in DomainBed's layout.
+    weights: The ViT: safetensors with timm's names.
+    clip: The folder of a CLIP, as `experiments.pretrain_clip` writes it.
+    results: The folder of the result files.
+    work: A folder for locks and compiled programs.
+    minutes: When to begin no further run; by default there is no end.
+  """
+
+  scale: Literal["cpu", "gpu"] = "cpu"
+  parts: tuple[Part, ...] = typing.get_args(Part)
+  root: pathlib.Path = scales.PACS
+  weights: pathlib.Path = scales.VIT
+  clip: pathlib.Path = scales.CLIP
+  results: pathlib.Path = pathlib.Path("experiments/results")
+  work: pathlib.Path = pathlib.Path("runs/study")
+  minutes: float = float("inf")
+
+
+class Study:
+  """The parts of the study, each of which says whether it is complete."""
+
+  def __init__(self, config: Config, desk: Desk, console: rich.console.Console):
+    self.scale = scales.SCALES[config.scale]
+    self.config = config
+    self.desk = desk
+    self.console = console
+    # Full fine-tuning's rates on PACS and on the digits, by the first looks.
+    self.vit = plan.grids((1e-4, 3e-4, 1e-3))
+    self.clip = plan.grids((3e-4, 1e-3, 3e-3))
+
+  def name(self, part: str) -> str:
+    """Of a result file."""
+    return f"study_{part}_{self.scale.name}"
+
+  def pacs(self, **which: Any) -> Setting:
+    """A task on PACS at this scale."""
+    return self.scale.on(self.config.root, self.config.weights, **which)
+
+  def sources(self) -> bool:
+    """Every method, trained on one domain."""
+    lists = {plan.CORE: plan.core}
+    if self.scale.name == "cpu":
+      lists[plan.REDUCED] = plan.reduced
+    else:
+      lists[plan.EVERY] = plan.every
+    done = True
+    # The core methods first: if time is short, they are there.
+    for names, listed in lists.items():
+      for source in self.scale.sources:
+        setting = self.pacs(source=source)
+        found = self.chosen(setting, self.vit, names)
+        if found is None:
+          return False
+        cells = plan.by_seed(setting, listed(found), self.scale.seeds)
+        done &= self.desk.work(self.name("sources"), list(cells))
+    return done
+
+  def targets(self) -> bool:
+    """The core methods, trained on all domains but one."""
+    done = True
+    for target in self.scale.targets:
+      setting = self.pacs(target=target)
+      # Of two cores too much is asked by grids of their own.
+      by = setting
+      if self.scale.name == "cpu":
+        by = self.pacs(source=self.scale.sources[0])
+      found = self.chosen(by, self.vit, plan.CORE)
+      if found is None:
+        return False
+      cells = plan.by_seed(setting, plan.core(found), self.scale.seeds)
+      done &= self.desk.work(self.name("targets"), list(cells))
+    return done
+
+  def words(self) -> bool:
+    """From a CLIP and its head of words, trained on one domain."""
+    if not self.config.clip.is_dir():
+      self.console.print(
+        f"no folder {self.config.clip}: --clip must name a CLIP's, such as"
+        " experiments.pretrain_clip writes."
+      )
+      return False
+    done = True
+    for source in self.scale.sources:
+      setting = self.scale.on(self.config.root, self.config.clip, source=source)
+      found = self.chosen(setting, self.vit, plan.OF_WORDS)
+      if found is None:
+        return False
+      cells = plan.by_seed(setting, plan.of_words(found), self.scale.seeds)
+      done &= self.desk.work(self.name("words"), list(cells))
+    return done
+
+  def sizes(self) -> bool:
+    """The core methods on fewer images, at the rates of all images."""
+    source = self.scale.sources[0]
+    found = self.chosen(self.pacs(source=source), self.vit, plan.CORE)
+    if found is None:
+      return False
+    done = True
+    for count in self.scale.sizes:
+      setting = self.pacs(source=source, train_images=count)
+      cells = plan.by_seed(setting, plan.core(found), self.scale.seeds)
+      done &= self.desk.work(self.name("sizes"), list(cells))
+    return done
+
+  def knobs(self) -> tuple[Setting, list[list[Any]]]:
+    """The task of the ablations, and GMixout's variants by rate."""
+    if self.scale.name == "cpu":
+      setting: Setting = Digits()
+      return setting, plan.variants(
+        self.clip["gmixout"].make(0.0), (1e-3, 3e-3, 1e-2, 3e-2)
+      )
+    setting = self.pacs(source=self.scale.sources[0])
+    return setting, plan.variants(
+      self.vit["gmixout"].make(0.0), (1e-4, 3e-4, 1e-3, 3e-3)
+    )
+
+  def rule(self) -> bool:
+    """GMixout's variants at several rates."""
+    setting, variants = self.knobs()
+    cells = [
+      plan.Cell(setting, method, plan.RATES_SEED)
+      for group in variants
+      for method in group
+    ]
+    return self.desk.work(self.name("rule"), cells)
+
+  def ablations(self) -> bool:
+    """Each variant at its best rate, and other methods of as many weights."""
+    setting, variants = self.knobs()
+    lines = self.desk.lines(self.name("rule"))
+    try:
+      tried = [best(setting, group, lines) for group in variants]
+    except LookupError as error:
+      self.console.print(f"the ablations wait for the rule: {error}")
+      return False
+    searched = self.clip if self.scale.name == "cpu" else self.vit
+    found = self.chosen(setting, searched, ("random_mask", "lora"))
+    if found is None:
+      return False
+    methods = [*tried, *found.values(), *plan.budgets(found)]
+    cells = plan.by_seed(setting, methods, self.scale.seeds)
+    return self.desk.work(self.name("ablations"), list(cells))
+
+  def digits(self) -> bool:
+    """Every method on the demo's task."""
+    setting = Digits()
+    names = (*plan.EVERY, "lp_ft", "flyp")
+    found = self.chosen(setting, self.clip, names)
+    if found is None:
+      return False
+    methods: list[Method] = [
+      plan.ZeroShot(), found["lp_ft"], found["flyp"], *plan.every(found)
+    ]  # fmt: skip
+    cells = plan.by_seed(setting, methods, self.scale.seeds)
+    return self.desk.work(self.name("digits"), list(cells))
+
+  def chosen(
+    self,
+    setting: Setting,
+    searched: dict[str, plan.Grid],
+    names: tuple[str, ...],
+  ) -> dict[str, Method] | None:
+    """Each method at its best rate; None while one has not been run."""
+    name = self.name("rates")
+    cells = list(plan.rates(setting, searched, names))
+    if not self.desk.work(name, cells):
+      return None
+    found = chosen(setting, searched, names, self.desk.lines(name))
+    at_the_edge = [plots.title(one) for one in edges(searched, found)]
+    if at_the_edge:
+      self.console.print(
+        f"at the edge of their grids: {', '.join(at_the_edge)}."
+      )
+    return found
+
+
+@contextlib.contextmanager
+def compilations_in(folder: pathlib.Path) -> Iterator[None]:
+  """Lets runs that differ in the seed alone share one compilation."""
+  before = jax.config.jax_compilation_cache_dir
+  jax.config.update("jax_compilation_cache_dir", str(folder.absolute()))
+  try:
+    yield
+  finally:
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
+def main(config: Config) -> None:
+  """Runs the parts in order and says what is left."""
+  console = rich.console.Console()
+  left = []
+  with (
+    compilations_in(config.work / "compiled"),
+    rich.progress.Progress(console=console) as bar,
+  ):
+    desk = Desk(
+      config.results,
+      config.work / "locks",
+      bar,
+      deadline=time.monotonic() + 60 * config.minutes,
+    )
+    study = Study(config, desk, console)
+    for part in config.parts:
+      try:
+        if not getattr(study, part)():
+          left.append(part)
+      except (OSError, ValueError) as error:
+        bar.stop()
+        sys.exit(f"error: {error}")  # what the user gave is wrong
+  console.print(f"result files: {config.results}/study_*_{config.scale}.jsonl")
+  if left:
+    console.print(
+      f"not complete: {', '.join(left)}; the same command goes on there."
+    )
+
+
+if __name__ == "__main__":
+  main(tyro.cli(Config, description=__doc__))
