@@ -4,7 +4,10 @@
 #   make study  what is missing of the study; PACS=... WEIGHTS=... SCALE=cpu
 #   make docs   the documentation, in build/site
 #   make torture  kills small runs 20 times, in one process and in two
-#   make test   linters, types, tests and the examples in the docstrings
+#   make test   linters, types, tests, the examples in the docstrings; coverage
+#   make test-fast    linters, types and the quick tests of the library
+#   make test-oldest  the quick tests with the oldest jax there is support for
+#   make wheel  builds sdist and wheel, and tries the wheel without all this
 
 PYTHON ?= $(shell command -v python3.12 >/dev/null 2>&1 && \
   python3.12 -c '' >/dev/null 2>&1 && echo python3.12 || echo python3)
@@ -16,7 +19,8 @@ PACS := data/PACS
 WEIGHTS := data/vit_tiny.safetensors
 CLIP := runs/clip
 
-.PHONY: demo rivals study docs torture test lint lock clean
+.PHONY: demo rivals study docs torture test test-fast test-oldest wheel lint
+.PHONY: lock clean
 
 demo: $(READY)
 	@echo "==> The demo: a small CLIP, fine-tuned three ways (runs/demo)"
@@ -43,7 +47,34 @@ torture: $(READY)
 
 test: lint
 	@echo "==> Tests and docstring examples"
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --cov
+
+# What a change of the library most likely breaks, in a minute and a half.
+FAST := -m "not slow" --numprocesses auto --dist loadfile \
+  tests/gmixout_jax tests/pallas_kernels
+
+test-fast: lint
+	@echo "==> Quick tests"
+	$(BIN)/python -m pytest $(FAST) tests/test_house.py
+
+OLDEST := .venv-oldest
+test-oldest: $(OLDEST)/ready
+	@echo "==> Quick tests with the versions in requirements-oldest.txt"
+	$(OLDEST)/bin/python -m pytest $(FAST)
+
+$(OLDEST)/ready: requirements.lock requirements-oldest.txt
+	@echo "==> Setting up $(OLDEST) (once)"
+	@test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
+	@names=$$(sed -n 's/^\([a-z0-9-]*\)==.*/\1/p' requirements-oldest.txt | \
+	  paste -s -d '|' -); grep -Ev "^($$names)==" requirements.lock | \
+	  cat - requirements-oldest.txt > $(OLDEST)/constraints
+	@$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint $(OLDEST)/constraints --editable ".[dev]" pillow tokenizers
+	@touch $(OLDEST)/ready
+
+wheel: $(READY)
+	@echo "==> sdist and wheel (dist), and the wheel in an environment of its own"
+	$(BIN)/python tests/build_the_wheel.py
 
 lint: $(READY)
 	@echo "==> Format, lint and types"
@@ -72,4 +103,4 @@ lock: $(READY)
 	  --custom-compile-command "make lock" --output-file requirements.lock
 
 clean:
-	rm -rf .venv runs build dist *.egg-info
+	rm -rf .venv $(OLDEST) runs build dist *.egg-info

@@ -131,7 +131,11 @@ class Layout(abc.ABC):
 
 
 class PerRow(Layout):
-  """The same number of active columns in every row; indices ``[..., k]``."""
+  """The same number of active columns in every row; indices ``[..., k]``.
+
+  Index j lies in stratum j of the row's k: from ``j·cols // k`` up to
+  ``(j+1)·cols // k``. `put` looks for it nowhere else.
+  """
 
   @property
   def packed_shape(self) -> tuple[int, ...]:
@@ -154,7 +158,10 @@ class PerRow(Layout):
 
 
 class WholeRows(Layout):
-  """Some rows are active, with all of their columns; indices ``[r]``."""
+  """Some rows are active, with all of their columns; indices ``[r]``.
+
+  Index j lies in stratum j of r, as in `PerRow`.
+  """
 
   @property
   def packed_shape(self) -> tuple[int, ...]:

@@ -1,6 +1,5 @@
 """Runs the scripts in `examples/` and reads what they print."""
 
-import os
 import pathlib
 import re
 import subprocess
@@ -18,7 +17,6 @@ def test_gmixout_learns_the_new_and_keeps_more_of_the_old(script):
     capture_output=True,
     text=True,
     check=True,
-    env=os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},  # compiles faster
   )
   rows = re.findall(r"^(\S+) +([\d.]+)% +([\d.]+)%$", done.stdout, re.M)
   new, old = (

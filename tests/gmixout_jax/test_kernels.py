@@ -18,6 +18,8 @@ from pallas_kernels import implementation as implementations
 from tests.gmixout_jax.compiling import jit
 from tests.pallas_kernels.kernels import TOLERANCE, cuda_module, gpu
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = {
   "sparsity": 0.7,
   "anchor_decay": 0.4,

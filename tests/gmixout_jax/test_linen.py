@@ -16,6 +16,8 @@ from flax import linen as nn
 import gmixout_jax as gx
 from tests.gmixout_jax.compiling import compare, count_dense_gradients, jit
 
+pytestmark = pytest.mark.slow
+
 STEPS = 5  # two episodes, and one step
 SETTINGS: dict[str, Any] = {
   "sparsity": 0.7,

@@ -18,6 +18,8 @@ import gmixout_jax as gx
 from gmixout_jax import clip
 from tests.gmixout_jax.compiling import compare, count_dense_gradients, jit
 
+pytestmark = pytest.mark.slow
+
 SAMPLERS = ("stratified", "uniform", "bernoulli", "neuron")
 STEPS = 5  # two episodes, and one step
 SETTINGS: dict[str, Any] = {
@@ -338,6 +340,7 @@ def test_bfloat16_products(sampler, param_dtype):
   compare(tapped, plain, args, rtol=1e-6)
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize(
   ("sampler", "most"),
   # 12 of 1 MiB each. One at a time is for the stratified mask to gather from;
@@ -365,7 +368,7 @@ def test_no_more_than_a_few_dense_gradients_are_in_memory(sampler, most):
     of = lambda t: square(gx.nnx.merge(graphdef, mixed, t, rest), x)
     return jax.grad(of)(mixed.trainable())
 
-  compiled = jit(gradients).lower(mixed, rest, x).compile()
+  compiled = jax.jit(gradients).lower(mixed, rest, x).compile()
   memory: Any = compiled.memory_analysis()
   assert memory.temp_size_in_bytes < most * 2**20
   assert memory.output_size_in_bytes < 1.3 * 2**20

@@ -11,6 +11,8 @@ import gmixout_jax as gx
 from experiments.bench.comms import messages
 from gmixout_jax import parallel
 
+pytestmark = pytest.mark.slow
+
 EVERY = 3
 STEPS = 3 * EVERY  # three episodes
 LAYERS = {"first": (40, 80), "second": (80, 48)}
@@ -159,6 +161,7 @@ def hlo(style, sharded=False, sampler="stratified"):
   return run.lower(state, batch()).compile().as_text()
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("style", ["shard_map", "jit"])
 @pytest.mark.parametrize("sampler", ["stratified", "neuron"])
 def test_only_packed_gradients_are_reduced(style, sampler):
@@ -171,6 +174,7 @@ def test_only_packed_gradients_are_reduced(style, sampler):
   assert sum(m.nbytes for m in found) == 4 * (packed + biases + 1)  # the loss
 
 
+@pytest.mark.optimized
 def test_no_index_crosses_the_network_where_weights_are_sharded():
   found = messages(hlo("jit", sharded=True))
   assert {m.dtype for m in found} == {"f32"}

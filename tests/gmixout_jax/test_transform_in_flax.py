@@ -12,6 +12,8 @@ from flax.training.train_state import TrainState
 
 import gmixout_jax as gx
 
+pytestmark = pytest.mark.slow
+
 # SGD, as Adam blows up rounding errors wherever a gradient is all but zero.
 make = functools.partial(
   gx.gmixout,

@@ -12,6 +12,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import gmixout_jax as gx
 
+pytestmark = pytest.mark.slow
+
 SAMPLERS = ("stratified", "uniform", "bernoulli", "neuron")
 RESIDUALS = ("reset", "keep")
 

@@ -31,6 +31,8 @@ from tests.gmixout_jax.mixed_runs import (
   trajectory_of_gmixout,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
   ("sampler", "residual"),

@@ -25,6 +25,8 @@ from tests.gmixout_jax.mixed_runs import (
   types,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def test_donated_in_a_loop():
   """A donated key or count must not be what another state starts from."""

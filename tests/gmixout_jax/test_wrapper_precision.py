@@ -28,6 +28,8 @@ from tests.gmixout_jax.mixed_runs import (
   types,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def drawn_mask(shape, s):
   """Function episode -> boolean mask of the leaf "w"."""

@@ -31,6 +31,8 @@ from tests.pallas_kernels.kernels import (
   normal,
 )
 
+pytestmark = pytest.mark.slow
+
 SAMPLERS = ("stratified", "bernoulli")
 # The interpreter is slow. Bfloat16 where rows cross tiles; "bernoulli" does
 # not know rows.

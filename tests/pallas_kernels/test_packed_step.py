@@ -31,6 +31,8 @@ from tests.pallas_kernels.kernels import (
   normal,
 )
 
+pytestmark = pytest.mark.slow
+
 SHAPE, PERIOD, STEPS = (12, 20), 3, 8
 RATE, DECAY, LAMBDA = 0.01, 0.2, 0.3
 

@@ -13,6 +13,8 @@ from flax import nnx
 
 from gmixout_jax import clip
 
+pytestmark = pytest.mark.slow
+
 TOWER = dict(width=12, heads=3, mlp_width=20)
 CONFIG = clip.CLIPConfig(
   vision=clip.VisionConfig(image_size=16, patch_size=8, depth=2, **TOWER),

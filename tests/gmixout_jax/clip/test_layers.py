@@ -13,6 +13,8 @@ from gmixout_jax import clip
 from gmixout_jax.clip import config as config_lib
 from gmixout_jax.clip import layers
 
+pytestmark = pytest.mark.slow
+
 CONFIG = dict(width=12, depth=1, heads=3, mlp_width=20)
 
 

@@ -11,6 +11,8 @@ from flax import nnx
 from gmixout_jax import clip
 from gmixout_jax.clip import text
 
+pytestmark = pytest.mark.slow
+
 CONFIG = clip.TextConfig(
   vocab_size=20,
   context_length=7,

@@ -10,6 +10,8 @@ from flax import nnx
 
 from gmixout_jax import clip
 
+pytestmark = pytest.mark.slow
+
 WEIGHTS = "data/vit_tiny_patch16_224.augreg_in21k_ft_in1k.safetensors"
 CONFIG = clip.VisionConfig.vit(
   image_size=16,

@@ -11,6 +11,8 @@ from flax import nnx
 
 from gmixout_jax import clip
 
+pytestmark = pytest.mark.slow
+
 CONFIG = clip.VisionConfig.vit(
   image_size=16,
   patch_size=8,

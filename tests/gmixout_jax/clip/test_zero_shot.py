@@ -7,6 +7,8 @@ from flax import nnx
 
 from gmixout_jax import clip
 
+pytestmark = pytest.mark.slow
+
 TOWER = dict(width=12, depth=1, heads=3, mlp_width=20)
 CONFIG = clip.CLIPConfig(
   vision=clip.VisionConfig(image_size=16, patch_size=8, **TOWER),

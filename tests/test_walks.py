@@ -1,0 +1,189 @@
+"""Takes the four walks of CONTRIBUTING.md: each first guess is to be right."""
+
+import ast
+import dataclasses
+import functools
+import pathlib
+import re
+import sys
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gmixout_jax as gx
+from experiments import methods
+from experiments.data import __main__ as data_command
+from experiments.data import domainbed, known
+from experiments.methods.composition import Trained
+from gmixout_jax import anchor, masks, packing
+from tests.experiments import tiny
+
+ROOT = pathlib.Path(__file__).parents[1]
+TEXT = (ROOT / "CONTRIBUTING.md").read_text()
+SECTION = TEXT.split("## Four walks\n")[1].split("\n## ")[0]
+WALKS = dict(
+  re.findall(r"^\*\*([^*]+)\*\*(.*?)(?=^\*\*|\Z)", SECTION, re.M | re.S)
+)
+
+
+def names_in(path):
+  """Names that a file defines: `a` at the top, `A.b` in a class."""
+  for node in ast.parse(path.read_text()).body:
+    match node:
+      case ast.FunctionDef(name=name):
+        yield name
+      case ast.ClassDef(name=name, body=body):
+        yield name
+        yield from (
+          f"{name}.{inner.name}"
+          for inner in body
+          if isinstance(inner, ast.FunctionDef)
+        )
+      case ast.Assign(targets=targets):
+        yield from (t.id for t in targets if isinstance(t, ast.Name))
+      case ast.AnnAssign(target=ast.Name(id=name)):
+        yield name
+
+
+def steps_of(walk):
+  return re.split(r"^\d+\. ", walk, flags=re.M)[1:]
+
+
+def test_there_are_four():
+  assert list(WALKS) == [
+    "The anchor's rule",
+    "A sampler",
+    "A method",
+    "A data set",
+  ]
+  assert all(len(steps_of(walk)) >= 4 for walk in WALKS.values())
+
+
+@pytest.mark.parametrize("walk", WALKS)
+def test_every_step_names_what_is_there(walk):
+  """Paths exist; after a path and a colon come names that its file defines."""
+  for step in steps_of(WALKS[walk]):
+    quoted = re.findall(r"`([\w/.]+/\w[\w.]*)`", step)
+    assert quoted or "`python -m experiments.data check" in step, step
+    for place in quoted:
+      assert (ROOT / place).exists(), place
+    for place, rest in re.findall(r"`([\w/]+\.py)`: (.*?)(?=;|\Z)", step, re.S):
+      defined = set(names_in(ROOT / place))
+      named = re.findall(r"`([A-Z]\w*(?:\.\w+)?|_CLASSES|\w+_\w+)`", rest)
+      assert set(named) <= defined, f"{set(named) - defined} not in {place}"
+
+
+def run(tx, params, steps):
+  """Descends the sum of all weights, and returns live and deployed ones."""
+  state = tx.init(params)
+  for _ in range(steps):
+    gradient = jax.tree.map(jnp.ones_like, params)
+    updates, state = tx.update(gradient, state, params)
+    params = optax.apply_updates(params, updates)
+  return params, gx.gmixout_eval_params(state, params)
+
+
+def test_the_anchors_rule(monkeypatch):
+  """A rule that forgets every residual: nothing is ever learned."""
+
+  def forget(self, leaf, residual, update, memory, step):
+    wanted = memory.anchor + (residual + update) / self.scale
+    wanted = jnp.where(step.episode.ends, memory.anchor, wanted)
+    return wanted - self.active(leaf, step.indices), memory
+
+  make = lambda: gx.gmixout(
+    optax.sgd(0.1), sparsity=0.5, resample_every=2, key=0
+  )
+  params = {"kernel": jnp.ones((4, 8))}
+  learned, _ = run(make(), params, 4)
+  monkeypatch.setattr(anchor.ResetResidual, "finish", forget)
+  monkeypatch.setattr(
+    anchor.ResetResidual,
+    "deploy",
+    lambda self, leaf, memory, step: jnp.zeros_like(leaf),
+  )
+  forgotten, deployed = run(make(), params, 4)
+  assert np.all(np.asarray(learned["kernel"]).min() < 0.9)
+  np.testing.assert_allclose(forgotten["kernel"], 1.0, rtol=1e-6)
+  np.testing.assert_array_equal(deployed["kernel"], 0.0)
+
+
+def test_a_sampler(monkeypatch):
+  """One that keeps the first row of each stratum, whatever the key."""
+
+  class First(packing.WholeRows):
+    def draw(self, key, like):
+      count = self.packed_shape[0]
+      return jnp.arange(count, dtype=jnp.int32) * (self.rows // count)
+
+  monkeypatch.setitem(masks.SAMPLERS, "first", First)
+  params = {"kernel": jnp.ones((10, 3))}
+  tx = gx.gmixout(optax.sgd(0.1), sparsity=0.8, sampler="first", key=0)
+  moved, _ = run(tx, params, 1)
+  changed = np.asarray(moved["kernel"] != 1.0)
+  np.testing.assert_array_equal(changed.all(axis=1), np.arange(10) % 5 == 0)
+  np.testing.assert_array_equal(changed.any(axis=1), np.arange(10) % 5 == 0)
+  with pytest.raises(ValueError, match="'first'"):
+    gx.gmixout(sampler="fist", key=0)
+
+
+def test_a_method(monkeypatch):
+  """A file of its own, found by its line in the registry."""
+
+  @dataclasses.dataclass(frozen=True)
+  class Halved(Trained):
+    title = "Halved"
+    share: float = 0.5
+
+    def wrap(self, optimizer):
+      return optax.chain(optimizer, optax.scale(self.share))
+
+  file = types.ModuleType("experiments.methods.halved")
+  vars(file)["Halved"] = Halved
+  monkeypatch.setitem(sys.modules, file.__name__, file)
+  monkeypatch.setitem(methods._CLASSES, "halved", "halved.Halved")
+  monkeypatch.setitem(
+    methods.METHODS, "halved", methods._load(methods._CLASSES["halved"])
+  )
+  method = methods.from_name("halved", halved={"share": 0.25})
+  assert methods.name_of(method) == "halved"
+  assert methods.described(method)["share"] == 0.25
+  params = {"backbone": jnp.ones(2), "head": jnp.ones(2)}
+  schedule = lambda rate: optax.constant_schedule(rate)
+  one, other = (
+    m.transform(params, schedule, jax.random.key(0))
+    for m in (method, methods.from_name("full_finetuning"))
+  )
+  gradient = jax.tree.map(jnp.ones_like, params)
+  (moved, _), (fully, _) = (
+    tx.update(gradient, tx.init(params), params) for tx in (one, other)
+  )
+  np.testing.assert_allclose(moved["backbone"], 0.25 * fully["backbone"])
+
+
+def test_a_data_set(monkeypatch, tmp_path, capsys):
+  """Brightness by folder, in a format that a reader knows already."""
+  root = tiny.domainbed(tmp_path / "bright", per_class=1)
+
+  def parts(path, view):
+    return domainbed.open_images(path, view=view).by_domain()
+
+  counts = dict.fromkeys(tiny.DOMAINS, 3)
+  entry = known.Known(
+    "<root>/<domain>/<class>/<image>", parts, counts, total=12
+  )
+  monkeypatch.setitem(known.KNOWN, "bright", entry)
+  command = functools.partial(
+    data_command.main, ["check", str(root), "--as", "bright"]
+  )
+  assert command() == 0
+  (root / "art" / "owl" / "0.png").with_name("1.png").write_bytes(
+    (root / "art" / "owl" / "0.png").read_bytes()
+  )
+  assert command() == 1
+  shown = " ".join(capsys.readouterr().out.split())
+  assert "art: found 4 images, expected 3" in shown
