@@ -77,6 +77,15 @@ def test_tasks_are_kept_apart(lines):
   assert [entry.label for entry in tasks["PACS from sketch"]] == ["GMixout"]
 
 
+def test_a_task_is_called_by_its_source_or_its_target():
+  data = {"root": "PACS", "source": "photo", "image_size": 64}
+  assert entries.task_of({"data": data}) == "PACS from photo"
+  left_out = {"root": "PACS", "source": None, "target": "art"}
+  assert entries.task_of({"data": left_out}) == "PACS but for art"
+  words = {"data": data, "backbone": "clip"}
+  assert entries.task_of(words) == "PACS from photo, clip"
+
+
 def test_a_line_that_is_no_run_is_named():
   with pytest.raises(ValueError, match=r"record 1 .* lacks 'metrics'"):
     entries.group([{"config": {}}])
@@ -143,6 +152,9 @@ def test_the_report_is_one_page_and_its_pictures(lines, tmp_path, capsys):
   assert "| 3.1 [0.4, 5.8] |" in text
   assert "Difference from Full fine-tuning, ID" in text
   assert "Difference from Full fine-tuning" in text
+  # Of two configurations the first, against which the second is compared.
+  assert "Difference from GMixout (p 0.9)" in text
+  assert "Difference from GMixout (p 0.5)" not in text
   first = {name: (out / f"{name}.pdf").read_bytes() for name in names}
   command.main([str(path), "--out", str(out)])
   assert first == {name: (out / f"{name}.pdf").read_bytes() for name in names}
