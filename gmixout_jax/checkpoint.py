@@ -30,6 +30,12 @@ from orbax.checkpoint import v1 as ocp
 from gmixout_jax import folders, manifests, parallel
 from gmixout_jax.clip.weights import CheckpointError, Path
 
+__all__ = [
+  "CheckpointError",
+  "Checkpoints",
+  "Saved",
+]
+
 PACKAGES = ("gmixout-jax", "jax", "flax", "optax", "orbax-checkpoint")
 
 

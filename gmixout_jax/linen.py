@@ -14,6 +14,11 @@ from flax import linen
 
 from gmixout_jax.wrapper import MixedParams
 
+__all__ = [
+  "TappedDot",
+  "variables",
+]
+
 _COLLECTION = "taps"
 _NAME = "kernel"
 

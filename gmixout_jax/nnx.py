@@ -22,6 +22,14 @@ from gmixout_jax.fused import FusedAdamW
 from gmixout_jax.taps import Tap
 from gmixout_jax.wrapper import MixedParams
 
+__all__ = [
+  "MixedOptimizer",
+  "TapVariable",
+  "TappedDot",
+  "merge",
+  "split",
+]
+
 
 class TapVariable(nnx.Variable):
   """Part of a tap inside a merged model."""
@@ -48,7 +56,7 @@ class TappedDot(nnx.Pytree):
 
 
 def split(
-  model: Any, wrt: nnx.filterlib.Filter = nnx.Param, **settings: Any
+  model: Any, *, wrt: nnx.filterlib.Filter = nnx.Param, **settings: Any
 ) -> tuple[Any, MixedParams, Any]:
   """Splits a module like `flax.nnx.split`, with its parameters mixed.
 
@@ -172,7 +180,7 @@ class MixedOptimizer(nnx.Pytree):
     Raises:
       ValueError: As `MixedParams.create`.
     """
-    _, mixed, _ = split(model, wrt, **settings)
+    _, mixed, _ = split(model, wrt=wrt, **settings)
     self.tx = tx
     self.wrt = wrt
     self.mix = nnx.data(_variables(dataclasses.replace(mixed, params=None)))

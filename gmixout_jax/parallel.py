@@ -33,6 +33,23 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+__all__ = [
+  "AXIS",
+  "STYLES",
+  "Style",
+  "data_mesh",
+  "data_parallel",
+  "gathered",
+  "global_batch",
+  "index",
+  "local_slice",
+  "mean",
+  "on_one_device",
+  "replicate",
+  "row_shardings",
+  "unreplicate",
+]
+
 Style = Literal["shard_map", "jit", "pmap"]
 STYLES: tuple[Style, ...] = ("shard_map", "jit", "pmap")
 

@@ -72,7 +72,7 @@ class LearnedSoup(Pool):
       judge.objective,
       judge.batches(batch_size=self.batch_size, epochs=self.epochs),
       per_leaf=self.per_layer,
-      rate=self.rate,
+      learning_rate=self.rate,
     )
     shares = np.mean(jax.tree.leaves(soup.weights), axis=0)
     return Combined(

@@ -99,7 +99,7 @@ def learned_soup(
   batches: Iterable[Any],
   *,
   per_leaf: bool = True,
-  rate: float = 0.05,
+  learning_rate: float = 0.05,
 ) -> LearnedSoup:
   """Learns the shares of the runs by gradient descent on held-out data.
 
@@ -112,8 +112,8 @@ def learned_soup(
       differentiated.
     batches: Of held-out data, once through.
     per_leaf: Whether every leaf has shares of its own ("learned by layer").
-    rate: Learning rate. The authors have 0.05 over 5 epochs by layer, and 0.1
-      over 3 for one vector.
+    learning_rate: Of AdamW. The authors have 0.05 over 5 epochs by layer, and
+      0.1 over 3 for one vector.
 
   Returns:
     The soup. β is not part of it: it does not change which class is largest.
@@ -139,7 +139,7 @@ def learned_soup(
   start = jnp.zeros(len(trees))
   shares = jax.tree.map(lambda leaf: start, trees[0]) if per_leaf else start
   learned = {"shares": shares, "scale": jnp.ones([])}
-  optimizer = optax.adamw(rate, weight_decay=0.0)
+  optimizer = optax.adamw(learning_rate, weight_decay=0.0)
   state = optimizer.init(learned)
 
   @jax.jit

@@ -51,7 +51,7 @@ def exponential(decay: float) -> Rate:
   return lambda step: 1 - decay
 
 
-def uniform(start: int = 1, every: int = 1) -> Rate:
+def uniform(*, start: int = 1, every: int = 1) -> Rate:
   """The rate of SWA: the plain mean of every so many steps from a start on.
 
   Before `start` the average is the weights themselves, so that it can be

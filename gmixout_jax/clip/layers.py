@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 from flax import nnx
@@ -74,9 +75,9 @@ class Linear(nnx.Linear):
   the time to compile.
   """
 
-  def __call__(self, inputs: Array) -> Array:
+  def __call__(self, inputs: Array, out_sharding: Any = None) -> Array:
     """Maps the last axis."""
-    return _settled(super().__call__(inputs))
+    return _settled(super().__call__(inputs, out_sharding=out_sharding))
 
 
 def _linear(

@@ -49,7 +49,9 @@ def test_the_optimizer_does_not_notice_the_average():
   plain = averaging.average(optax.adam(0.1), averaging.exponential(0.0))
   weights, averages, _ = walk(plain, 4)
   np.testing.assert_allclose(stack(averages), stack(weights[1:]), atol=1e-7)
-  other, *_ = walk(averaging.average(optax.adam(0.1), averaging.uniform(3)), 4)
+  other, *_ = walk(
+    averaging.average(optax.adam(0.1), averaging.uniform(start=3)), 4
+  )
   np.testing.assert_array_equal(stack(weights), stack(other))
 
 
