@@ -185,7 +185,8 @@ class Study:
       self.console.print(f"the ablations wait for the rule: {error}")
       return False
     searched = self.clip if self.scale.name == "cpu" else self.vit
-    found = self.chosen(setting, searched, ("random_mask", "lora"))
+    others = ("full_finetuning", "random_mask", "lora")
+    found = self.chosen(setting, searched, others)
     if found is None:
       return False
     methods = [*tried, *found.values(), *plan.budgets(found)]

@@ -222,6 +222,30 @@ VARIANTS: dict[str, dict[str, Any]] = {
 """GMixout's settings, away from p 0.9, λ 0.3, k 10, stratified, carried."""
 
 
+def changed(config: Mapping[str, Any]) -> str:
+  """The variant that a line's method is, whatever its learning rate.
+
+  Raises:
+    ValueError: If it is none of `VARIANTS`.
+
+  Example:
+    >>> from experiments.methods import described
+    >>> changed(described(GMixout(resample_every=50)))
+    'k 50'
+  """
+  base = dataclasses.asdict(GMixout())
+  free = ("name", "learning_rate", "head_learning_rate", "compact")
+  found = {
+    key: value
+    for key, value in config.items()
+    if key not in free and value != base.get(key)
+  }
+  for name, changes in VARIANTS.items():
+    if changes == found:
+      return name
+  raise ValueError(f"no variant of GMixout has {found}.")
+
+
 def variants(
   make: Callable[[float], Method], rates: Sequence[float]
 ) -> list[list[Method]]:
