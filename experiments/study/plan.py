@@ -77,14 +77,18 @@ class Grid:
 def grids(dense: Sequence[float], head: float = 1e-4) -> dict[str, Grid]:
   """Every method that has a rate of its own, with grids of one size.
 
-  What trains a part of the weights has rates three times those of full
-  fine-tuning, and ten times where that part is an episode's or low-rank.
+  By the first looks, what trains a fixed or a passing part of the weights wants
+  five times the rate of full fine-tuning, and factors of low rank ten times.
 
   Args:
     dense: The rates of full fine-tuning, ascending.
     head: The rate of the head, where that is one of its own.
   """
-  low, mid, high = (tuple(f * rate for rate in dense) for f in (1, 3, 10))
+
+  def times(factor: float) -> tuple[float, ...]:
+    return tuple(float(f"{factor * rate:.2g}") for rate in dense)
+
+  low, mid, high = times(1), times(5), times(10)
   full = FullFinetuning
   return {
     "full_finetuning": Grid(lambda r: full(learning_rate=r), low),
@@ -110,7 +114,7 @@ def grids(dense: Sequence[float], head: float = 1e-4) -> dict[str, Grid]:
       lambda r: LoRA(learning_rate=r, head_learning_rate=head), high
     ),
     "gmixout": Grid(
-      lambda r: GMixout(learning_rate=r, head_learning_rate=head), high
+      lambda r: GMixout(learning_rate=r, head_learning_rate=head), mid
     ),
   }
 
