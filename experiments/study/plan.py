@@ -119,7 +119,7 @@ def grids(dense: Sequence[float], head: float = 1e-4) -> dict[str, Grid]:
   }
 
 
-CORE = (*("full_finetuning", "lora", "random_mask", "mixout", "gmixout"),)
+CORE = ("full_finetuning", "lora", "random_mask", "mixout", "gmixout")
 """The methods of the paper's tables that train once."""
 
 OF_WORDS = ("full_finetuning", "lp_ft", "flyp", "mixout", "gmixout")
