@@ -68,8 +68,10 @@ def gmixout(
 
   Args:
     inner: Optimizer of the residual; leaves that are not mixed go through it
-      too. None if the incoming updates already are an optimizer's output, as
-      in ``optax.chain(optax.adamw(1e-5), gx.gmixout(key=0))``: the optimizer
+      too. Its learning rate is to be about five times that of full
+      fine-tuning, and falls with k: `gmixout_learning_rate`. None if the
+      incoming updates already are an optimizer's output, as in
+      ``optax.chain(optax.adamw(1e-5), gx.gmixout(key=0))``: the optimizer
       then sees dense gradients without the factor 1/s, keeps dense moments
       and decays towards zero, and its output is masked and mixed. Under SGD
       ``chain(sgd(η/s), gmixout())`` is ``gmixout(sgd(η))``.

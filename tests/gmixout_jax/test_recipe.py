@@ -1,0 +1,64 @@
+"""Tests `gmixout_jax/recipe.py` against runs whose end is known."""
+
+import math
+import warnings
+
+import pytest
+
+import gmixout_jax as gx
+
+
+def far(learning_rate, recipe, resample_every):
+  with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    gx.check_gmixout_learning_rate(
+      learning_rate, recipe=recipe, resample_every=resample_every
+    )
+  return [str(warning.message) for warning in caught]
+
+
+def test_the_rule_scales_with_the_recipe_and_falls_with_the_episode():
+  rule = gx.gmixout_learning_rate
+  assert rule(1e-4, resample_every=10) == pytest.approx(5e-4)
+  assert rule(3e-4, resample_every=10) == pytest.approx(1.5e-3)
+  ratio = rule(1.0, resample_every=80) / rule(1.0, resample_every=10)
+  assert ratio == pytest.approx(0.5)
+
+
+# PACS from sketches at 96 pixels, 300 steps, where full fine-tuning has 1e-4;
+# and digits, where it has 1e-3 (experiments/results/study_rule_cpu.jsonl).
+@pytest.mark.parametrize(
+  ("learning_rate", "recipe", "resample_every", "warned"),
+  [
+    (3e-4, 1e-4, 10, False),  # 80 % in distribution
+    (1e-3, 1e-4, 10, False),  # 76 %, and more out of distribution
+    (1e-3, 1e-4, 50, True),  # 25 %: it collapsed
+    (1e-1, 1e-3, 10, True),  # digits: 51 % where 1e-2 has 98 %
+    (3e-2, 1e-3, 50, True),  # digits: 72 % where 1e-2 has 95 %
+    (3e-2, 1e-3, 1, False),  # digits: 98 %, the best
+    (1e-5, 1e-4, 10, True),
+  ],
+)
+def test_what_failed_is_warned_of(
+  learning_rate, recipe, resample_every, warned
+):
+  assert bool(far(learning_rate, recipe, resample_every)) == warned
+
+
+def test_a_warning_names_both_rates_and_what_to_expect():
+  (above,) = far(1e-2, 1e-4, 10)
+  assert "is 0.01" in above
+  assert "suggest 0.0005" in above
+  assert "run away" in above
+  (below,) = far(1e-6, 1e-4, 10)
+  assert "hardly move" in below
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0, math.inf, math.nan])
+def test_rates_must_be_positive(bad):
+  with pytest.raises(ValueError, match=f"recipe must be .* got {bad}"):
+    gx.gmixout_learning_rate(bad)
+  with pytest.raises(ValueError, match=f"learning_rate must be .* got {bad}"):
+    gx.check_gmixout_learning_rate(bad, recipe=1.0)
+  with pytest.raises(ValueError, match="resample_every must be"):
+    gx.gmixout_learning_rate(1.0, resample_every=bad)
