@@ -184,14 +184,18 @@ class Study:
     except LookupError as error:
       self.console.print(f"the ablations wait for the rule: {error}")
       return False
+    name = self.name("ablations")
+    done = self.desk.work(
+      name, list(plan.by_seed(setting, tried, self.scale.seeds))
+    )
     searched = self.clip if self.scale.name == "cpu" else self.vit
     others = ("full_finetuning", "random_mask", "lora")
     found = self.chosen(setting, searched, others)
     if found is None:
       return False
-    methods = [*tried, *found.values(), *plan.budgets(found)]
+    methods = [*found.values(), *plan.budgets(found)]
     cells = plan.by_seed(setting, methods, self.scale.seeds)
-    return self.desk.work(self.name("ablations"), list(cells))
+    return self.desk.work(name, list(cells)) and done
 
   def digits(self) -> bool:
     """Every method on the demo's task."""
