@@ -28,7 +28,7 @@ import tyro
 from experiments import plots
 from experiments.methods import Method
 from experiments.study import plan, scales
-from experiments.study.choose import best, chosen, edges
+from experiments.study.choose import chosen, edges
 from experiments.study.tasks import Digits, Setting
 from experiments.study.work import Desk
 
@@ -47,7 +47,7 @@ class Config:
       the core methods, trained on all but one; "words": from a CLIP and its
       zero-shot head; "sizes": the core methods on fewer images; "rule":
       GMixout's settings at four learning rates; "ablations": each setting at
-      its best rate, over seeds; "digits": every method on the demo's task.
+      one rate, over seeds; "digits": every method on the demo's task.
     root: PACS in DomainBed's layout.
     weights: The ViT: safetensors with timm's names.
     clip: The folder of a CLIP, as `experiments.pretrain_clip` writes it.
@@ -153,49 +153,39 @@ class Study:
       done &= self.desk.work(self.name("sizes"), list(cells))
     return done
 
-  def knobs(self) -> tuple[Setting, list[list[Any]]]:
-    """The task of the ablations, and GMixout's variants by rate."""
-    if self.scale.name == "cpu":
-      setting: Setting = Digits()
-      return setting, plan.variants(
-        self.clip["gmixout"].make, (1e-3, 3e-3, 1e-2, 3e-2)
-      )
-    setting = self.pacs(source=self.scale.sources[0])
-    return setting, plan.variants(
-      self.vit["gmixout"].make, (1e-4, 3e-4, 1e-3, 3e-3)
-    )
-
   def rule(self) -> bool:
-    """GMixout's variants at several rates."""
-    setting, variants = self.knobs()
+    """GMixout's variants at several rates, to look at: nothing is chosen."""
+    setting, searched = self.ablated()
+    _, middle, high = searched["full_finetuning"].rates
     cells = [
       plan.Cell(setting, method, plan.RATES_SEED)
-      for group in variants
-      for method in group
+      for rate in (middle, high, 10 * middle, 10 * high)
+      for method in plan.variants(searched["gmixout"].make(rate))
     ]
     return self.desk.work(self.name("rule"), cells)
 
   def ablations(self) -> bool:
-    """Each variant at its best rate, and other methods of as many weights."""
-    setting, variants = self.knobs()
-    lines = self.desk.lines(self.name("rule"))
-    try:
-      tried = [best(setting, group, lines) for group in variants]
-    except LookupError as error:
-      self.console.print(f"the ablations wait for the rule: {error}")
+    """The variants at the rate of GMixout as it is; others as small."""
+    setting, searched = self.ablated()
+    found = self.chosen(setting, searched, ("gmixout",))
+    if found is None:
       return False
-    name = self.name("ablations")
-    done = self.desk.work(
-      name, list(plan.by_seed(setting, tried, self.scale.seeds))
-    )
-    searched = self.clip if self.scale.name == "cpu" else self.vit
+    methods = plan.variants(found["gmixout"])
+    cells = list(plan.by_seed(setting, methods, self.scale.seeds))
+    done = self.desk.work(self.name("ablations"), cells)
     others = ("full_finetuning", "random_mask", "lora")
     found = self.chosen(setting, searched, others)
     if found is None:
       return False
     methods = [*found.values(), *plan.budgets(found)]
-    cells = plan.by_seed(setting, methods, self.scale.seeds)
-    return self.desk.work(name, list(cells)) and done
+    cells = list(plan.by_seed(setting, methods, self.scale.seeds))
+    return self.desk.work(self.name("ablations"), cells) and done
+
+  def ablated(self) -> tuple[Setting, dict[str, plan.Grid]]:
+    """The task of the ablations, and the grids there."""
+    if self.scale.name == "cpu":
+      return Digits(), self.clip
+    return self.pacs(source=self.scale.sources[0]), self.vit
 
   def digits(self) -> bool:
     """Every method on the demo's task."""

@@ -48,7 +48,9 @@ def best(
     line = line_of(Cell(setting, method, RATES_SEED), lines)
     if line is None:
       raise LookupError(f"not run yet: {described(method)}")
-    found = line["metrics"]["details"]["id"]
+    details = line["metrics"]["details"]
+    # Where accuracy at home is reported on other images than choices are made.
+    found = details.get("validation", details["id"])
     return found["top1"], -found["brier"]
 
   return max(tried, key=score)

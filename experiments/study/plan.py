@@ -250,19 +250,9 @@ def changed(config: Mapping[str, Any]) -> str:
   raise ValueError(f"no variant of GMixout has {found}.")
 
 
-def variants(
-  make: Callable[[float], Method], rates: Sequence[float]
-) -> list[list[Method]]:
-  """Each variant of GMixout at every rate.
-
-  Args:
-    make: From a rate to GMixout as it is.
-    rates: Ascending.
-  """
-  return [
-    [dataclasses.replace(make(rate), **changes) for rate in rates]
-    for changes in VARIANTS.values()
-  ]
+def variants(base: Method) -> list[Method]:
+  """Each variant of GMixout as it is, at its rate."""
+  return [dataclasses.replace(base, **changes) for changes in VARIANTS.values()]
 
 
 def budgets(chosen: Chosen) -> list[Method]:

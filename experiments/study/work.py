@@ -101,6 +101,11 @@ class Desk:
       metrics = evaluate.evaluate(
         outcome.model, loaded.held_out, loaded.targets
       )
+      validation = loaded.task.source.validation
+      if validation is not loaded.held_out:
+        metrics["details"]["validation"] = evaluate.measure(
+          evaluate.logits(outcome.model, validation), validation.labels
+        )
       yield {
         "config": {
           "method": methods.described(cell.method),

@@ -14,7 +14,7 @@ from experiments.methods.model_soups import UniformSoup
 from experiments.methods.wise_ft import WiseFT
 from experiments.runs import Task
 from experiments.study import __main__ as study
-from experiments.study import choose, plan, scales, work
+from experiments.study import choose, plan, rule, scales, work
 from experiments.study.tasks import Digits, Domains, Loaded
 from gmixout_jax import clip
 from gmixout_jax.folders import exclusive
@@ -161,6 +161,13 @@ def test_the_most_accurate_rate_is_chosen_and_of_equals_the_calibrated():
   assert pick((0.9, 0.3), (0.9, 0.2), (0.91, 0.4)) == high
   with pytest.raises(LookupError, match="1e-05"):
     choose.best(Digits(), grid.methods(), [])
+  # Where there are images for choosing alone, those decide.
+  lines = [line(cell, 0.5) for cell in cells]
+  for record, top1 in zip(lines, (0.1, 0.3, 0.2), strict=True):
+    own = {"top1": top1, "brier": 0.5}
+    record["metrics"]["details"]["validation"] = own
+  lines[0]["metrics"]["details"]["id"]["top1"] = 1.0
+  assert choose.best(Digits(), grid.methods(), lines) == middle
   # Another seed's line is no evidence.
   other = line(dataclasses.replace(cells[0], seed=0), 1.0)
   with pytest.raises(LookupError):
@@ -223,6 +230,64 @@ def test_cells_with_runs_in_common_are_run_together():
     [FULL, soup],
     [FullFinetuning(learning_rate=1.0)],
   ]
+
+
+def test_choices_are_made_on_validation_images_alone(desk, monkeypatch):
+  loaded = TINY.load(0)
+  held_out = tiny.split(seed=7)
+  monkeypatch.setattr(
+    Tiny, "load", lambda self, seed: loaded._replace(held_out=held_out)
+  )
+  cells = [plan.Cell(TINY, LinearProbe(), 0)]
+  assert desk.work("x", cells)
+  (record,) = desk.lines("x")
+  details = record["metrics"]["details"]
+  assert sum(details["validation"]["reliability"]["count"]) == len(
+    loaded.task.source.validation
+  )
+  assert sum(details["id"]["reliability"]["count"]) == len(held_out)
+
+
+# --- The picture ----------------------------------------------------------
+
+
+def looked_at(variant, scores):
+  records = []
+  for rate, brier in scores.items():
+    method = dataclasses.replace(
+      plan.GMixout(learning_rate=rate), **plan.VARIANTS[variant]
+    )
+    record = line(plan.Cell(Digits(), method, plan.RATES_SEED), 0.5, brier)
+    record["metrics"] |= {"id": 0.5, "mean_ood": 0.4}
+    records.append(record)
+  return records
+
+
+def test_the_best_rate_is_the_bottom_of_a_parabola():
+  # log y = (log x − log 0.004)² has its bottom at 0.004.
+  scores = {
+    rate: float(np.exp(np.log(rate / 0.004) ** 2))
+    for rate in (0.1, 0.001, 0.003, 0.01)
+  }
+  found = rule.by_variant(looked_at("k 50", scores))
+  assert list(found) == ["k 50"]
+  assert rule.best_rate(found["k 50"]) == pytest.approx(0.004)
+  falling = rule.by_variant(looked_at("k 1", {0.1: 0.1, 0.01: 0.2, 0.03: 0.15}))
+  assert rule.best_rate(falling["k 1"]) == pytest.approx(0.1)
+
+
+def test_a_picture_and_a_table_are_made_of_what_is_there(tmp_path, capsys):
+  path = tmp_path / "rule.jsonl"
+  for variant in ("as it is", "moments reset, k 50"):
+    for record in looked_at(variant, {1e-3: 0.2, 1e-2: 0.1, 1e-1: 0.3}):
+      results.append(path, record)
+  rule.show(path, tmp_path / "pictures" / "rule.png")
+  assert "moments reset" in capsys.readouterr().out
+  assert (tmp_path / "pictures" / "rule.png").stat().st_size > 10_000
+  other = plan.Cell(Digits(), FULL, 0)
+  results.append(path, line(other, 0.5))
+  with pytest.raises(ValueError, match="line 7 is of 'full_finetuning'"):
+    rule.show(path)
 
 
 # --- The command ------------------------------------------------------------
