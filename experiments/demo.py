@@ -29,14 +29,21 @@ import rich.table
 import tyro
 from jax.experimental.compilation_cache import compilation_cache
 
-from experiments import evaluate, loop, methods, plots, results, tables
-from experiments.classifier import Classifier, ClipImageEncoder, Prompts
+from experiments import (
+  backbones,
+  evaluate,
+  loop,
+  methods,
+  plots,
+  results,
+  tables,
+)
+from experiments.classifier import Classifier
 from experiments.data import rendered_digits, scanned_digits, shifts
 from experiments.data.split import Split, batches, stream
 from experiments.methods.full_finetuning import FullFinetuning
 from experiments.methods.gmixout import GMixout
 from experiments.methods.mixout import Mixout
-from gmixout_jax import clip
 
 FOLDER = pathlib.Path(__file__).parent / "demo_clip"
 
@@ -107,18 +114,7 @@ def zero_shot_classifier(
   folder: pathlib.Path = FOLDER,
 ) -> Classifier:
   """The image tower of the shipped CLIP under a head made of words."""
-  model = clip.from_pretrained(folder)
-  tokenizer, names = clip.load_tokenizer(folder), rendered_digits.NAMES
-  head = clip.zero_shot_head(model, tokenizer, names, TEMPLATES, scaled=True)
-  texts = [text.replace("{}", name) for name in names for text in TEMPLATES]
-  token_ids = tokenizer(texts).reshape(len(names), len(TEMPLATES), -1)
-  return Classifier(
-    ClipImageEncoder(model),
-    head,
-    mean=clip.CLIP_MEAN,
-    std=clip.CLIP_STD,
-    prompts=Prompts(model, token_ids),
-  )
+  return backbones.from_clip(folder, rendered_digits.NAMES, TEMPLATES)
 
 
 def fine_tune(
