@@ -30,13 +30,13 @@ import tyro
 from jax.experimental.compilation_cache import compilation_cache
 
 from experiments import (
+  backbones,
   evaluate,
   loop,
   methods,
   plots,
   results,
   tables,
-  zero_shot,
 )
 from experiments.classifier import Classifier
 from experiments.data import rendered_digits, scanned_digits, shifts
@@ -114,7 +114,7 @@ def zero_shot_classifier(
   folder: pathlib.Path = FOLDER,
 ) -> Classifier:
   """The image tower of the shipped CLIP under a head made of words."""
-  return zero_shot.classifier(folder, rendered_digits.NAMES, TEMPLATES)
+  return backbones.from_clip(folder, rendered_digits.NAMES, TEMPLATES)
 
 
 def fine_tune(

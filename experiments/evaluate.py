@@ -155,7 +155,7 @@ def evaluate(
   Args:
     model: maps uint8 images to logits.
     validation: the held-out images of the source domain.
-    targets: all images of every other domain.
+    targets: all images of every other domain; there may be none.
     batch_size: images per forward pass.
     train_counts: how many training images every class has; see `measure`.
       Targets with classes of their own (``outputs``) have no such groups.
@@ -165,7 +165,8 @@ def evaluate(
   Returns:
     ``id``: accuracy on ``validation``; ``ood``: accuracy by domain;
     ``mean_ood``: the mean over domains, each counted once whatever its size;
-    ``worst_ood``: the lowest of them, all in [0, 1]. ``details``: what
+    ``worst_ood``: the lowest of them, all in [0, 1], if there is a target.
+    ``details``: what
     :func:`measure` says of ``"id"`` and of every domain. With ``by_domain``
     also ``id_by_domain`` and its mean ``mean_id``, by which DomainBed chooses.
 
@@ -192,7 +193,7 @@ def evaluate(
   return {
     "id": details["id"]["top1"],
     "ood": ood,
-    **metrics.out_of_distribution(ood),
+    **(metrics.out_of_distribution(ood) if ood else {}),
     **at_home,
     "details": details,
   }

@@ -83,6 +83,24 @@ def to_hugging_face(
   weights.save(head, folder / HEAD)
 
 
+def save(model: nnx.Module, path: weights.Path) -> None:
+  """Saves a classifier in the form of its backbone.
+
+  Args:
+    model: On a ViT: `to_timm`, and the file's name ends in ".safetensors". On
+      CLIP's image tower: `to_hugging_face`.
+    path: Without a suffix.
+
+  Raises:
+    ValueError: If it is neither.
+  """
+  path = pathlib.Path(path)
+  if isinstance(getattr(model, "backbone", None), ClipImageEncoder):
+    to_hugging_face(model, path)
+  else:
+    to_timm(model, path.with_name(path.name + ".safetensors"))
+
+
 def from_hugging_face(folder: weights.Path, **settings: Any) -> Classifier:
   """The classifier that `to_hugging_face` saved.
 

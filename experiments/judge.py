@@ -1,5 +1,6 @@
 """What a method may choose by: the validation split, and nothing else."""
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,21 +33,29 @@ class Judge:
 
     Args:
       model: A classifier of the structure of those to be judged.
-      split: The validation split. One on disk is decoded here, once: a method
-        that searches looks at it many times.
+      split: The validation split. One on disk is decoded once, when it is first
+        looked at: a method that searches looks many times, most never do.
       batch_size: Images per forward pass.
     """
-    if isinstance(split, ImageSet):
-      split = split.in_memory()
     self.evaluations = 0
-    self._split = split
+    self._given = split
+    self._batch_size = batch_size
     self._graphdef, _, self._rest = nnx.split(model, nnx.Param, ...)
-    self._chunks = [
-      jax.device_put((split.images[i : i + batch_size], labels))
-      for i in range(0, len(split), batch_size)
-      for labels in [split.labels[i : i + batch_size]]
-    ]
     self._score = jax.jit(self._score_chunk)
+
+  @functools.cached_property
+  def _split(self) -> Split:
+    given = self._given
+    return given.in_memory() if isinstance(given, ImageSet) else given
+
+  @functools.cached_property
+  def _chunks(self) -> list[Any]:
+    split, size = self._split, self._batch_size
+    return [
+      jax.device_put((split.images[i : i + size], labels))
+      for i in range(0, len(split), size)
+      for labels in [split.labels[i : i + size]]
+    ]
 
   def accuracy(self, params: Params) -> float:
     """Top-1 accuracy, in [0, 1]."""

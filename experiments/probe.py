@@ -41,6 +41,22 @@ def features(
   return evaluate.map_batches(apply, pixels, batch_size).astype(float)
 
 
+def some_of_each(images: ImageSet, count: int, *, seed: int) -> ImageSet:
+  """At most about `count` images, as many of every class as there are.
+
+  Those of rare classes all stay, and common ones share what is left.
+  """
+  rng = np.random.default_rng(seed)
+  order = rng.permutation(len(images))
+  # The rank of every image within its class: low ranks of all classes go first.
+  labels = images.labels[order]
+  rank = np.empty(len(images), int)
+  for label in np.unique(labels):
+    here = np.flatnonzero(labels == label)
+    rank[here] = np.arange(len(here))
+  return images.take(np.sort(order[np.argsort(rank, kind="stable")[:count]]))
+
+
 def is_blank(model: Classifier) -> bool:
   """Whether the head is all zeros, so that it knows nothing yet."""
   return not np.any(model.head.kernel[...])
@@ -70,15 +86,31 @@ def fit_head(model: Classifier, data: Source) -> Classifier:
   scores = [fit.score(validation, data.validation.labels) for fit in fits]
   best = fits[int(np.argmax(scores))]
   coefficients, intercept = best.coef_, best.intercept_
-  if len(data.train.class_names) == 2:  # sklearn models the second class only
+  if len(best.classes_) == 2:  # sklearn models the second class only
     coefficients = np.concatenate([np.zeros_like(coefficients), coefficients])
     intercept = np.concatenate([np.zeros_like(intercept), intercept])
   kernel = coefficients.T / std[:, None]
   bias = intercept - mean @ kernel
+  kernel, bias = _for_all(
+    kernel, bias, best.classes_, len(data.train.class_names)
+  )
   graphdef, state = nnx.split(model)
   probed = nnx.merge(graphdef, state)
   probed.head = linear(kernel.astype(np.float32), bias.astype(np.float32))
   return probed
+
+
+def _for_all(
+  kernel: np.ndarray, bias: np.ndarray, seen: np.ndarray, classes: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """The outputs of all classes, where scikit-learn has only those it saw.
+
+  A class without training images gets no weights and the lowest bias.
+  """
+  every_kernel = np.zeros((len(kernel), classes))
+  every_bias = np.full(classes, bias.min())
+  every_kernel[:, seen], every_bias[seen] = kernel, bias
+  return every_kernel, every_bias
 
 
 def _regress(

@@ -16,7 +16,7 @@ from experiments.data.folds import balanced_batches
 from experiments.data.split import Source, batches, stream
 from experiments.judge import Judge
 from experiments.keeper import Keeper
-from experiments.methods import Member, Method, Run, described
+from experiments.methods import Combined, Member, Method, Run, described
 from experiments.schedule import Schedule
 from gmixout_jax.checkpoint import Checkpoints
 
@@ -178,22 +178,16 @@ class Runs:
     model = fits[0].model
     judge = Judge(model, self.task.source.validation)
     combined = method.combine([run for run, _ in done], judge)
-    graphdef, _, rest = nnx.split(model, nnx.Param, ...)
-    # Not always one buffer each: runs may share the weights that they froze.
-    models = [
-      nnx.merge(graphdef, jax.tree.map(jax.numpy.asarray, params), rest)
-      for params in combined.weights
-    ]
     size = sum(leaf.size for leaf in jax.tree.leaves(combined.weights))
     cost = dataclasses.replace(
       _total([fitted.stats for fitted in fits]),
       ingredients=len(combined.ingredients) if fits[0].stats.steps else 0,
       evaluations=judge.evaluations,
-      forward_passes=len(models),
+      forward_passes=len(combined.weights),
       inference_parameters=size,
     )
     return Outcome(
-      model=models[0] if len(models) == 1 else Ensemble(models),
+      model=assemble(model, combined),
       cost=cost,
       losses=tuple(fitted.losses for fitted in fits),
       notes=combined.notes,
@@ -271,6 +265,17 @@ class Runs:
         validate=judge.accuracy,
         stop=self._saving.stop,
       )
+
+
+def assemble(model: Classifier, combined: Combined) -> nnx.Module:
+  """The model with the weights of a method, or an ensemble of some."""
+  graphdef, _, rest = nnx.split(model, nnx.Param, ...)
+  # Not always one buffer each: runs may share the weights that they froze.
+  models = [
+    nnx.merge(graphdef, jax.tree.map(jax.numpy.asarray, params), rest)
+    for params in combined.weights
+  ]
+  return models[0] if len(models) == 1 else Ensemble(models)
 
 
 def _total(stats: Iterable[loop.Stats]) -> Cost:

@@ -29,23 +29,23 @@ import contextlib
 import dataclasses
 import pathlib
 import sys
-import time
 from collections.abc import Callable
 from typing import Annotated
 
 import jax
-import numpy as np
 import rich.console
 import rich.progress
 import rich.table
 import tyro
+from flax import nnx
 
-from experiments import export, methods, results
+from experiments import backbones, export, methods, results
 from experiments.classifier import Classifier
 from experiments.data.split import Split
 from experiments.domains import Data
 from experiments.evaluate import evaluate
 from experiments.keeper import Stopped, stop_on_sigterm
+from experiments.line import line
 from experiments.runs import Runs, Saving, Task
 from gmixout_jax import clip, parallel
 from gmixout_jax.folders import exclusive
@@ -122,16 +122,11 @@ def load(config: Config) -> tuple[dict[str, Split], Classifier]:
       " safetensors with timm's names."
     )
   domains = config.data.read()
-  vit = clip.vit_from_safetensors(
+  model = backbones.from_timm(
     config.weights,
+    len(next(iter(domains.values())).class_names),
     image_size=config.data.image_size,
-    num_classes=0,
     remat=config.remat,
-  )
-  model = Classifier.with_zero_head(
-    vit,
-    width=vit.config.width,
-    classes=len(next(iter(domains.values())).class_names),
     mean=config.mean,
     std=config.std,
   )
@@ -216,36 +211,22 @@ def record(
   Returns:
     The line for the results file.
   """
-  began = time.perf_counter()
-  outcome = runs.outcome(config.method)
-  if config.export is not None and jax.process_index() == 0:
-    export.to_timm(outcome.model, config.export)
-  fitted_at = time.perf_counter()
-  metrics = evaluate(
-    outcome.model,
-    runs.task.source.validation,
-    config.data.targets_of(domains),
-    by_domain=runs.task.balanced,
+
+  def measure(model: nnx.Module) -> results.Record:
+    return evaluate(
+      model,
+      runs.task.source.validation,
+      config.data.targets_of(domains),
+      by_domain=runs.task.balanced,
+    )
+
+  def save(model: nnx.Module) -> None:
+    if config.export is not None and jax.process_index() == 0:
+      export.to_timm(model, config.export)
+
+  return line(
+    described(config), config.seed, runs, config.method, measure, save
   )
-  finished_at = time.perf_counter()
-  return {
-    "config": described(config),
-    "seed": config.seed,
-    **results.environment(),
-    "metrics": metrics,
-    "stats": results.plain(outcome.cost),
-    "notes": outcome.notes,
-    # Of all its runs, one after the other; those of skipped steps may be NaN.
-    "losses": [
-      round(float(loss), 5) if np.isfinite(loss) else None
-      for losses in outcome.losses
-      for loss in losses
-    ],
-    "seconds": {
-      "fit": round(fitted_at - began, 2),
-      "evaluate": round(finished_at - fitted_at, 2),
-    },
-  }
 
 
 def table(record: results.Record) -> rich.table.Table:

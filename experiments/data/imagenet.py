@@ -66,6 +66,31 @@ def head_classes(source: str | os.PathLike[str]) -> tuple[str, ...]:
   return tuple(sorted(ids))
 
 
+def words(file: str | os.PathLike[str], head: Sequence[str]) -> tuple[str, ...]:
+  """What a head's classes are called in English, for prompts.
+
+  Args:
+    file: LOC_synset_mapping.txt, or any with lines "<WordNet id> <names>". Of
+      several names with commas between the first is taken.
+    head: From :func:`head_classes`.
+
+  Raises:
+    FileNotFoundError: If there is no such file.
+    ValueError: If it lacks an id of the head.
+  """
+  file = pathlib.Path(file)
+  if not file.is_file():
+    raise FileNotFoundError(
+      f"no {file}: expected lines '<WordNet id> <names>', for prompts."
+    )
+  lines = file.read_text(encoding="utf-8").splitlines()
+  split = (line.split(maxsplit=1) for line in lines)
+  named = {part[0]: part[1] for part in split if len(part) == 2}
+  if lacking := [name for name in head if name not in named]:
+    raise ValueError(f"{file} has no names for {', '.join(lacking[:3])}.")
+  return tuple(named[name].split(",")[0].strip() for name in head)
+
+
 def tree(
   root: str | os.PathLike[str],
   *,

@@ -125,6 +125,28 @@ def splits(
   return tuple(_builder(name, data_dir).info.splits)
 
 
+def version_of(folder: str | os.PathLike[str]) -> pathlib.Path:
+  """The newest prepared version in the folder of a data set.
+
+  Args:
+    folder: Such as data_dir/cifar100 or data_dir/eurosat/rgb.
+
+  Raises:
+    FileNotFoundError: If there is none.
+  """
+  folder = pathlib.Path(folder)
+  found = [path.parent for path in folder.glob("*/dataset_info.json")]
+  if not found:
+    raise FileNotFoundError(
+      f"no <version>/dataset_info.json in {folder}: {_prepare(folder.name)}."
+    )
+
+  def number(path: pathlib.Path) -> list[int]:
+    return [int(n) if n.isdecimal() else -1 for n in path.name.split(".")]
+
+  return max(found, key=number)
+
+
 class Records:
   """Encoded images of a TFDS data source."""
 

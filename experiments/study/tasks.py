@@ -7,13 +7,12 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from experiments import demo, domains, probe, zero_shot
+from experiments import backbones, demo, domains, probe, zero_shot
 from experiments.classifier import Classifier
 from experiments.data import scanned_digits, shifts
 from experiments.data.images import ImageSet
 from experiments.data.split import Source, Split
 from experiments.runs import Task
-from gmixout_jax import clip
 
 
 class Loaded(NamedTuple):
@@ -147,15 +146,14 @@ def _started(setting: Domains, seed: int) -> Classifier:
   """The model that all methods start from."""
   source, _ = _cut(setting, seed)
   names, size = source.train.class_names, setting.data.image_size
-  if setting.backbone.is_dir():
-    return zero_shot.classifier(setting.backbone, names, image_size=size)
-  vit = clip.vit_from_safetensors(
-    setting.backbone, image_size=size, num_classes=0
+  model = backbones.load(
+    setting.backbone,
+    classes=len(names),
+    words=lambda: names,
+    templates=zero_shot.TEMPLATES,
+    image_size=size,
   )
-  blank = Classifier.with_zero_head(
-    vit, width=vit.config.width, classes=len(names)
-  )
-  return probe.fit_head(blank, source)
+  return probe.fit_head(model, source) if probe.is_blank(model) else model
 
 
 def _some(split: Split, count: int | None) -> Split:

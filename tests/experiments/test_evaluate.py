@@ -138,3 +138,22 @@ def test_a_set_that_does_not_fit_the_head_is_named(tmp_path):
     ValueError, match=rf"{images.name(0)}.*'cat'.*5 outputs and the data 3"
   ):
     evaluate.logits(tiny.classifier(classes=5), images)
+
+
+def test_domains_at_home_are_told_apart_if_asked():
+  right, wrong = tiny.split(per_class=4), tiny.split(per_class=8)
+  zeros = dataclasses.replace(right, labels=np.zeros_like(right.labels))
+  home = of_splits({"small": zeros, "none": wrong.take(np.arange(0)),
+                    "large": wrong})  # fmt: skip
+  report = evaluate.evaluate(
+    tiny.classifier(), home, {"x": right}, by_domain=True
+  )
+  assert report["id_by_domain"] == {"small": 1.0, "large": pytest.approx(1 / 3)}
+  assert report["mean_id"] == pytest.approx(2 / 3)
+  assert report["id"] == pytest.approx(20 / 36)
+
+
+def test_there_may_be_no_target():
+  report = evaluate.evaluate(tiny.classifier(), tiny.split(), {})
+  assert report["ood"] == {}
+  assert not {"mean_ood", "worst_ood", "mean_id"} & set(report)

@@ -141,7 +141,7 @@ def test_what_is_published_is_what_the_folder_does(made):
   _, held = made.data.open(pretrain_clip.View(SIZE)).split(4, seed=0)
   assert line["metrics"]["retrieval"] == embeddings.retrieval(made.out, held)
   domains = domainbed.read(made.pacs, image_size=SIZE)
-  model = zero_shot.classifier(made.out, tiny.CLASSES)
+  model = backbones.from_clip(made.out, tiny.CLASSES, zero_shot.TEMPLATES)
   for name, split in domains.items():
     found = line["metrics"]["zero_shot"][name]
     accuracy = evaluate.accuracy(model, split, batch_size=15)
@@ -151,7 +151,7 @@ def test_what_is_published_is_what_the_folder_does(made):
 
 
 def test_the_classifier_is_made_of_words(made):
-  model = zero_shot.classifier(made.out, ("owl", "guinea_pig"), ("a {}", "{}!"))
+  model = backbones.from_clip(made.out, ("owl", "guinea_pig"), ("a {}", "{}!"))
   assert (model.mean, model.std) == (clip.HALF, clip.HALF)
   whole, tokenizer = (
     clip.from_pretrained(made.out),
@@ -165,13 +165,13 @@ def test_the_classifier_is_made_of_words(made):
   np.testing.assert_allclose(
     model.head.kernel[:, 1], scale * mean / np.linalg.norm(mean), rtol=1e-4
   )
-  larger = zero_shot.classifier(made.out, ("owl",), image_size=2 * SIZE)
+  larger = backbones.from_clip(made.out, ("owl",), ("a {}",), image_size=2 * SIZE)
   pixels = np.zeros((1, 2 * SIZE, 2 * SIZE, 3), np.uint8)
   assert larger(pixels).shape == (1, 1)
 
 
 def test_flyp_starts_from_it(made):
-  model = zero_shot.classifier(made.out, tiny.CLASSES)
+  model = backbones.from_clip(made.out, tiny.CLASSES, zero_shot.TEMPLATES)
   prepared = FLYP().prepare(model, tiny.source(), jax.random.key(0))
   batch = {
     "image": np.zeros((2, SIZE, SIZE, 3), np.uint8),

@@ -5,6 +5,8 @@ from flax import nnx
 from sklearn.linear_model import LogisticRegression
 
 from experiments import probe
+from experiments.data.images import ImageSet, Pixels
+from experiments.data.split import Source
 from tests.experiments import tiny
 
 
@@ -72,3 +74,29 @@ def test_a_constant_feature_is_ignored():
   np.testing.assert_array_equal(probed.head.kernel[...][1], 0.0)
   logits = probed(source.validation.images)
   assert np.mean(logits.argmax(-1) == source.validation.labels) == 1.0
+
+
+def test_a_class_without_training_images_keeps_its_place():
+  source = tiny.source(classes=3)
+  seen = np.flatnonzero(source.train.labels != 1)
+  model = tiny.classifier()
+  probed = probe.fit_head(
+    model, Source(source.train.take(seen), source.validation)
+  )
+  assert probed.head.kernel.shape == (16, 3)
+  predicted = np.asarray(probed(source.validation.images)).argmax(-1)
+  for label in (0, 2):  # which are easy to tell apart
+    assert (predicted[source.validation.labels == label] == label).all()
+
+
+def test_some_of_each_class_are_drawn_and_all_of_rare_ones():
+  labels = np.repeat([0, 1, 2], [2, 30, 50])
+  pixels = Pixels(np.zeros((len(labels), 2, 2, 3), np.uint8))
+  images = ImageSet.of(pixels, labels, "abc")
+  some = probe.some_of_each(images, 22, seed=0)
+  assert np.bincount(some.labels).tolist() == [2, 10, 10]
+  assert len(set(some.rows)) == 22
+  assert (np.diff(some.rows) > 0).all()
+  other = probe.some_of_each(images, 22, seed=1)
+  assert set(other.rows) != set(some.rows)
+  assert len(probe.some_of_each(images, 1000, seed=0)) == 82

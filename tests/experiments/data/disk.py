@@ -1,8 +1,12 @@
 """Tiny data sets in the formats that the real ones have on disk."""
 
 import csv
+import io
 import json
 import pathlib
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import numpy as np
 from PIL import Image
@@ -92,3 +96,64 @@ def iwildcam(root: pathlib.Path, rows: list[tuple]) -> pathlib.Path:
       writer.writerow([number, split, name, label, place, "2013-06-05"])
       picture(root / "train" / name, 10 * number)
   return root
+
+
+def tfds(
+  folder: pathlib.Path,
+  counts: Mapping[str, int],
+  *,
+  names: Sequence[str] = ("a", "b", "c", "d"),
+  labels: Sequence[int] = (1, 3),
+) -> pathlib.Path:
+  """A data set as TFDS prepares it: array_record files and their metadata.
+
+  Image i of a split has brightness 30 i, modulo 256, and the labels in turn.
+  The version's folder, <folder>/1.0.0, is returned.
+  """
+  import tensorflow_datasets
+
+  core, features = tensorflow_datasets.core, tensorflow_datasets.features
+
+  class Brightness(core.GeneratorBasedBuilder, skip_registration=True):
+    """Images of one brightness."""
+
+    VERSION = core.Version("1.0.0")
+    url_infos: ClassVar[dict] = {}  # nothing to download
+
+    def _info(self):
+      return self.dataset_info_from_configs(
+        features=features.FeaturesDict(
+          {
+            "image": features.Image(shape=(None, None, 3)),
+            "label": features.ClassLabel(names=list(names)),
+          }
+        ),
+        disable_shuffling=True,
+        homepage="https://example.org",
+        description="Images of one brightness.",
+      )
+
+    def _split_generators(self, dl_manager):
+      del dl_manager
+      return {
+        split: self._generate_examples(count) for split, count in counts.items()
+      }
+
+    def _generate_examples(self, count):
+      for i in range(count):
+        image = encoded(30 * i % 256)
+        yield i, {"image": image, "label": labels[i % len(labels)]}
+
+  builder = Brightness(data_dir=folder, file_format="array_record")
+  builder.download_and_prepare()
+  target = folder / "1.0.0"
+  shutil.move(builder.data_path, target)
+  shutil.rmtree(folder / "brightness")
+  return target
+
+
+def encoded(value: int) -> bytes:
+  """The content of a file with an image of one brightness."""
+  file = io.BytesIO()
+  Image.new("RGB", (10, 8), (value, value, value)).save(file, "png")
+  return file.getvalue()

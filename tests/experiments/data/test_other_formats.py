@@ -1,14 +1,11 @@
 """Tests CIFAR-C, iWildCam and prepared TensorFlow data sets."""
 
 import builtins
-import io
 import pickle
 import sys
-from typing import ClassVar
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from experiments.data import cifar_c, iwildcam, tfds_sets
 from experiments.data.decode import View
@@ -111,50 +108,10 @@ def test_iwildcam_names_what_is_wrong(tmp_path):
       iwildcam.open_images(tmp_path, view=View(8))
 
 
-def encoded(value):
-  file = io.BytesIO()
-  Image.new("RGB", (10, 8), (value, value, value)).save(file, "png")
-  return file.getvalue()
-
-
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-  """A data set as TFDS prepares it: array_record files and their metadata."""
-  import tensorflow_datasets as tfds
-
-  class Brightness(tfds.core.GeneratorBasedBuilder):
-    """Images of one brightness."""
-
-    VERSION = tfds.core.Version("1.0.0")
-    url_infos: ClassVar[dict] = {}  # nothing to download
-
-    def _info(self):
-      features = {
-        "image": tfds.features.Image(shape=(None, None, 3)),
-        "label": tfds.features.ClassLabel(names=["a", "b", "c", "d"]),
-      }
-      return self.dataset_info_from_configs(
-        features=tfds.features.FeaturesDict(features),
-        disable_shuffling=True,
-        homepage="https://example.org",
-        description="Images of one brightness.",
-      )
-
-    def _split_generators(self, dl_manager):
-      del dl_manager
-      return {
-        "train": self._generate_examples(6),
-        "test": self._generate_examples(1),
-      }
-
-    def _generate_examples(self, count):
-      for i in range(count):
-        yield i, {"image": encoded(30 * i), "label": ["b", "d"][i % 2]}
-
-  root = tmp_path_factory.mktemp("tfds")
-  builder = Brightness(data_dir=root, file_format="array_record")
-  builder.download_and_prepare()
-  return builder.data_path
+  """A data set as TFDS prepares it."""
+  return disk.tfds(tmp_path_factory.mktemp("tfds"), {"train": 6, "test": 1})
 
 
 def test_tfds_is_read_without_tensorflow(prepared):
@@ -207,3 +164,12 @@ def test_tfds_says_what_to_install(tmp_path, monkeypatch):
   monkeypatch.setattr(builtins, "__import__", without)
   with pytest.raises(ImportError, match=r"gmixout-jax\[experiments\]"):
     tfds_sets.open_images("cifar100", "test", data_dir=tmp_path)
+
+
+def test_tfds_takes_the_newest_version(tmp_path):
+  with pytest.raises(FileNotFoundError, match="tfds build food101 --file_f"):
+    tfds_sets.version_of(tmp_path / "food101")
+  for version in ("9.0.1", "10.0.0"):
+    (tmp_path / version).mkdir()
+    (tmp_path / version / "dataset_info.json").touch()
+  assert tfds_sets.version_of(tmp_path) == tmp_path / "10.0.0"

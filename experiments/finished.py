@@ -1,0 +1,123 @@
+"""Checkpoints of a folder in the place of runs, for methods that combine some.
+
+A checkpoint is what `experiments.export` writes: a ViT with its head in a
+safetensors file, or a Hugging Face folder with a head beside the model. The
+head's outputs must mean the same in all of them.
+"""
+
+import functools
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments import backbones, export, loop
+from experiments.classifier import Classifier
+from experiments.data.images import ImageSet
+from experiments.data.split import Split
+from experiments.judge import Judge
+from experiments.methods import Method, Run
+from experiments.methods.composition import Pool
+from experiments.runs import Cost, Outcome, assemble
+
+
+def find(folder: str | pathlib.Path) -> tuple[pathlib.Path, ...]:
+  """The checkpoints in a folder, by name.
+
+  Raises:
+    FileNotFoundError: If there is none.
+  """
+  folder = pathlib.Path(folder)
+  found = sorted(
+    path
+    for path in (folder.iterdir() if folder.is_dir() else ())
+    if path.suffix == ".safetensors" or (path / "config.json").is_file()
+  )
+  if not found:
+    raise FileNotFoundError(
+      f"no checkpoint in {folder}: expected safetensors files with timm's names"
+      " and a head, or Hugging Face folders with a head.safetensors, as"
+      " --export writes them."
+    )
+  return tuple(found)
+
+
+def load(
+  path: pathlib.Path,
+  *,
+  mean: Sequence[float] | None = None,
+  std: Sequence[float] | None = None,
+  **settings: Any,
+) -> Classifier:
+  """The classifier of one checkpoint; errors as of its format's reader."""
+  if path.is_dir():
+    return export.from_hugging_face(path, **settings)
+  return backbones.from_timm(path, mean=mean, std=std, **settings)
+
+
+class Finished:
+  """Finished checkpoints, all of one model."""
+
+  def __init__(
+    self,
+    paths: Sequence[pathlib.Path],
+    validation: Split | ImageSet,
+    **settings: Any,
+  ):
+    """Loads nothing yet.
+
+    Args:
+      paths: From `find`.
+      validation: What to choose by. No checkpoint may have trained on it.
+      **settings: See `load`.
+    """
+    self.paths = tuple(paths)
+    self._validation = validation
+    self._settings = settings
+
+  @functools.cached_property
+  def _loaded(self) -> tuple[Classifier, list[Run]]:
+    model = load(self.paths[0], **self._settings)
+    first = loop.weights_of(model)
+    runs = []
+    for path in self.paths:
+      weights = loop.weights_of(load(path, **self._settings))
+      if jax.tree.map(np.shape, weights) != jax.tree.map(np.shape, first):
+        raise ValueError(
+          f"{path} is another model than {self.paths[0]}: names or shapes of"
+          " their weights differ."
+        )
+      weights = jax.device_get(weights)
+      runs.append(Run(initial=weights, params=weights))
+    return model, runs
+
+  def outcome(self, method: Method) -> Outcome:
+    """What the method makes of the checkpoints.
+
+    Raises:
+      ValueError: If it does not combine runs, or wants more of a run than the
+        weights it ended with.
+    """
+    if not isinstance(method, Pool) or method.snapshots(2):
+      raise ValueError(
+        f"{type(method).__name__} is not made of the final weights of several"
+        " runs: use soups or an ensemble."
+      )
+    model, runs = self._loaded
+    judge = Judge(model, self._validation)
+    combined = method.combine(runs, judge)
+    models = assemble(model, combined)
+    size = sum(leaf.size for leaf in jax.tree.leaves(combined.weights))
+    return Outcome(
+      model=models,
+      cost=Cost(
+        ingredients=len(combined.ingredients),
+        evaluations=judge.evaluations,
+        forward_passes=len(combined.weights),
+        inference_parameters=size,
+      ),
+      losses=(),
+      notes=combined.notes | {"checkpoints": [p.stem for p in self.paths]},
+    )
