@@ -275,3 +275,8 @@ def test_the_command_line_knows_all_kinds_of_data(tmp_path):
   assert parsed.data == caption_sources.Tfds()
   assert parsed.text.width == 128
   assert pretrain_clip.parse(["digits"]).data == caption_sources.Digits()
+
+
+def test_the_line_says_how_it_was_made_but_not_where():
+  found = pretrain_clip.called(["folder", "--root", "/home/me/flickr8k"])
+  assert found == ("python -m experiments.pretrain_clip folder --root flickr8k")
