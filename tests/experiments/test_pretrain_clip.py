@@ -61,7 +61,7 @@ def data(tmp_path_factory):
   return root
 
 
-def config(data, out, **changes):
+def config(data, place, **changes):
   settings = dict(
     data=caption_sources.Folder(data),
     vit=data / "vit.safetensors",
@@ -72,8 +72,8 @@ def config(data, out, **changes):
     steps=4,
     batch_size=5,
     pacs=data / "pacs",
-    out=out / "clip",
-    results=out / "results.jsonl",
+    out=place / "clip",
+    results=place / "results.jsonl",
   )
   return pretrain_clip.Config(**(settings | changes))
 
@@ -239,7 +239,7 @@ def test_a_free_tower_from_scratch_trains(data, tmp_path):
   assert record["config"]["vit"] is None
 
 
-def test_a_bad_setting_is_quoted(data, tmp_path, capsys):
+def test_a_bad_setting_is_quoted(data, tmp_path):
   large = dataclasses.replace(TEXT, width=512, depth=4)
   (tmp_path / "taken").mkdir()
   (tmp_path / "taken" / "file").write_text("")
