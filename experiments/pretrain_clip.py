@@ -166,18 +166,19 @@ def pretrain(
     dim=config.dim,
     seed=config.seed,
   )
-  began = time.perf_counter()
-  images = train.images
-  embed = contrastive.embed_pixels(config.mean, config.std)
-  if config.locked:
-    embed = contrastive.embed_features
-    images = locked_features(config, model.vision, train.images)
-  features_at = time.perf_counter()
   pairs = Pairs(
-    images,
+    train.images,
     tokenization.encode(tokenizer, train.texts(), length=config.text.context),
     train.owners(),
   )
+  pairs.check_batch_size(config.batch_size)
+  embed = contrastive.embed_pixels(config.mean, config.std)
+  began = time.perf_counter()
+  if config.locked:
+    features = locked_features(config, model.vision, train.images)
+    pairs = dataclasses.replace(pairs, images=features)
+    embed = contrastive.embed_features
+  features_at = time.perf_counter()
   batches = pairs.batches(batch_size=config.batch_size, seed=config.seed)
   optimizer = contrastive.make_optimizer(
     config.learning_rate,

@@ -61,17 +61,17 @@ def data(tmp_path_factory):
   return root
 
 
-def config(data, place, **changes):
+def config(root, place, **changes):
   settings = dict(
-    data=caption_sources.Folder(data),
-    vit=data / "vit.safetensors",
+    data=caption_sources.Folder(root),
+    vit=root / "vit.safetensors",
     image_size=SIZE,
     text=TEXT,
     dim=6,
     held_out=4,
     steps=4,
     batch_size=5,
-    pacs=data / "pacs",
+    pacs=root / "pacs",
     out=place / "clip",
     results=place / "results.jsonl",
   )
