@@ -190,9 +190,8 @@ def test_the_tokenizer_knows_the_training_captions_alone(made):
   whole = made.data.open(pretrain_clip.View(SIZE))
   train, _ = whole.split(4, seed=0)
   expected = tokenization.train(train.texts(), size=TEXT.vocabulary)
-  assert (made.out / "tokenizer.json").read_text() == json.dumps(
-    json.loads(expected.to_str(pretty=True)), indent=2, ensure_ascii=False
-  )
+  saved = (made.out / "tokenizer.json").read_text()
+  assert json.loads(saved) == json.loads(expected.to_str())
   texts = ["a cat", "zebra ζ .", "a " * 40]
   np.testing.assert_array_equal(
     clip.load_tokenizer(made.out)(texts),
