@@ -25,6 +25,7 @@ import hashlib
 import json
 import os
 import pathlib
+import shlex
 import shutil
 import sys
 import time
@@ -165,18 +166,19 @@ def pretrain(
     dim=config.dim,
     seed=config.seed,
   )
-  began = time.perf_counter()
-  images = train.images
-  embed = contrastive.embed_pixels(config.mean, config.std)
-  if config.locked:
-    embed = contrastive.embed_features
-    images = locked_features(config, model.vision, train.images)
-  features_at = time.perf_counter()
   pairs = Pairs(
-    images,
+    train.images,
     tokenization.encode(tokenizer, train.texts(), length=config.text.context),
     train.owners(),
   )
+  pairs.check_batch_size(config.batch_size)
+  embed = contrastive.embed_pixels(config.mean, config.std)
+  began = time.perf_counter()
+  if config.locked:
+    features = locked_features(config, model.vision, train.images)
+    pairs = dataclasses.replace(pairs, images=features)
+    embed = contrastive.embed_features
+  features_at = time.perf_counter()
   batches = pairs.batches(batch_size=config.batch_size, seed=config.seed)
   optimizer = contrastive.make_optimizer(
     config.learning_rate,
@@ -266,13 +268,17 @@ def described(config: Config) -> results.Record:
 
 
 def run(
-  config: Config, stop: Callable[[int], bool] = lambda step: False
+  config: Config,
+  stop: Callable[[int], bool] = lambda step: False,
+  *,
+  command: str = "",
 ) -> results.Record:
   """Pretrains, writes the folder and evaluates what was written.
 
   Args:
     config: The run.
     stop: Whether to save and stop after a number of steps.
+    command: How it was called, for the line.
 
   Returns:
     The line for the results file.
@@ -291,6 +297,7 @@ def run(
     if config.pacs is not None:
       found["zero_shot"] = zero_shot.accuracy(folder, config.pacs)
     record = {
+      "command": command,
       "config": described(config),
       "templates": list(zero_shot.TEMPLATES),
       "seed": config.seed,
@@ -317,11 +324,17 @@ def table(record: results.Record) -> rich.table.Table:
   return view
 
 
+def called(arguments: Sequence[str]) -> str:
+  """How the program was called; of paths, their name (see `results.plain`)."""
+  names = [pathlib.PurePath(a).name if os.sep in a else a for a in arguments]
+  return shlex.join(["python", "-m", "experiments.pretrain_clip", *names])
+
+
 def main(config: Config) -> None:
   """Runs one configuration, shows the table and appends the line."""
   try:
     with stop_on_sigterm() as stop:
-      record = run(config, stop)
+      record = run(config, stop, command=called(sys.argv[1:]))
     results.append(config.results, record)
     rich.print(table(record), f"wrote {config.out} and {config.results}")
   except Stopped as stopped:

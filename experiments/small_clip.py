@@ -75,12 +75,13 @@ def make_model(
     FileNotFoundError: If there is no such ViT.
     ValueError: If the text tower is too large, or a size is not allowed.
   """
+  ids = tokenizer.get_vocab()
   text_config = clip.TextConfig(
     vocab_size=tokenizer.get_vocab_size(),
     context_length=text.context,
-    bos_token_id=tokenizer.token_to_id(tokenization.BEGIN),
-    eos_token_id=tokenizer.token_to_id(tokenization.END),
-    pad_token_id=tokenizer.token_to_id(tokenization.PAD),
+    bos_token_id=ids[tokenization.BEGIN],
+    eos_token_id=ids[tokenization.END],
+    pad_token_id=ids[tokenization.PAD],
     width=text.width,
     depth=text.depth,
     heads=text.heads,

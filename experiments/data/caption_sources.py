@@ -59,15 +59,15 @@ class Digits:
 
   Attributes:
     count: How many to render.
-    seed: Of the renderer.
+    sequence: Which of the renderer's endless sequences.
   """
 
   count: int = 10_000
-  seed: int = 0
+  sequence: int = 0
 
   def open(self, view: View) -> CaptionSet:
     """Renders them."""
-    return captions.render(self.count, seed=self.seed, view=view)
+    return captions.render(self.count, seed=self.sequence, view=view)
 
 
 Source = (

@@ -57,17 +57,21 @@ class Pairs:
       ValueError: If there are fewer images than a batch holds: an image would
         be among its own negatives.
     """
-    if not 1 <= batch_size <= len(self):
-      raise ValueError(
-        f"batch_size must be 1 to {len(self)}, the number of images, got"
-        f" {batch_size}."
-      )
+    self.check_batch_size(batch_size)
     pairs = MapDataset.source(self).seed(seed).shuffle().random_map(_draw)
     if not isinstance(self.images, ImageSet):
       pairs = pairs.random_map(_draw_view)
     elif augmented:
       pairs = pairs.random_map(augment)
     return pairs.repeat().batch(batch_size)
+
+  def check_batch_size(self, batch_size: int) -> None:
+    """Raises the error of `batches`, for before something takes long."""
+    if not 1 <= batch_size <= len(self):
+      raise ValueError(
+        f"batch_size must be 1 to {len(self)}, the number of images, got"
+        f" {batch_size}."
+      )
 
 
 def _draw(record: Batch, rng: np.random.Generator) -> Batch:
