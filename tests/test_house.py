@@ -41,7 +41,9 @@ def test_imports_run_one_way(path):
   assert not {*ABOVE[package], "tests"} & set(imported(path))
 
 
-@pytest.mark.parametrize("path", FILES, ids=name)
+@pytest.mark.parametrize(
+  "path", [*FILES, *sorted((ROOT / "tests").rglob("*.py"))], ids=name
+)
 def test_a_file_holds_one_idea(path):
   """Which 400 lines are enough for; and no room for odds and ends."""
   assert len(path.read_text().splitlines()) <= 400
