@@ -243,29 +243,40 @@ def fit(
 
   params, opt_state = parallel.on_one_device(trail.state)
   deployed = deployed_by(trail.state)
-  differing = jax.tree.map(
-    lambda new, old: jnp.count_nonzero(new != old),
-    deployed,
-    nnx.to_pure_dict(state),
-  )
-  first, seconds, count = trail.clock
-  stats = Stats(
-    steps=steps,
-    steps_per_second=float(count / seconds) if count else 0.0,
-    first_step_seconds=float(first),
-    changed_parameters=trail.moved,
-    trained_parameters=int(sum(jax.tree.leaves(differing))),
+  stats = _measured(
+    trail,
+    trained=_count_differing(deployed, nnx.to_pure_dict(state)),
     optimizer_bytes=form.state_bytes(params, faults.unguarded(opt_state)),
-    snapshot_bytes=sum(
-      leaf.nbytes for leaf in jax.tree.leaves(trail.snapshots)
-    ),
-    skipped_steps=faults.skipped(opt_state),
+    skipped=faults.skipped(opt_state),
   )
   exported = method.export(nnx.merge(graphdef, deployed, rest))
   taken_snapshots = tuple(
     Snapshot(int(step), params) for step, params in trail.snapshots.items()
   )
   return Fitted(exported, trail.losses, stats, taken_snapshots)
+
+
+def _count_differing(one: Params, other: Params) -> int:
+  counts = jax.tree.map(lambda a, b: jnp.count_nonzero(a != b), one, other)
+  return int(sum(jax.tree.leaves(counts)))
+
+
+def _measured(
+  trail: Trail, *, trained: int, optimizer_bytes: int, skipped: int
+) -> Stats:
+  """What a run of `trail.losses.size` steps cost."""
+  first, seconds, count = trail.clock
+  kept = jax.tree.leaves(trail.snapshots)
+  return Stats(
+    steps=trail.losses.size,
+    steps_per_second=float(count / seconds) if count else 0.0,
+    first_step_seconds=float(first),
+    changed_parameters=trail.moved,
+    trained_parameters=trained,
+    optimizer_bytes=optimizer_bytes,
+    snapshot_bytes=sum(leaf.nbytes for leaf in kept),
+    skipped_steps=skipped,
+  )
 
 
 def weights_of(model: nnx.Module) -> Params:

@@ -71,19 +71,16 @@ class Task:
 
 
 @dataclasses.dataclass(frozen=True)
-class Cost:
-  """What a method's weights cost; of several runs, sums and the largest.
+class Cost(loop.Stats):
+  """What a method's weights cost.
+
+  What `loop.Stats` tells of one run is here the sum over runs (steps, bytes of
+  snapshots, skipped steps), the mean (rates) or the largest (weights, bytes of
+  optimizer state).
 
   Attributes:
     runs: How many were trained, shared ones included.
     ingredients: How many of them the result is made of.
-    steps: Optimizer steps, of all runs.
-    steps_per_second: The mean over all steps.
-    changed_parameters: Weights that one step changes; see `loop.Stats`.
-    trained_parameters: Weights that a run changes.
-    optimizer_bytes: Optimizer state of one run.
-    snapshot_bytes: Snapshots of all runs, on the host.
-    skipped_steps: Steps of all runs that were not finite, and skipped.
     evaluations: Passes over the validation split to choose by.
     forward_passes: Per image, at inference.
     inference_parameters: In all models that an image goes through.
@@ -91,14 +88,6 @@ class Cost:
 
   runs: int = 0
   ingredients: int = 0
-  steps: int = 0
-  steps_per_second: float = 0.0
-  first_step_seconds: float = 0.0
-  changed_parameters: int = 0
-  trained_parameters: int = 0
-  optimizer_bytes: int = 0
-  snapshot_bytes: int = 0
-  skipped_steps: int = 0
   evaluations: int = 0
   forward_passes: int = 1
   inference_parameters: int = 0

@@ -11,7 +11,6 @@ test in the development environment can notice. It needs an index of packages,
 or a cache of them.
 """
 
-import os
 import pathlib
 import shutil
 import subprocess
@@ -20,14 +19,12 @@ import tarfile
 import tempfile
 import venv
 
-from setuptools import build_meta
-
 ROOT = pathlib.Path(__file__).parents[1]
 TRIAL = ROOT / "tests" / "try_the_wheel.py"
 PACKAGES = ("gmixout_jax", "pallas_kernels", "experiments")
 
 
-def tracked_copy(folder: pathlib.Path) -> pathlib.Path:
+def copied(folder: pathlib.Path) -> pathlib.Path:
   """Copies what the distributions are made of; no build's leftovers go in."""
   for name in PACKAGES:
     shutil.copytree(
@@ -40,27 +37,38 @@ def tracked_copy(folder: pathlib.Path) -> pathlib.Path:
   return folder
 
 
-def built(dist: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
-  """Builds both into a folder; returns the paths of sdist and wheel."""
+def built(what: str, source: pathlib.Path, dist: pathlib.Path) -> pathlib.Path:
+  """Builds "sdist" or "wheel" of a source tree; returns its path."""
+  call = (
+    "import sys; from setuptools import build_meta; "
+    "print(getattr(build_meta, f'build_{sys.argv[1]}')(sys.argv[2]))"
+  )
+  done = subprocess.run(
+    [sys.executable, "-c", call, what, str(dist)],
+    cwd=source,
+    stdout=subprocess.PIPE,  # setuptools names every file
+    text=True,
+    check=True,
+  )
+  return dist / done.stdout.splitlines()[-1]
+
+
+def both(dist: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
+  """Builds sdist and, from it, wheel into a folder; returns their paths."""
   dist.mkdir(parents=True, exist_ok=True)
-  before = pathlib.Path.cwd()
-  with tempfile.TemporaryDirectory() as scratch:
-    source = pathlib.Path(scratch, "source")
-    source.mkdir()
-    try:
-      os.chdir(tracked_copy(source))
-      sdist = dist / build_meta.build_sdist(str(dist))
-      with tarfile.open(sdist) as archive:
-        archive.extractall(scratch, filter="data")
-      os.chdir(pathlib.Path(scratch, sdist.name.removesuffix(".tar.gz")))
-      return sdist, dist / build_meta.build_wheel(str(dist))
-    finally:
-      os.chdir(before)
+  with tempfile.TemporaryDirectory() as folder:
+    scratch = pathlib.Path(folder)
+    (scratch / "source").mkdir()
+    sdist = built("sdist", copied(scratch / "source"), dist)
+    with tarfile.open(sdist) as archive:
+      archive.extractall(scratch, filter="data")
+    unpacked = scratch / sdist.name.removesuffix(".tar.gz")
+    return sdist, built("wheel", unpacked, dist)
 
 
 def main() -> None:
   """Exits with the status of whatever fails first."""
-  sdist, wheel = built(ROOT / "dist")
+  sdist, wheel = both(ROOT / "dist")
   print(f"built {sdist.name} and {wheel.name}", flush=True)
   with tempfile.TemporaryDirectory() as folder:
     environment = pathlib.Path(folder, "env")

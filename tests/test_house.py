@@ -2,6 +2,8 @@
 
 import ast
 import pathlib
+import re
+import tomllib
 
 import pytest
 
@@ -39,8 +41,42 @@ def test_imports_run_one_way(path):
   assert not {*ABOVE[package], "tests"} & set(imported(path))
 
 
-@pytest.mark.parametrize("path", FILES, ids=name)
+@pytest.mark.parametrize(
+  "path", [*FILES, *sorted((ROOT / "tests").rglob("*.py"))], ids=name
+)
 def test_a_file_holds_one_idea(path):
   """Which 400 lines are enough for; and no room for odds and ends."""
   assert len(path.read_text().splitlines()) <= 400
   assert path.stem not in {"utils", "util", "helpers", "common", "misc"}
+
+
+def test_one_version():
+  """In what is built, in what is cited, and in what is told."""
+  project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+  version = project["version"]
+  cited = (ROOT / "CITATION.cff").read_text()
+  (date,) = re.findall(r"^date-released: (\S+)$", cited, re.M)
+  assert f"\nversion: {version}\n" in cited
+  told = (ROOT / "CHANGELOG.md").read_text()
+  headings = re.findall(r"^## (.*)$", told, re.M)
+  assert headings[:2] == ["[Unreleased]", f"[{version}] - {date}"]
+
+
+def test_the_oldest_versions_are_those_that_are_declared():
+  """`make test-oldest` tests what `pyproject.toml` promises."""
+  project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+  lowest = dict(
+    re.match(r"([a-z-]+)>=([\d.]+)", dependency).groups()
+    for dependency in project["dependencies"]
+  )
+  pinned = dict(
+    re.findall(
+      r"^([a-z-]+)==([\d.]+)$",
+      (ROOT / "requirements-oldest.txt").read_text(),
+      re.M,
+    )
+  )
+  assert pinned.pop("jaxlib") == pinned["jax"]
+  for name, version in pinned.items():
+    assert version.removesuffix(".0") == lowest[name].removesuffix(".0"), name
+  assert lowest.keys() - pinned.keys() == {"numpy"}  # jax asks for a newer one

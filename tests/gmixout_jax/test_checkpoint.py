@@ -20,6 +20,8 @@ from gmixout_jax.checkpoint import Checkpoints
 from gmixout_jax.clip import CheckpointError
 from gmixout_jax.folders import exclusive
 
+pytestmark = pytest.mark.slow
+
 
 def state(step=0, cols=40):
   params = {

@@ -97,6 +97,7 @@ def test_pairs_of_entries_are_drawn_together_as_often_as_the_law_says(sampler):
   assert np.all(np.abs(together - chance) < 5 * deviation)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_masks_are_independent_across_leaves_and_episodes(sampler):
   shape, kept = (20, 20), 0.25
@@ -113,6 +114,7 @@ def test_masks_are_independent_across_leaves_and_episodes(sampler):
     assert abs(overlap - expected) < 5 * deviation
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_same_bits_under_jit_vmap_and_on_eight_devices(sampler):
   shape = (16, 24)

@@ -11,6 +11,8 @@ import pytest
 
 import gmixout_jax as gx
 
+pytestmark = pytest.mark.slow
+
 SAMPLERS = ("stratified", "uniform", "bernoulli", "neuron")
 
 
