@@ -11,6 +11,7 @@ from flax import nnx
 from PIL import Image
 
 from experiments import (
+  backbones,
   demo,
   embeddings,
   evaluate,
@@ -169,7 +170,9 @@ def test_the_classifier_is_made_of_words(made):
   np.testing.assert_allclose(
     model.head.kernel[:, 1], scale * mean / np.linalg.norm(mean), rtol=1e-4
   )
-  larger = backbones.from_clip(made.out, ("owl",), ("a {}",), image_size=2 * SIZE)
+  larger = backbones.from_clip(
+    made.out, ("owl",), ("a {}",), image_size=2 * SIZE
+  )
   pixels = np.zeros((1, 2 * SIZE, 2 * SIZE, 3), np.uint8)
   assert larger(pixels).shape == (1, 1)
 
