@@ -9,8 +9,10 @@ import zlib
 from collections.abc import Iterator, Sequence
 
 import rich.progress
+from flax import nnx
 
 from experiments import evaluate, methods, plots, results
+from experiments.line import line
 from experiments.methods import Member
 from experiments.runs import Runs
 from experiments.study.choose import identity, line_of
@@ -94,30 +96,19 @@ class Desk:
         description=f"seed {seed}: {title}",
       )
 
-    runs = Runs(loaded.task, [c.method for c in cells], progress=progress)
-    for cell in cells:
-      began = time.perf_counter()
-      outcome = runs.outcome(cell.method)
-      metrics = evaluate.evaluate(
-        outcome.model, loaded.held_out, loaded.targets
-      )
+    def measure(model: nnx.Module) -> results.Record:
+      metrics = evaluate.evaluate(model, loaded.held_out, loaded.targets)
       validation = loaded.task.source.validation
       if validation is not loaded.held_out:
         metrics["details"]["validation"] = evaluate.measure(
-          evaluate.logits(outcome.model, validation), validation.labels
+          evaluate.logits(model, validation), validation.labels
         )
-      yield {
-        "config": {
-          "method": methods.described(cell.method),
-          **cell.setting.described(),
-        },
-        "seed": seed,
-        **results.environment(),
-        "metrics": metrics,
-        "stats": outcome.cost,
-        "notes": outcome.notes,
-        "seconds": round(time.perf_counter() - began, 1),
-      }
+      return metrics
+
+    runs = Runs(loaded.task, [c.method for c in cells], progress=progress)
+    for cell in cells:
+      config, _ = identity(cell)
+      yield line(config, seed, runs, cell.method, measure)
     self.bar.remove_task(row)
 
 
