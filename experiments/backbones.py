@@ -5,6 +5,7 @@ file is a vision transformer with timm's names, and its head is blank, for a
 linear probe to fill, or the file's own.
 """
 
+import os
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 from experiments.classifier import Classifier, ClipImageEncoder, Prompts
 from gmixout_jax import clip
 
-Path = str | pathlib.Path
+Path = str | os.PathLike[str]
 
 
 def load(
