@@ -68,6 +68,8 @@ class Config:
     seed: Of everything random.
     skip_nonfinite: How many steps in a row may be skipped because their loss or
       gradient is not finite; by default such a step stops the run.
+    recipe: The peak learning rate of full fine-tuning on this data, if it is
+      known: a method whose own rate lies far from what follows says so.
     results: The file that the run's line is appended to.
     checkpoint: A folder to save the run in. Given again, the run goes on from
       there; SIGTERM saves it and stops it.
@@ -91,6 +93,7 @@ class Config:
   warmup: float = 0.1
   seed: int = 0
   skip_nonfinite: int = 0
+  recipe: float | None = None
   results: pathlib.Path = pathlib.Path("runs/results.jsonl")
   checkpoint: pathlib.Path | None = None
   save_every: int = 100
@@ -103,7 +106,7 @@ class Config:
 
 # What a number does not depend on, and the seed.
 _KEPT_APART = (
-  *("seed", "results", "checkpoint", "save_every", "export"),
+  *("seed", "recipe", "results", "checkpoint", "save_every", "export"),
   *("distributed", "coordinator", "processes", "process"),
 )
 
@@ -258,6 +261,8 @@ def main(config: Config) -> None:
   leads = jax.process_index() == 0
   console = rich.console.Console(quiet=not leads)
   try:
+    if config.recipe is not None and leads:
+      config.method.advise(config.recipe)
     with contextlib.ExitStack() as stack:
       if config.checkpoint is not None and leads:
         stack.enter_context(exclusive(config.checkpoint))

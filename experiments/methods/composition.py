@@ -29,6 +29,10 @@ class Composed(Method):
 
   of: Method = dataclasses.field(default_factory=FullFinetuning)
 
+  def advise(self, recipe: float) -> None:
+    """As the other method."""
+    self.of.advise(recipe)
+
   def prepare(
     self, model: Classifier, data: Source, key: jax.Array
   ) -> Classifier:

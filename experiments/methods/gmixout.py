@@ -17,8 +17,9 @@ class GMixout(Mixed):
   See `gmixout_jax.gmixout` for the method, and arXiv 2510.06982 for the paper.
 
   Attributes:
-    learning_rate: The peak, for the mixed matrices. It wants to be larger than
-      for full fine-tuning: the anchor moves by (1 − λ)(1 − p) of a step.
+    learning_rate: The peak, for the mixed matrices: about five times that of
+      full fine-tuning, and less with a larger k
+      (`gmixout_jax.gmixout_learning_rate`).
     head_learning_rate: The peak, for the head.
     anchor_decay: λ, how much of the old anchor survives an episode, in [0, 1].
     resample_every: k, the optimizer steps of an episode.
@@ -37,6 +38,12 @@ class GMixout(Mixed):
       raise ValueError(
         "moments='reset' is not for compact=True, which carries them."
       )
+
+  def advise(self, recipe: float) -> None:
+    """Warns if the rate is far from the rule of thumb."""
+    gx.check_gmixout_learning_rate(
+      self.learning_rate, recipe=recipe, resample_every=self.resample_every
+    )
 
   def settings(self) -> dict[str, Any]:
     """λ and k beside what all have."""

@@ -36,6 +36,14 @@ class Method:
 
   title: ClassVar[str] = ""  # as people write it, if not "Like its name"
 
+  def advise(self, recipe: float) -> None:
+    """Warns of settings far from what is known to work; here nothing is.
+
+    Args:
+      recipe: The peak learning rate of full fine-tuning on the task.
+    """
+    del recipe
+
   def prepare(
     self, model: Classifier, data: Source, key: jax.Array
   ) -> Classifier:

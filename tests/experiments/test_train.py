@@ -61,6 +61,24 @@ def test_a_method_on_another_one_is_set_up_from_the_command_line():
   assert config.method == UniformSoup(runs=3, factors=(1.0, 2.0))
 
 
+def test_a_rate_far_from_the_recipes_is_warned_of(files, tmp_path):
+  command = [*arguments(files), "--results", str(tmp_path / "x.jsonl")]
+  # The default of 1e-3 at k = 10, where 5e-5 would follow.
+  config = train.parse([*command, "--recipe", "1e-5"])
+  assert "recipe" not in train.described(config)
+  with pytest.warns(UserWarning, match="is 0.001, but a recipe of 1e-05"):
+    config.method.advise(config.recipe)
+  with pytest.warns(UserWarning, match="is 0.001"):
+    WiseFT(of=config.method).advise(1e-5)
+  config.method.advise(2e-4)  # no warning, or this fails
+  missing = dataclasses.replace(config, weights=tmp_path / "none")
+  with (
+    pytest.warns(UserWarning, match="is 0.001"),
+    pytest.raises(SystemExit, match="no weights"),
+  ):
+    train.main(missing)
+
+
 def test_help_lists_the_methods(capsys):
   with pytest.raises(SystemExit) as stop:
     train.parse(["--help"])
