@@ -129,7 +129,7 @@ OF_WORDS = ("full_finetuning", "lp_ft", "flyp", "mixout", "gmixout")
 def rates(
   setting: Setting, searched: Mapping[str, Grid], names: Sequence[str]
 ) -> Iterator[Cell]:
-  """The cells that rates are chosen by, the middle of each grid first."""
+  """The cells that rates are chosen by."""
   for name in names:
     for method in searched[name].methods():
       yield Cell(setting, method, RATES_SEED)

@@ -60,9 +60,10 @@ class Scale:
 
 
 SCALES = {
-  # A run takes 45 s on two cores. The images are an eighth of the area of those
-  # that the ViT was trained on, and the runs are short: accuracies are far
-  # below what this model can do, and only differences are of interest.
+  # A run takes one to two minutes of a core. The images have a twelfth of the
+  # area of those that the ViT was trained on, and the runs are short:
+  # accuracies are far below what this model can do, and methods that learn
+  # slowly are at a disadvantage.
   "cpu": Scale(
     name="cpu",
     image_size=64,
