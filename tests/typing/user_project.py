@@ -148,6 +148,12 @@ def trajectories() -> None:
     print(averaging.average_params(state, PARAMS))
 
 
+def rate(recipe: float) -> float:
+  found = gx.gmixout_learning_rate(recipe, resample_every=20)
+  gx.check_gmixout_learning_rate(found, recipe=recipe, resample_every=20)
+  return found
+
+
 def pretrained(folder: pathlib.Path, images: np.ndarray) -> jax.Array:
   model = clip.from_pretrained(folder, dtype=jnp.bfloat16)
   assert_type(model, clip.CLIP)

@@ -64,7 +64,7 @@ def test_a_learned_soup_finds_the_shares_that_least_squares_finds(per_leaf):
     return sum(misses) + (scale - 2.0) ** 2
 
   soup = averaging.learned_soup(
-    trees, loss, range(400), per_leaf=per_leaf, rate=0.05
+    trees, loss, range(400), per_leaf=per_leaf, learning_rate=0.05
   )
   # One share for both leaves ends half way between their targets.
   expected = targets if per_leaf else {"a": 0.4, "b": 0.4}
