@@ -11,21 +11,19 @@ any time and started again. Several processes may work on it at once, here or on
 machines that share the folders: each takes cells that no other has.
 """
 
-import contextlib
 import dataclasses
 import pathlib
 import sys
 import time
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Literal
 
-import jax
 import rich.console
 import rich.progress
 import tyro
 
-from experiments import plots
+from experiments import demo, plots
 from experiments.methods import Method
 from experiments.study import plan, scales
 from experiments.study.choose import chosen, edges
@@ -220,23 +218,12 @@ class Study:
     return found
 
 
-@contextlib.contextmanager
-def compilations_in(folder: pathlib.Path) -> Iterator[None]:
-  """Lets runs that differ in the seed alone share one compilation."""
-  before = jax.config.jax_compilation_cache_dir
-  jax.config.update("jax_compilation_cache_dir", str(folder.absolute()))
-  try:
-    yield
-  finally:
-    jax.config.update("jax_compilation_cache_dir", before)
-
-
 def main(config: Config) -> None:
   """Runs the parts in order and says what is left."""
   console = rich.console.Console()
   left = []
   with (
-    compilations_in(config.work / "compiled"),
+    demo.shared_compilations(config.work / "compiled"),
     rich.progress.Progress(console=console) as bar,
   ):
     desk = Desk(
