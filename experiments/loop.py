@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
 
 from experiments import faults, form
@@ -18,9 +17,8 @@ from experiments.keeper import Clock, Keeper, State, Trail
 from experiments.methods.method import Method
 from experiments.methods.run import Params, Snapshot
 from experiments.schedule import Schedule
+from experiments.train_step import Metrics, make_step
 from gmixout_jax import parallel
-
-Metrics = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,61 +72,6 @@ def warmup_cosine(steps: int, *, warmup: float = 0.1) -> Schedule:
   return Schedule(steps, warmup)
 
 
-def make_step(
-  method: Method,
-  optimizer: optax.GradientTransformationExtraArgs,
-  graphdef: Any,
-  mesh: jax.sharding.Mesh | None = None,
-) -> Callable[..., tuple[State, Metrics]]:
-  """The pure train step, jitted; it takes over the state.
-
-  Args:
-    method: Whose loss it is.
-    optimizer: From `guard`.
-    graphdef: Of the model.
-    mesh: To spread the batch over, if any.
-
-  Returns:
-    A function of the parameters with the optimizer's state, a batch, all else
-    that the model holds, the number of the step, and a key.
-  """
-
-  def train_step(state, batch, rest, step, key):
-    params, opt_state = state
-    trainable = form.trainable(params)
-    key = jax.random.fold_in(key, step)
-    if mesh is not None:  # each part of the batch has a dropout of its own
-      key = jax.random.fold_in(key, parallel.index())
-
-    def loss_fn(trainable):
-      model = form.merge(graphdef, params, trainable, rest)
-      return method.loss(model, batch, key)
-
-    loss, gradients = jax.value_and_grad(loss_fn)(trainable)
-    if mesh is not None:
-      loss, gradients = parallel.mean((loss, gradients))
-    finite = faults.finite(loss, gradients)
-    if faults.may_skip(opt_state):
-      gradients = faults.spoiled(gradients, loss)
-    updates, opt_state = optimizer.update(
-      gradients, opt_state, trainable, value=loss
-    )
-    failures = faults.in_a_row(opt_state, finite)
-    stepped = failures == 0 if faults.may_skip(opt_state) else True
-    params = form.apply_updates(params, updates, stepped=stepped)
-    moved = sum(jnp.count_nonzero(leaf) for leaf in jax.tree.leaves(updates))
-    return (params, opt_state), {
-      "loss": loss,
-      "moved": moved,
-      "finite": finite,
-      "failures": failures,
-    }
-
-  if mesh is not None:
-    return parallel.data_parallel(train_step, mesh)
-  return jax.jit(train_step, donate_argnames="state")
-
-
 def fit(
   method: Method,
   model: Classifier,
@@ -174,86 +117,130 @@ def fit(
   transform_key, loss_key = jax.random.split(key)
   graphdef, state, rest = nnx.split(model, nnx.Param, ...)
   # Copies, as a step gives its inputs away and the caller keeps the model.
-  params = jax.tree.map(jnp.copy, nnx.to_pure_dict(state))
+  before = nnx.to_pure_dict(state)
+  params = jax.tree.map(jnp.copy, before)
   transform = method.transform(params, schedule, transform_key)
   if transform is None or steps == 0:
     return Fitted(method.export(model), np.zeros(0, np.float32), Stats())
   optimizer = faults.guard(transform, skip_nonfinite)
   params = method.parametrize(params, transform_key)
-  opt_state = optimizer.init(form.trainable(params))
-  train_step = make_step(method, optimizer, graphdef, mesh)
-  started = params, opt_state
+  started = params, optimizer.init(form.trainable(params))
   others = rest, loss_key
   if mesh is not None:
     started, others = parallel.replicate((started, others), mesh)
-  names = jax.eval_shape(form.trainable, params)
-
-  def deployed_by(state: State) -> Params:
-    params, opt_state = parallel.on_one_device(state)
-    return method.deploy(faults.unguarded(opt_state), params)
-
-  def exported_by(state: State) -> Params:
-    """On the host, as the next step takes these buffers over."""
-    exported = method.export(nnx.merge(graphdef, deployed_by(state), rest))
-    weights = jax.device_get(weights_of(exported))
-    return jax.tree.map(np.array, weights)
-
+  export = _Export(method, graphdef, rest)
   trail = Trail.before(started, steps)
   iterator = iter(batches)
   if keeper is not None:
     like = jax.eval_shape(lambda: weights_of(method.export(model)))
     trail = keeper.resumed(trail, iterator, snapshots, like)
-  clock = Clock(trail)
+  record = _Record(
+    trail=trail,
+    names=jax.eval_shape(form.trainable, params),
+    skip_nonfinite=skip_nonfinite,
+    keeper=keeper,
+    progress=progress,
+  )
 
-  def finish(step: int, metrics: Metrics) -> None:
-    loss = float(metrics["loss"])  # waits for the device
-    clock.tick()
-    if int(metrics["failures"]) > skip_nonfinite:
-      faults.check(step, loss, np.asarray(metrics["finite"]), names, keeper)
-    trail.losses[step] = loss
-    trail.moved = max(trail.moved, int(metrics["moved"]))
-    if progress is not None:
-      progress(step, loss)
-
-  pending, taken = None, trail.step
+  train_step = make_step(method, optimizer, graphdef, mesh)
+  taken = trail.step
   for step, batch in zip(range(trail.step, steps), iterator, strict=False):
     if mesh is not None:
       batch = parallel.global_batch(batch, mesh)
     trail.state, metrics = train_step(
       trail.state, batch, others[0], np.int32(step), others[1]
     )
-    # One step late: fetching the newest metrics would idle the device while
-    # the host prepares the next step.
-    if pending is not None:
-      finish(*pending)
-    pending, taken = (step, metrics), step + 1
+    record.add(step, metrics)
+    taken = step + 1
     if taken in snapshots:
-      trail.snapshots[str(taken)] = exported_by(trail.state)
+      trail.snapshots[str(taken)] = export.weights(trail.state)
     if keeper is not None and keeper.is_due(taken, steps):
-      finish(*pending)  # what is saved is good
-      pending = None
+      record.close()  # what is saved is good
       trail.step = taken
-      clock.note(trail)
-      keeper.save(trail, iterator, functools.partial(exported_by, trail.state))
+      keeper.save(
+        trail, iterator, functools.partial(export.weights, trail.state)
+      )
   if taken != steps:
     raise ValueError(f"{steps} steps need as many batches, got {taken}.")
-  if pending is not None:
-    finish(*pending)
-  clock.note(trail)
+  record.close()
 
-  params, opt_state = parallel.on_one_device(trail.state)
-  deployed = deployed_by(trail.state)
-  stats = _measured(
-    trail,
-    trained=_count_differing(deployed, nnx.to_pure_dict(state)),
-    optimizer_bytes=form.state_bytes(params, faults.unguarded(opt_state)),
-    skipped=faults.skipped(opt_state),
+  deployed = export.deployed(trail.state)
+  return Fitted(
+    export.model(deployed),
+    trail.losses,
+    _measured(trail, _count_differing(deployed, before)),
+    tuple(Snapshot(int(k), weights) for k, weights in trail.snapshots.items()),
   )
-  exported = method.export(nnx.merge(graphdef, deployed, rest))
-  taken_snapshots = tuple(
-    Snapshot(int(step), params) for step, params in trail.snapshots.items()
-  )
-  return Fitted(exported, trail.losses, stats, taken_snapshots)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Export:
+  """From a state in training to what is deployed."""
+
+  method: Method
+  graphdef: Any
+  rest: Any
+
+  def deployed(self, state: State) -> Params:
+    params, opt_state = parallel.on_one_device(state)
+    return self.method.deploy(faults.unguarded(opt_state), params)
+
+  def model(self, deployed: Params) -> Classifier:
+    return self.method.export(nnx.merge(self.graphdef, deployed, self.rest))
+
+  def weights(self, state: State) -> Params:
+    """On the host, as the next step takes these buffers over."""
+    weights = jax.device_get(weights_of(self.model(self.deployed(state))))
+    return jax.tree.map(np.array, weights)
+
+
+class _Record:
+  """Writes into a run's trail what its steps report.
+
+  One step late: fetching the newest metrics would idle the device while the
+  host prepares the next step.
+  """
+
+  def __init__(
+    self,
+    *,
+    trail: Trail,
+    names: Params,
+    skip_nonfinite: int,
+    keeper: Keeper | None,
+    progress: Callable[[int, float], None] | None,
+  ):
+    self._trail = trail
+    self._names = names
+    self._skip_nonfinite = skip_nonfinite
+    self._keeper = keeper
+    self._progress = progress
+    self._clock = Clock(trail)
+    self._pending: tuple[int, Metrics] | None = None
+
+  def add(self, step: int, metrics: Metrics) -> None:
+    """Waits for the step before this one."""
+    self._finish()
+    self._pending = step, metrics
+
+  def close(self) -> None:
+    """Waits for all steps."""
+    self._finish()
+    self._clock.note(self._trail)
+
+  def _finish(self) -> None:
+    if self._pending is None:
+      return
+    (step, metrics), self._pending = self._pending, None
+    loss = float(metrics["loss"])  # waits for the device
+    self._clock.tick()
+    if int(metrics["failures"]) > self._skip_nonfinite:
+      finite = np.asarray(metrics["finite"])
+      faults.check(step, loss, finite, self._names, self._keeper)
+    self._trail.losses[step] = loss
+    self._trail.moved = max(self._trail.moved, int(metrics["moved"]))
+    if self._progress is not None:
+      self._progress(step, loss)
 
 
 def _count_differing(one: Params, other: Params) -> int:
@@ -261,11 +248,10 @@ def _count_differing(one: Params, other: Params) -> int:
   return int(sum(jax.tree.leaves(counts)))
 
 
-def _measured(
-  trail: Trail, *, trained: int, optimizer_bytes: int, skipped: int
-) -> Stats:
-  """What a run of `trail.losses.size` steps cost."""
+def _measured(trail: Trail, trained: int) -> Stats:
+  """What a run cost that has ended."""
   first, seconds, count = trail.clock
+  params, opt_state = parallel.on_one_device(trail.state)
   kept = jax.tree.leaves(trail.snapshots)
   return Stats(
     steps=trail.losses.size,
@@ -273,9 +259,9 @@ def _measured(
     first_step_seconds=float(first),
     changed_parameters=trail.moved,
     trained_parameters=trained,
-    optimizer_bytes=optimizer_bytes,
+    optimizer_bytes=form.state_bytes(params, faults.unguarded(opt_state)),
     snapshot_bytes=sum(leaf.nbytes for leaf in kept),
-    skipped_steps=skipped,
+    skipped_steps=faults.skipped(opt_state),
   )
 
 

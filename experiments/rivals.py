@@ -21,7 +21,7 @@ import rich.progress
 import rich.table
 import tyro
 
-from experiments import demo, evaluate, methods, plots, results, tables
+from experiments import demo, evaluate, line, methods, plots, results, tables
 from experiments.data import scanned_digits, shifts
 from experiments.data.split import Source
 from experiments.judge import Judge
@@ -188,23 +188,17 @@ def lines(
   """One line per method and seed."""
   test = scanned_digits.load()["test"]
   targets = shifts.out_of_distribution(test)
+  measure = lambda model: evaluate.evaluate(model, test, targets)
   for seed in config.seeds:
     runs = planned(config, RIVALS, seed, bar)
     for method in RIVALS:
-      outcome = runs.outcome(method)
-      yield {
-        "config": {
-          "method": results.plain(methods.described(method)),
-          "data": "scanned_digits",
-          "steps": config.steps,
-          "batch_size": config.batch_size,
-        },
-        "seed": seed,
-        **results.environment(),
-        "metrics": evaluate.evaluate(outcome.model, test, targets),
-        "stats": results.plain(outcome.cost),
-        "notes": outcome.notes,
+      setting = {
+        "method": results.plain(methods.described(method)),
+        "data": "scanned_digits",
+        "steps": config.steps,
+        "batch_size": config.batch_size,
       }
+      yield line.line(setting, seed, runs, method, measure)
 
 
 def at_rate(method: methods.Method, rate: float) -> methods.Method:
@@ -258,9 +252,9 @@ def main(config: Config) -> None:
     path = config.out / "results.jsonl"
     path.unlink(missing_ok=True)  # the table shows its own runs only
     records = []
-    for line in lines(config, bar):
-      results.append(path, line)
-      records.append(line)
+    for found in lines(config, bar):
+      results.append(path, found)
+      records.append(found)
   console.print(tables.by_method(records))
   console.print(tables.by_cost(records))
   console.print(f"{time.perf_counter() - start:.0f} s; wrote {path}")

@@ -38,9 +38,7 @@ class Stratified(packing.PerRow):
     words = threefry.random_words(
       key, self.packed_shape, self.packed_sharding(like)
     )
-    # Without the barrier XLA takes a hundred cheap operations for cheap, and
-    # does them over again in every loop that reads the indices.
-    return jax.lax.optimization_barrier(strata.draw_columns(words, self.cols))
+    return strata.draw_columns(words, self.cols)
 
 
 class Neuron(packing.WholeRows):
@@ -55,8 +53,7 @@ class Neuron(packing.WholeRows):
     """Active rows, int32 ``[r]``, increasing."""
     del like  # a few hundred numbers: every device draws them all
     words = threefry.random_words(key, self.packed_shape[:1])
-    # As in `Stratified`; every loop that reads inputs would draw them anew.
-    return jax.lax.optimization_barrier(strata.draw_columns(words, self.rows))
+    return strata.draw_columns(words, self.rows)
 
 
 class Uniform(packing.Anywhere):

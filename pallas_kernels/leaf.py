@@ -97,10 +97,7 @@ class StratifiedLeaf:
     position = threefry.flat_position(self.packed_shape) + seed[2] * np.uint32(
       self.count
     )
-    words = random_words(seed, position)
-    # Without the barrier XLA takes a hundred cheap operations for cheap, and
-    # does them over again in every loop that reads the columns.
-    return jax.lax.optimization_barrier(strata.draw_columns(words, self.cols))
+    return strata.draw_columns(random_words(seed, position), self.cols)
 
   def positions(self, slot: jax.Array, seed: jax.Array) -> jax.Array:
     """Flat position of the entry behind each slot: `columns`, in a kernel.

@@ -115,4 +115,7 @@ def draw_columns(bits: jax.Array, cols: int) -> jax.Array:
   shape = (1,) * (bits.ndim - 1) + (count,)
   starts = jnp.asarray(bounds[:-1].reshape(shape), jnp.int32)
   widths = jnp.asarray(np.diff(bounds).reshape(shape), jnp.uint32)
-  return starts + offset_in_stratum(bits, widths).astype(jnp.int32)
+  drawn = starts + offset_in_stratum(bits, widths).astype(jnp.int32)
+  # Without the barrier XLA takes a hundred cheap operations for cheap, and does
+  # them over again in every loop that reads the columns.
+  return jax.lax.optimization_barrier(drawn)

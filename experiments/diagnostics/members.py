@@ -18,7 +18,7 @@ import optax
 from flax import nnx
 
 import gmixout_jax as gx
-from experiments import evaluate, form, loop, metrics, probe
+from experiments import evaluate, form, loop, metrics, probe, train_step
 from experiments.classifier import Classifier
 from experiments.data.images import ImageSet
 from experiments.data.split import Batch, Split
@@ -90,11 +90,11 @@ def collect(
   optimizer = optax.with_extra_args_support(transform)
   params = method.parametrize(params, transform_key)
   opt_state = optimizer.init(form.trainable(params))
-  train_step = loop.make_step(method, optimizer, graphdef)
+  step_fn = train_step.make_step(method, optimizer, graphdef)
   first = steps - (members - 1) * every
   kept = []
   for step, batch in zip(range(steps), batches, strict=False):
-    (params, opt_state), _ = train_step(
+    (params, opt_state), _ = step_fn(
       (params, opt_state), batch, rest, np.int32(step), loss_key
     )
     if step + 1 >= first and (step + 1) % every == 0:

@@ -88,10 +88,10 @@ class Study:
     """Every method, trained on one domain."""
     lists: dict[tuple[str, ...], Callable[[plan.Chosen], list[Method]]]
     lists = {plan.CORE: plan.core}
-    if self.scale.name == "cpu":
-      lists[plan.REDUCED] = plan.reduced
-    else:
+    if self.scale.whole:
       lists[plan.EVERY] = plan.every
+    else:
+      lists[plan.REDUCED] = plan.reduced
     done = True
     # The core methods first: if time is short, they are there.
     for names, listed in lists.items():
@@ -109,9 +109,8 @@ class Study:
     done = True
     for target in self.scale.targets:
       setting = self.pacs(target=target)
-      # Of two cores too much is asked by grids of their own.
       by = setting
-      if self.scale.name == "cpu":
+      if not self.scale.whole:
         by = self.pacs(source=self.scale.sources[0])
       found = self.chosen(by, self.vit, plan.CORE)
       if found is None:
@@ -181,9 +180,9 @@ class Study:
 
   def ablated(self) -> tuple[Setting, dict[str, plan.Grid]]:
     """The task of the ablations, and the grids there."""
-    if self.scale.name == "cpu":
-      return Digits(), self.clip
-    return self.pacs(source=self.scale.sources[0]), self.vit
+    if self.scale.whole:
+      return self.pacs(source=self.scale.sources[0]), self.vit
+    return Digits(), self.clip
 
   def digits(self) -> bool:
     """Every method on the demo's task."""

@@ -27,6 +27,10 @@ class Scale:
     sources: Domains on which every method is trained alone, one at a time.
     sizes: Numbers of images of the first source to train the core methods on.
     targets: Domains that the core methods are kept from, training on the rest.
+    whole: Whether the study is as large as it should be. If not, methods that
+      differ little have one of their kind, pools of runs are of three, the
+      rates of the first source are taken for the targets too, and GMixout's
+      settings are looked at on the digits.
   """
 
   name: str
@@ -38,6 +42,7 @@ class Scale:
   sources: tuple[str, ...]
   sizes: tuple[int, ...]
   targets: tuple[str, ...]
+  whole: bool
 
   def on(
     self,
@@ -74,6 +79,7 @@ SCALES = {
     sources=("cartoon",),
     sizes=(200,),
     targets=("sketch",),
+    whole=False,
   ),
   "gpu": Scale(
     name="gpu",
@@ -85,5 +91,6 @@ SCALES = {
     sources=DOMAINS,
     sizes=(100, 300, 1000),
     targets=DOMAINS,
+    whole=True,
   ),
 }
