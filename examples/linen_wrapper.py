@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen as nn
-from jax.sharding import AxisType, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from sklearn.datasets import load_digits
 
 import gmixout_jax as gx
@@ -37,7 +37,7 @@ def loss(variables, images, labels):
   return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
-def parallel_step(tx):
+def parallel_step(tx, mesh):
   """A step of data-parallel training: batches are split, the rest is copied."""
 
   def step(mixed, opt_state, images, labels):
@@ -54,7 +54,7 @@ def parallel_step(tx):
   return jax.jit(
     jax.shard_map(
       step,
-      mesh=jax.make_mesh((jax.device_count(),), ("data",), (AxisType.Auto,)),
+      mesh=mesh,
       in_specs=(whole, whole, split, split),
       out_specs=whole,
       check_vma=False,  # or JAX would sum dense gradients by itself
@@ -65,7 +65,12 @@ def parallel_step(tx):
 
 def train(params, tx, images, labels, **settings):
   mixed = gx.MixedParams.create(params, key=0, **settings)
-  opt_state, step = tx.init(mixed.trainable()), parallel_step(tx)
+  opt_state = tx.init(mixed.trainable())
+  mesh = jax.make_mesh((jax.device_count(),), ("data",), (AxisType.Auto,))
+  step = parallel_step(tx, mesh)
+  # As the steps leave them: or the second step would be compiled anew.
+  copied = NamedSharding(mesh, PartitionSpec())
+  mixed, opt_state = jax.device_put((mixed, opt_state), copied)
   order = np.random.default_rng(0)
   for _ in range(STEPS):
     batch = order.integers(len(images), size=64)

@@ -7,6 +7,7 @@ position p. Kernels number lanes by slots, so this is all they need to know.
 """
 
 import dataclasses
+import functools
 import math
 
 import jax
@@ -187,11 +188,14 @@ def largest_active_word(kept: float) -> int:
   return max(1, round(kept * 2**32)) - 1
 
 
+# A program each where nothing is being traced, as `strata.draw_columns`.
+@functools.partial(jax.jit, inline=True)
 def take(dense: jax.Array, columns: jax.Array) -> jax.Array:
   """Reads the active entries, ``[..., cols]`` to ``[..., k]``."""
   return jnp.take_along_axis(dense, columns, axis=-1, mode="promise_in_bounds")
 
 
+@functools.partial(jax.jit, static_argnames="cols", inline=True)
 def put(packed: jax.Array, columns: jax.Array, cols: int) -> jax.Array:
   """Spreads packed values over zeros, ``[..., k]`` to ``[..., cols]``.
 

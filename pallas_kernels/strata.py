@@ -9,6 +9,8 @@ operations that NumPy, XLA and the kernel languages define alike: unsigned
 32-bit multiply, add, shift and mask, and floor division.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -97,6 +99,9 @@ def offset_in_stratum(bits: jax.Array, width: jax.Array) -> jax.Array:
   return high * width_high + (carry >> 16) + (middle >> 16)
 
 
+# Where nothing is being traced, a program and not a dozen, each compiled for
+# every shape; in a trace, what is written here.
+@functools.partial(jax.jit, static_argnames="cols", inline=True)
 def draw_columns(bits: jax.Array, cols: int) -> jax.Array:
   """Turns one random word per stratum into the active columns of each row.
 

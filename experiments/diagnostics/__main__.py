@@ -40,11 +40,16 @@ METHODS: dict[str, GMixout | SlowMixout] = {
 
 FILE = pathlib.Path("runs/diagnostics.jsonl")
 
+Knob = Literal[
+  "sparsity", "anchor_decay", "resample_every", "sampler", "moments"
+]
+_OF_WORDS = ("sampler", "moments")
+
 
 def bvcl(
   method: tyro.conf.Positional[Literal["gmixout", "mixout"]],
-  knob: Literal["sparsity", "anchor_decay", "resample_every"] = "sparsity",
-  values: tuple[float, ...] = (0.5, 0.8, 0.9, 0.95),
+  knob: Knob = "sparsity",
+  values: tuple[float | str, ...] = (0.5, 0.8, 0.9, 0.95),
   seeds: tuple[int, ...] = (0, 1, 2),
   members_per_run: int = 4,
   every: int = 20,
@@ -56,8 +61,9 @@ def bvcl(
 
   Args:
     method: Whose live weights are the members.
-    knob: The setting to vary: p, λ or k.
-    values: Of it.
+    knob: The setting to vary: p, λ, k, how masks are drawn, or what becomes of
+      GMixout's moments.
+    values: Of it; of the last two, words.
     seeds: Independent runs, at least three.
     members_per_run: The last of each, at least two.
     every: Steps between members: a multiple of k, so that each is the end of an
@@ -71,8 +77,8 @@ def bvcl(
     The lines that were appended.
 
   Raises:
-    ValueError: If there are too few seeds or members, or if steps, `every` and
-      k do not divide each other.
+    ValueError: If there are too few seeds or members, if steps, `every` and k
+      do not divide each other, or if the method has no such setting.
   """
   tried = _settings(method, knob, values, every)
   if steps % every or members_per_run > steps // every:
@@ -143,11 +149,16 @@ def bvcl(
 
 
 def _settings(
-  method: str, knob: str, values: Sequence[float], every: int
+  method: str, knob: str, values: Sequence[float | str], every: int
 ) -> list[GMixout | SlowMixout]:
   """The method with each value; ValueError if episodes do not fit `every`."""
+  if not hasattr(METHODS[method], knob):
+    raise ValueError(f"{method} has no setting {knob!r}.")
   tried = []
   for value in values:
+    if isinstance(value, str) != (knob in _OF_WORDS):
+      kind = "words" if knob in _OF_WORDS else "numbers"
+      raise ValueError(f"values of {knob} must be {kind}, got {value!r}.")
     number: Any = int(value) if knob == "resample_every" else value
     setting = dataclasses.replace(METHODS[method], **{knob: number})
     if setting.resample_every < 1 or every % setting.resample_every:

@@ -128,8 +128,10 @@ class Study:
       )
       return False
     done = True
+    size, steps = self.scale.of_words
+    scale = dataclasses.replace(self.scale, image_size=size, steps=steps)
     for source in self.scale.sources:
-      setting = self.scale.on(self.config.root, self.config.clip, source=source)
+      setting = scale.on(self.config.root, self.config.clip, source=source)
       found = self.chosen(setting, self.vit, plan.OF_WORDS)
       if found is None:
         return False

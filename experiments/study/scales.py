@@ -27,6 +27,7 @@ class Scale:
     sources: Domains on which every method is trained alone, one at a time.
     sizes: Numbers of images of the first source to train the core methods on.
     targets: Domains that the core methods are kept from, training on the rest.
+    of_words: Side of the images in pixels, and steps per run, from a CLIP.
     whole: Whether the study is as large as it should be. If not, methods that
       differ little have one of their kind, pools of runs are of three, the
       rates of the first source are taken for the targets too, and GMixout's
@@ -42,6 +43,7 @@ class Scale:
   sources: tuple[str, ...]
   sizes: tuple[int, ...]
   targets: tuple[str, ...]
+  of_words: tuple[int, int]
   whole: bool
 
   def on(
@@ -79,6 +81,7 @@ SCALES = {
     sources=("cartoon",),
     sizes=(200,),
     targets=("sketch",),
+    of_words=(96, 60),
     whole=False,
   ),
   "gpu": Scale(
@@ -91,6 +94,7 @@ SCALES = {
     sources=DOMAINS,
     sizes=(100, 300, 1000),
     targets=DOMAINS,
+    of_words=(160, 1000),
     whole=True,
   ),
 }

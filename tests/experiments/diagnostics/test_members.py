@@ -234,6 +234,8 @@ def test_lines_and_planes_are_drawn():
     ({"members_per_run": 9}, "got 160, 20 and 9"),
     ({"members_per_run": 1}, "got 3 and 1"),
     ({"seeds": (0, 1)}, "got 2 and 4"),
+    ({"knob": "sampler"}, "sampler must be words, got 0.5"),
+    ({"values": ("high",)}, "sparsity must be numbers, got 'high'"),
   ],
 )
 def test_a_command_that_cannot_be_measured_is_refused(
@@ -242,6 +244,21 @@ def test_a_command_that_cannot_be_measured_is_refused(
   with pytest.raises(ValueError, match=message):
     command.bvcl("gmixout", out=tmp_path / "x.jsonl", **options)
   assert not (tmp_path / "x.jsonl").exists()
+
+
+def test_mixout_has_no_moments_to_vary(tmp_path):
+  with pytest.raises(ValueError, match="mixout has no setting 'moments'"):
+    command.bvcl("mixout", "moments", ("carry",), out=tmp_path / "x.jsonl")
+
+
+def test_words_are_read_from_the_command_line(tmp_path, capsys):
+  out = str(tmp_path / "x.jsonl")
+  words = ["--knob", "sampler", "--values", "neuron", "uniform"]
+  status = command.main(
+    ["bvcl", "gmixout", *words, "--steps", "50", "--out", out]
+  )
+  assert status == 1  # as the steps do not fit; the words do
+  assert "got 50, 20 and 4" in " ".join(capsys.readouterr().out.split())
 
 
 def test_the_command_line_ends_in_an_error(tmp_path, capsys):
