@@ -44,7 +44,7 @@ class Config:
     parts: "sources": every method, trained on one domain of PACS; "targets":
       the core methods, trained on all but one; "words": from a CLIP and its
       zero-shot head; "sizes": the core methods on fewer images; "rule":
-      GMixout's settings at four learning rates; "ablations": each setting at
+      GMixout's settings at five learning rates; "ablations": each setting at
       one rate, over seeds; "digits": every method on the demo's task.
     root: PACS in DomainBed's layout.
     weights: The ViT: safetensors with timm's names.
@@ -158,7 +158,7 @@ class Study:
     _, middle, high = searched["full_finetuning"].rates
     cells = [
       plan.Cell(setting, method, plan.RATES_SEED)
-      for rate in (middle, high, 10 * middle, 10 * high)
+      for rate in (middle, high, 10 * middle, 10 * high, 100 * middle)
       for method in plan.variants(searched["gmixout"].make(rate))
     ]
     return self.desk.work(self.name("rule"), cells)

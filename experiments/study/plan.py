@@ -224,6 +224,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
   "λ 0": {"anchor_decay": 0.0},
   "λ 0.8": {"anchor_decay": 0.8},
   "k 1": {"resample_every": 1},
+  "k 3": {"resample_every": 3},
   "k 50": {"resample_every": 50},
   "p 0.5": {"sparsity": 0.5},
   "p 0.97": {"sparsity": 0.97},
