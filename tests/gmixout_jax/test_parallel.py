@@ -162,8 +162,9 @@ def hlo(style, sharded=False, sampler="stratified"):
 
 
 @pytest.mark.optimized
-@pytest.mark.parametrize("style", ["shard_map", "jit"])
-@pytest.mark.parametrize("sampler", ["stratified", "neuron"])
+@pytest.mark.parametrize(
+  ("style", "sampler"), [("shard_map", "stratified"), ("jit", "neuron")]
+)
 def test_only_packed_gradients_are_reduced(style, sampler):
   found = messages(hlo(style, sampler=sampler))
   assert {(m.kind, m.dtype) for m in found} == {("all-reduce", "f32")}

@@ -74,9 +74,9 @@ def test_a_bfloat16_anchor_does_not_stall():
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize("residual", RESIDUALS)
 @pytest.mark.parametrize(
-  ("moments", "dtype"), [("carry", jnp.bfloat16), ("reset", jnp.float32)]
+  ("residual", "moments", "dtype"),
+  [("reset", "carry", jnp.bfloat16), ("keep", "reset", jnp.float32)],
 )
 def test_state_keeps_its_type_under_cond_and_scan(
   sampler, residual, moments, dtype
@@ -147,16 +147,17 @@ def test_state_sharding_is_the_same_before_and_after_an_update(
   with jax.set_mesh(mesh):
     params = jnp.ones((8, 8, 16), jnp.float16, out_sharding=sharding)
     state = tx.init(params)
-    updates, after = tx.update(params, state, params)
+    updates, after = jax.jit(tx.update)(params, state, params)
     assert types(state) == types(after)
     assert jax.typeof(updates) == jax.typeof(params)
     assert types(jax.jit(tx.init)(params)) == types(state)
-    jitted = jax.jit(tx.update)(params, state, params)
-    assert types(jitted) == types((updates, after))
-    assert_equal(jitted, (updates, after))
+    if spec == ("x",):  # each operation by itself takes seconds to compile
+      eager = tx.update(params, state, params)
+      assert types(eager) == types((updates, after))
+      assert_equal(eager, (updates, after))
     gx.gmixout_eval_params(after, params)
   whole = jnp.ones((8, 8, 16), jnp.float16)
-  alone, _ = tx.update(whole, tx.init(whole), whole)
+  alone, _ = jax.jit(tx.update)(whole, tx.init(whole), whole)
   assert_equal(alone, updates)
 
 
