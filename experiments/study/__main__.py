@@ -31,8 +31,9 @@ from experiments.study.tasks import Digits, Setting
 from experiments.study.work import Desk
 
 Part = Literal[
-  "sources", "targets", "words", "sizes", "rule", "ablations", "digits"
-]
+  "sources", "targets", "words", "sizes", "lengths", "rule", "ablations",
+  "digits",
+]  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +44,8 @@ class Config:
     scale: How large: "cpu" takes hours on two cores, "gpu" hours on a GPU.
     parts: "sources": every method, trained on one domain of PACS; "targets":
       the core methods, trained on all but one; "words": from a CLIP and its
-      zero-shot head; "sizes": the core methods on fewer images; "rule":
+      zero-shot head; "sizes": the core methods on fewer images;
+      "lengths": full fine-tuning and GMixout for longer; "rule":
       GMixout's settings at five learning rates; "ablations": each setting at
       one rate, over seeds; "digits": every method on the demo's task.
     root: PACS in DomainBed's layout.
@@ -150,6 +152,20 @@ class Study:
       setting = self.pacs(source=source, train_images=count)
       cells = plan.by_seed(setting, plan.core(found), self.scale.seeds)
       done &= self.desk.work(self.name("sizes"), list(cells))
+    return done
+
+  def lengths(self) -> bool:
+    """Full fine-tuning and GMixout for longer, at the rates of short runs."""
+    source = self.scale.sources[0]
+    found = self.chosen(self.pacs(source=source), self.vit, plan.PATIENT)
+    if found is None:
+      return False
+    done = True
+    for steps in self.scale.lengths:
+      scale = dataclasses.replace(self.scale, steps=steps)
+      setting = scale.on(self.config.root, self.config.weights, source=source)
+      cells = plan.by_seed(setting, list(found.values()), self.scale.seeds)
+      done &= self.desk.work(self.name("lengths"), list(cells))
     return done
 
   def rule(self) -> bool:

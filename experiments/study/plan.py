@@ -134,6 +134,9 @@ CORE = (
 """The methods of the paper's tables that train once; GMixout with its k of 10,
 and with the k of 1 that did best on the digits."""
 
+PATIENT = ("full_finetuning", "gmixout", "gmixout_each_step")
+"""Those of which longer runs are made."""
+
 OF_WORDS = ("full_finetuning", "lp_ft", "flyp", "mixout", "gmixout")
 """Those that are compared from a zero-shot head."""
 

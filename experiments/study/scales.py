@@ -26,6 +26,7 @@ class Scale:
     seeds: Of the runs that are reported; rates are chosen with another one.
     sources: Domains on which every method is trained alone, one at a time.
     sizes: Numbers of images of the first source to train the core methods on.
+    lengths: Steps of longer runs of full fine-tuning and GMixout.
     targets: Domains that the core methods are kept from, training on the rest.
     of_words: Side of the images in pixels, and steps per run, from a CLIP.
     whole: Whether the study is as large as it should be. If not, methods that
@@ -42,6 +43,7 @@ class Scale:
   seeds: tuple[int, ...]
   sources: tuple[str, ...]
   sizes: tuple[int, ...]
+  lengths: tuple[int, ...]
   targets: tuple[str, ...]
   of_words: tuple[int, int]
   whole: bool
@@ -80,6 +82,7 @@ SCALES = {
     seeds=(0, 1, 2, 3, 4),
     sources=("cartoon",),
     sizes=(200,),
+    lengths=(400,),
     targets=("sketch",),
     of_words=(96, 60),
     whole=False,
@@ -93,6 +96,7 @@ SCALES = {
     seeds=(0, 1, 2, 3, 4),
     sources=DOMAINS,
     sizes=(100, 300, 1000),
+    lengths=(4000,),
     targets=DOMAINS,
     of_words=(160, 1000),
     whole=True,
