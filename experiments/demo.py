@@ -97,12 +97,16 @@ def shared_compilations(folder: pathlib.Path | None = None) -> Iterator[None]:
   """Lets the seeds of a method share one compilation.
 
   Each fit jits its own step, but seeds differ in data and masks, not in the
-  program; JAX's cache on disk recognises it and saves 10 s a run.
+  program; JAX's cache on disk recognises it and saves 10 s a run. A cache that
+  you have set up already, as with JAX_COMPILATION_CACHE_DIR, is left as it is.
 
   Args:
     folder: Where to keep them for later processes; by default they go.
   """
   before = jax.config.jax_compilation_cache_dir
+  if before is not None:
+    yield
+    return
   with tempfile.TemporaryDirectory() as passing:
     place = passing if folder is None else str(folder.absolute())
     jax.config.update("jax_compilation_cache_dir", place)
@@ -110,7 +114,7 @@ def shared_compilations(folder: pathlib.Path | None = None) -> Iterator[None]:
     try:
       yield
     finally:
-      jax.config.update("jax_compilation_cache_dir", before)
+      jax.config.update("jax_compilation_cache_dir", None)
       compilation_cache.reset_cache()
 
 

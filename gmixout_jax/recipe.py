@@ -12,7 +12,7 @@ EXPONENT = 1 / 3
 _FAR_ABOVE, _FAR_BELOW = 3.0, 10.0
 
 
-def gmixout_learning_rate(recipe: float, *, resample_every: int = 50) -> float:
+def gmixout_learning_rate(recipe: float, *, resample_every: int = 10) -> float:
   r"""The peak learning rate to start from, under Adam or one of its kind.
 
   .. math:: \eta = 5 \, \eta_{\text{full}} \, (10 / k)^{1/3}
@@ -55,7 +55,7 @@ def gmixout_learning_rate(recipe: float, *, resample_every: int = 50) -> float:
 
 
 def check_gmixout_learning_rate(
-  learning_rate: float, *, recipe: float, resample_every: int = 50
+  learning_rate: float, *, recipe: float, resample_every: int = 10
 ) -> None:
   """Warns where a rate is far from `gmixout_learning_rate`.
 

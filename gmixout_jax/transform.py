@@ -34,7 +34,7 @@ def gmixout(
   *,
   sparsity: float = 0.9,
   anchor_decay: float | episodes.Schedule = 0.3,
-  resample_every: episodes.Period = 50,
+  resample_every: episodes.Period = 10,
   key: jax.Array | int,
   sampler: str = "stratified",
   target: Target = None,

@@ -76,7 +76,7 @@ class MixedParams(mixing.MixState):
     key: jax.Array | int,
     sparsity: float = 0.9,
     anchor_decay: float | episodes.Schedule = 0.3,
-    resample_every: episodes.Period = 50,
+    resample_every: episodes.Period = 10,
     sampler: str = "stratified",
     target: Target | Rules = None,
     residual: Residual = "reset",

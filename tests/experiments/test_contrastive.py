@@ -35,13 +35,6 @@ def test_equal_captions_are_equally_right():
   assert loss == pytest.approx(2 / 3 * np.log(2), abs=1e-4)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_compilation():
-  """Of each program, however often it is fitted."""
-  with demo.shared_compilations():
-    yield
-
-
 @pytest.fixture(scope="module")
 def model():
   tower = dict(width=8, depth=1, heads=2, mlp_width=12)

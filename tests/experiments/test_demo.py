@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
+from jax.experimental.compilation_cache import compilation_cache
 
 from experiments import (
   contrastive,
@@ -62,9 +63,7 @@ def test_the_demo_runs_from_end_to_end(tiny, tmp_path, capsys):
   config = demo.Config(
     seeds=(0,), steps=2, batch_size=8, folder=tmp_path, out=tmp_path / "out"
   )
-  cache = jax.config.jax_compilation_cache_dir
   demo.main(config)
-  assert jax.config.jax_compilation_cache_dir == cache
   records = results.read(config.out / "results.jsonl")
   names = [line["config"]["method"]["name"] for line in records]
   assert names == ["zero_shot", "full_finetuning", "mixout", "gmixout"]
@@ -74,6 +73,21 @@ def test_the_demo_runs_from_end_to_end(tiny, tmp_path, capsys):
   shown = capsys.readouterr().out
   for word in ("Full fine-tuning", "GMixout", "inverted", "typeset"):
     assert word in shown
+
+
+def test_compilations_are_shared_where_the_user_has_not_said_where(tmp_path):
+  kept = jax.config.jax_compilation_cache_dir
+  assert kept is not None  # by the suite
+  with demo.shared_compilations(tmp_path):
+    assert jax.config.jax_compilation_cache_dir == kept
+  jax.config.update("jax_compilation_cache_dir", None)
+  try:
+    with demo.shared_compilations(tmp_path):
+      assert jax.config.jax_compilation_cache_dir == str(tmp_path)
+    assert jax.config.jax_compilation_cache_dir is None
+  finally:
+    jax.config.update("jax_compilation_cache_dir", kept)
+    compilation_cache.reset_cache()
 
 
 def test_pretraining_learns_and_leaves_its_input_alone(tiny):

@@ -35,13 +35,6 @@ TEXT = small_clip.TextTower(
 PARAMETERS_BUT_TOKENS = 8 * 12 + (12 * 8**2 + 9 * 8) + 3 * 2 * 8
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_compilation():
-  """Of each program, however often it is run."""
-  with demo.shared_compilations():
-    yield
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
   """Images of a brightness that their captions tell; a ViT; domains."""

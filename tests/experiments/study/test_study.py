@@ -121,10 +121,14 @@ def test_grids_have_one_size_and_bracket_the_recipe():
     assert len(grid.rates) == 3
     assert list(grid.rates) == sorted(grid.rates)
     tried = grid.methods()
-    assert {methods.name_of(method) for method in tried} == {name}
+    named = {methods.name_of(method) for method in tried}
+    assert named == {name.removesuffix("_each_step")}
     assert len(set(tried)) == 3
   lr = [m.learning_rate for m in searched["gmixout"].methods()]
   assert lr == [5e-5, 1.5e-4, 5e-4]
+  assert {m.resample_every for m in searched["gmixout"].methods()} == {10}
+  patient = searched["gmixout_each_step"].methods()
+  assert {m.resample_every for m in patient} == {1}
 
 
 def test_all_methods_are_compared():
