@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments import contrastive, demo
+from experiments import contrastive
 from experiments.keeper import Stopped
 from gmixout_jax import clip
 from gmixout_jax.checkpoint import Checkpoints

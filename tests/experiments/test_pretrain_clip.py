@@ -12,7 +12,6 @@ from PIL import Image
 
 from experiments import (
   backbones,
-  demo,
   embeddings,
   evaluate,
   pretrain_clip,

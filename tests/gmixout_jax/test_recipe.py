@@ -23,6 +23,10 @@ def test_the_rule_scales_with_the_recipe_and_falls_with_the_episode():
   assert rule(3e-4, resample_every=10) == pytest.approx(1.5e-3)
   ratio = rule(1.0, resample_every=80) / rule(1.0, resample_every=10)
   assert ratio == pytest.approx(0.5)
+  assert rule(1.0) == rule(1.0, resample_every=10)
+  rates = [rule(1.0, resample_every=k) for k in (1, 3, 9, 10, 11, 50)]
+  assert rates == sorted(rates, reverse=True)
+  assert rates[2] / rates[4] < 1.15  # one rule, without a step
 
 
 # PACS from sketches at 96 pixels, 300 steps, where full fine-tuning has 1e-4;
@@ -36,6 +40,8 @@ def test_the_rule_scales_with_the_recipe_and_falls_with_the_episode():
     (1e-1, 1e-3, 10, True),  # digits: 51 % where 1e-2 has 98 %
     (3e-2, 1e-3, 50, True),  # digits: 72 % where 1e-2 has 95 %
     (3e-2, 1e-3, 1, False),  # digits: 98 %, the best
+    (1.5e-2, 3e-4, 1, False),  # PACS from cartoons: 82 %, the best of all
+    (3e-2, 1e-3, 3, False),  # digits: 97 %, the best
     (1e-5, 1e-4, 10, True),
   ],
 )
