@@ -21,10 +21,10 @@ def gmixout_learning_rate(recipe: float, *, resample_every: int = 10) -> float:
   A rule of thumb, measured and not derived: on a small CLIP and on a ViT-Ti/16
   the best rate in distribution was 5 to 9 times the best one of full
   fine-tuning at k = 10, smaller by a third to a half at k = 50, and 50 to 100
-  times it or more at k = 1. Sparsity from 0.5 to 0.97, λ from 0 to 0.8 and the sampler
-  moved it by less than its own uncertainty; with ``moments="reset"`` take a
-  third of it, as where robustness counts for more than accuracy at home. The
-  measurements are in experiments/README.md.
+  times it or more at k = 1. Sparsity from 0.5 to 0.97, λ from 0 to 0.8 and the
+  sampler moved it by less than its own uncertainty. Take a third of it with
+  ``moments="reset"``, or where robustness counts for more than accuracy at
+  home. The measurements are in experiments/README.md.
 
   It is much less than what λ and 1 − p would make up for: the anchor moves by
   (1 − λ)(1 − p) of what the live weights do, but these have to stay where the

@@ -19,7 +19,7 @@ from experiments import results
 from experiments.study.plan import VARIANTS, changed
 
 PANELS = {
-  "steps of an episode, k": ("k 1", "as it is", "k 50"),
+  "steps of an episode, k": ("k 1", "k 3", "as it is", "k 50"),
   "share held at the anchor, p": ("p 0.5", "as it is", "p 0.97"),
   "anchor decay, λ": ("λ 0", "as it is", "λ 0.8"),
   "moments and k": (
