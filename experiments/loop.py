@@ -116,8 +116,8 @@ def fit(
   """
   transform_key, loss_key = jax.random.split(key)
   graphdef, state, rest = nnx.split(model, nnx.Param, ...)
-  # Copies, as a step gives its inputs away and the caller keeps the model.
   before = nnx.to_pure_dict(state)
+  # Copies, as a step gives its inputs away and the caller keeps the model.
   params = jax.tree.map(jnp.copy, before)
   transform = method.transform(params, schedule, transform_key)
   if transform is None or steps == 0:
