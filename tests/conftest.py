@@ -1,5 +1,6 @@
 """The policy every test runs under: strict numerics on eight CPU devices."""
 
+import gc
 import os
 import pathlib
 import shutil
@@ -37,6 +38,18 @@ def pytest_configure(config: pytest.Config) -> None:
     return
   if sum(file.stat().st_size for file in folder.iterdir()) > 2**30:
     shutil.rmtree(folder)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+  """What has been imported stays; looking through it again takes time.
+
+  Tracing makes so many objects that Python would look for garbage all the time:
+  a tenth of the suite.
+  """
+  del session
+  gc.collect()
+  gc.freeze()
+  gc.set_threshold(100_000, 50, 100)
 
 
 @pytest.fixture(autouse=True)
