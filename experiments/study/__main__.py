@@ -16,7 +16,7 @@ import pathlib
 import sys
 import time
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import rich.console
@@ -86,6 +86,13 @@ class Study:
     """A task on PACS at this scale."""
     return self.scale.on(self.config.root, self.config.weights, **which)
 
+  def compare(
+    self, part: str, setting: Setting, methods: Sequence[Method]
+  ) -> bool:
+    """Runs what a part lacks of some methods on a task, with every seed."""
+    cells = plan.by_seed(setting, methods, self.scale.seeds)
+    return self.desk.work(self.name(part), list(cells))
+
   def sources(self) -> bool:
     """Every method, trained on one domain."""
     lists: dict[tuple[str, ...], Callable[[plan.Chosen], list[Method]]]
@@ -102,8 +109,7 @@ class Study:
         found = self.chosen(setting, self.vit, names)
         if found is None:
           return False
-        cells = plan.by_seed(setting, listed(found), self.scale.seeds)
-        done &= self.desk.work(self.name("sources"), list(cells))
+        done &= self.compare("sources", setting, listed(found))
     return done
 
   def targets(self) -> bool:
@@ -117,8 +123,7 @@ class Study:
       found = self.chosen(by, self.vit, plan.CORE)
       if found is None:
         return False
-      cells = plan.by_seed(setting, plan.core(found), self.scale.seeds)
-      done &= self.desk.work(self.name("targets"), list(cells))
+      done &= self.compare("targets", setting, plan.core(found))
     return done
 
   def words(self) -> bool:
@@ -137,8 +142,7 @@ class Study:
       found = self.chosen(setting, self.vit, plan.OF_WORDS)
       if found is None:
         return False
-      cells = plan.by_seed(setting, plan.of_words(found), self.scale.seeds)
-      done &= self.desk.work(self.name("words"), list(cells))
+      done &= self.compare("words", setting, plan.of_words(found))
     return done
 
   def sizes(self) -> bool:
@@ -150,8 +154,7 @@ class Study:
     done = True
     for count in self.scale.sizes:
       setting = self.pacs(source=source, train_images=count)
-      cells = plan.by_seed(setting, plan.core(found), self.scale.seeds)
-      done &= self.desk.work(self.name("sizes"), list(cells))
+      done &= self.compare("sizes", setting, plan.core(found))
     return done
 
   def lengths(self) -> bool:
@@ -164,8 +167,7 @@ class Study:
     for steps in self.scale.lengths:
       scale = dataclasses.replace(self.scale, steps=steps)
       setting = scale.on(self.config.root, self.config.weights, source=source)
-      cells = plan.by_seed(setting, list(found.values()), self.scale.seeds)
-      done &= self.desk.work(self.name("lengths"), list(cells))
+      done &= self.compare("lengths", setting, list(found.values()))
     return done
 
   def rule(self) -> bool:
@@ -186,15 +188,13 @@ class Study:
     if found is None:
       return False
     methods = plan.variants(found["gmixout"])
-    cells = list(plan.by_seed(setting, methods, self.scale.seeds))
-    done = self.desk.work(self.name("ablations"), cells)
+    done = self.compare("ablations", setting, methods)
     others = ("full_finetuning", "random_mask", "lora")
     found = self.chosen(setting, searched, others)
     if found is None:
       return False
     methods = [*found.values(), *plan.budgets(found)]
-    cells = list(plan.by_seed(setting, methods, self.scale.seeds))
-    return self.desk.work(self.name("ablations"), cells) and done
+    return self.compare("ablations", setting, methods) and done
 
   def ablated(self) -> tuple[Setting, dict[str, plan.Grid]]:
     """The task of the ablations, and the grids there."""
@@ -212,8 +212,7 @@ class Study:
     methods: list[Method] = [
       plan.ZeroShot(), found["lp_ft"], found["flyp"], *plan.every(found)
     ]  # fmt: skip
-    cells = plan.by_seed(setting, methods, self.scale.seeds)
-    return self.desk.work(self.name("digits"), list(cells))
+    return self.compare("digits", setting, methods)
 
   def chosen(
     self,
