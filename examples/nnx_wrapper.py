@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 
 import gmixout_jax as gx
 
-STEPS = 300
+STEPS = 150
 
 
 def network():

@@ -56,11 +56,11 @@ class Classifier(nnx.Module):
     >>> from flax import nnx
     >>> from gmixout_jax import clip
     >>> config = clip.VisionConfig.vit(
-    ...   image_size=16, patch_size=8, width=12, depth=1, heads=2, mlp_width=24,
+    ...   image_size=16, patch_size=8, width=8, depth=1, heads=2, mlp_width=16,
     ...   num_classes=0,
     ... )
     >>> vit = clip.ViT(config, rngs=nnx.Rngs(0))
-    >>> model = Classifier.with_zero_head(vit, width=12, classes=3)
+    >>> model = Classifier.with_zero_head(vit, width=8, classes=3)
     >>> model(jnp.zeros((2, 16, 16, 3), jnp.uint8)).shape
     (2, 3)
   """

@@ -27,6 +27,7 @@ import rich.console
 import rich.progress
 import rich.table
 import tyro
+from grain import IterDataset
 from jax.experimental.compilation_cache import compilation_cache
 
 from experiments import (
@@ -40,7 +41,7 @@ from experiments import (
 )
 from experiments.classifier import Classifier
 from experiments.data import rendered_digits, scanned_digits, shifts
-from experiments.data.split import Split, batches, stream
+from experiments.data.split import Batch, Split, batches, stream
 from experiments.methods.full_finetuning import FullFinetuning
 from experiments.methods.gmixout import GMixout
 from experiments.methods.mixout import Mixout
@@ -125,6 +126,14 @@ def zero_shot_classifier(
   return backbones.from_clip(folder, rendered_digits.NAMES, TEMPLATES)
 
 
+def stream_of(
+  train: Split, *, seed: int, steps: int, batch_size: int = 64
+) -> IterDataset[Batch]:
+  """The batches of one run, shuffled by its seed; digits are not augmented."""
+  dataset = batches(train, batch_size=batch_size, seed=seed, augmented=False)
+  return stream(dataset, 0, steps)
+
+
 def fine_tune(
   method: methods.Method,
   model: Classifier,
@@ -138,13 +147,12 @@ def fine_tune(
     f"{plots.title(methods.name_of(method))}, seed {seed}",
     total=config.steps,
   )
-  dataset = batches(
-    train, batch_size=config.batch_size, seed=seed, augmented=False
-  )
   fitted = loop.fit(
     method,
     model,
-    stream(dataset, 0, config.steps),
+    stream_of(
+      train, seed=seed, steps=config.steps, batch_size=config.batch_size
+    ),
     steps=config.steps,
     schedule=loop.warmup_cosine(config.steps),
     key=jax.random.key(seed),

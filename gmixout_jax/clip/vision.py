@@ -30,13 +30,13 @@ class ViT(nnx.Module):
     >>> from flax import nnx
     >>> from gmixout_jax import clip
     >>> config = clip.VisionConfig.vit(
-    ...   image_size=16, patch_size=8, width=12, depth=1, heads=2, mlp_width=24,
+    ...   image_size=16, patch_size=8, width=8, depth=1, heads=2, mlp_width=16,
     ...   num_classes=5,
     ... )
     >>> model = clip.ViT(config, rngs=nnx.Rngs(0))
     >>> pixels = jnp.zeros((2, 16, 16, 3))
     >>> model.features(pixels).shape, model(pixels).shape
-    ((2, 12), (2, 5))
+    ((2, 8), (2, 5))
 
   References:
     Dosovitskiy et al., An Image is Worth 16x16 Words, 2021,

@@ -9,7 +9,7 @@ import pytest
 from experiments import loop, metrics, probe
 from experiments.data.split import batches, stream
 from experiments.diagnostics import __main__ as command
-from experiments.diagnostics import bvcl, members, pictures
+from experiments.diagnostics import bvcl, by_setting, members, pictures
 from experiments.diagnostics.settings import SlowMixout
 from experiments.methods.gmixout import GMixout
 from experiments.methods.linear_probe import LinearProbe
@@ -158,7 +158,7 @@ def found(runs):
 
 
 def test_a_summary_has_the_intervals_of_its_runs(found):
-  summary = command.summary(found, ["id", "far"])
+  summary = by_setting.summary(found, ["id", "far"])
   variances = [found["sets"][name]["variance"] for name in ("id", "far")]
   expected = metrics.interval(np.mean(variances, axis=0))
   away = summary["ood"]["variance"]
@@ -171,10 +171,10 @@ def test_a_summary_has_the_intervals_of_its_runs(found):
 
 def test_what_is_undefined_is_left_out_of_a_summary(found):
   found["sets"]["far"]["ratio_error"] = [None, 0.5, None]
-  summary = command.summary(found, ["far"])
+  summary = by_setting.summary(found, ["far"])
   assert summary["sets"]["far"]["ratio_error"] is None
   found["sets"]["far"]["ratio_error"] = [None, 0.5, 0.7]
-  summary = command.summary(found, ["far"])
+  summary = by_setting.summary(found, ["far"])
   assert summary["ood"]["ratio_error"]["mean"] == pytest.approx(0.6)
 
 
@@ -187,7 +187,7 @@ def test_terms_are_drawn_from_their_records(found):
         "rate": "held",
       },
       "seeds": [0, 1, 2],
-      "bvcl": command.summary(found, ["far"]),
+      "bvcl": by_setting.summary(found, ["far"]),
     }
     for sparsity in (0.9, 0.5)
   ]
@@ -242,13 +242,13 @@ def test_a_command_that_cannot_be_measured_is_refused(
   options, message, tmp_path
 ):
   with pytest.raises(ValueError, match=message):
-    command.bvcl("gmixout", out=tmp_path / "x.jsonl", **options)
+    by_setting.bvcl("gmixout", out=tmp_path / "x.jsonl", **options)
   assert not (tmp_path / "x.jsonl").exists()
 
 
 def test_mixout_has_no_moments_to_vary(tmp_path):
   with pytest.raises(ValueError, match="mixout has no setting 'moments'"):
-    command.bvcl("mixout", "moments", ("carry",), out=tmp_path / "x.jsonl")
+    by_setting.bvcl("mixout", "moments", ("carry",), out=tmp_path / "x.jsonl")
 
 
 def test_words_are_read_from_the_command_line(tmp_path, capsys):

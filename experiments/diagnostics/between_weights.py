@@ -1,0 +1,94 @@
+"""Accuracy on lines and on a plane of weights, on the digits."""
+
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+import rich
+
+from experiments import demo, methods, results
+from experiments.data import scanned_digits, shifts
+from experiments.diagnostics import FILE, landscape, members
+from experiments.methods.full_finetuning import FullFinetuning
+from experiments.methods.gmixout import GMixout
+from experiments.methods.mixout import Mixout
+
+
+def weights(
+  seed: int = 0,
+  steps: int = 150,
+  points: int = 9,
+  out: pathlib.Path = FILE,
+) -> results.Record:
+  """Accuracy on lines and on the plane of zero-shot, fine-tuned and anchor.
+
+  Args:
+    seed: Of the runs.
+    steps: Optimizer steps per run.
+    points: Of the lines, and per axis of the plane.
+    out: The file that the line is appended to.
+  """
+  parts = scanned_digits.load()
+  model = demo.zero_shot_classifier()
+  scorer = members.Scorer(model)
+  targets = shifts.out_of_distribution(parts["test"])
+  ends: dict[str, Any] = {}
+  initial = None
+  with demo.shared_compilations():
+    for method in demo.METHODS:
+      if not isinstance(method, FullFinetuning | GMixout | Mixout):
+        continue
+      run = members.collect(
+        method,
+        model,
+        demo.stream_of(parts["train"], seed=seed, steps=steps),
+        steps=steps,
+        every=steps,
+        members=1,
+        key=jax.random.key(seed),
+      )
+      initial = run.initial
+      ends[methods.name_of(method)] = run.deployed
+
+  def home(weights: Any) -> float:
+    return scorer.accuracy(weights, parts["test"])
+
+  def away(weights: Any) -> float:
+    return float(
+      np.mean([scorer.accuracy(weights, split) for split in targets.values()])
+    )
+
+  alpha = np.linspace(0, 1, points).round(4).tolist()
+  lines = {
+    name: {
+      "id": landscape.line(home, initial, end, alpha),
+      "ood": landscape.line(away, initial, end, alpha),
+    }
+    for name, end in ends.items()
+  }
+  plane = landscape.Plane.through(
+    initial, ends["full_finetuning"], ends["gmixout"]
+  )
+  x, y = plane.grid(points=points)
+  found: dict[str, Any] = {
+    "alpha": alpha,
+    "lines": lines,
+    "plane": {
+      "x": x.tolist(),
+      "y": y.tolist(),
+      "id": plane.scores(home, x, y).tolist(),
+      "ood": plane.scores(away, x, y).tolist(),
+      "names": ["zero_shot", "full_finetuning", "gmixout"],
+      "coordinates": plane.coordinates.tolist(),
+    },
+  }
+  record = {
+    "config": {"data": "scanned_digits", "steps": steps},
+    "seed": seed,
+    **results.environment(),
+    "landscape": found,
+  }
+  results.append(out, record)
+  rich.print(f"appended a line to {out}")
+  return record
