@@ -36,6 +36,9 @@ Part = Literal[
 ]  # fmt: skip
 
 
+Listed = Callable[[plan.Chosen], list[Method]]
+
+
 @dataclasses.dataclass(frozen=True)
 class Config:
   """What to run.
@@ -51,6 +54,7 @@ class Config:
     root: PACS in DomainBed's layout.
     weights: The ViT: safetensors with timm's names.
     clip: The folder of a CLIP, as `experiments.pretrain_clip` writes it.
+    seeds: Of the runs; by default those of the scale.
     results: The folder of the result files.
     work: A folder for locks and compiled programs.
     minutes: When to begin no further run; by default there is no end.
@@ -61,6 +65,7 @@ class Config:
   root: pathlib.Path = scales.PACS
   weights: pathlib.Path = scales.VIT
   clip: pathlib.Path = scales.CLIP
+  seeds: tuple[int, ...] = ()
   results: pathlib.Path = pathlib.Path("experiments/results")
   work: pathlib.Path = pathlib.Path("runs/study")
   minutes: float = float("inf")
@@ -71,6 +76,8 @@ class Study:
 
   def __init__(self, config: Config, desk: Desk, console: rich.console.Console):
     self.scale = scales.SCALES[config.scale]
+    if config.seeds:
+      self.scale = dataclasses.replace(self.scale, seeds=config.seeds)
     self.config = config
     self.desk = desk
     self.console = console
@@ -93,10 +100,15 @@ class Study:
     cells = plan.by_seed(setting, methods, self.scale.seeds)
     return self.desk.work(self.name(part), list(cells))
 
+  def core(self) -> tuple[tuple[str, ...], Listed]:
+    """The core methods beyond the first comparison, and how they are listed."""
+    if self.scale.whole:
+      return plan.CORE, plan.core
+    return plan.BRIEF, plan.brief
+
   def sources(self) -> bool:
     """Every method, trained on one domain."""
-    lists: dict[tuple[str, ...], Callable[[plan.Chosen], list[Method]]]
-    lists = {plan.CORE: plan.core}
+    lists: dict[tuple[str, ...], Listed] = {plan.CORE: plan.core}
     if self.scale.whole:
       lists[plan.EVERY] = plan.every
     else:
@@ -114,16 +126,17 @@ class Study:
 
   def targets(self) -> bool:
     """The core methods, trained on all domains but one."""
+    names, listed = self.core()
     done = True
     for target in self.scale.targets:
       setting = self.pacs(target=target)
       by = setting
       if not self.scale.whole:
         by = self.pacs(source=self.scale.sources[0])
-      found = self.chosen(by, self.vit, plan.CORE)
+      found = self.chosen(by, self.vit, names)
       if found is None:
         return False
-      done &= self.compare("targets", setting, plan.core(found))
+      done &= self.compare("targets", setting, listed(found))
     return done
 
   def words(self) -> bool:
@@ -147,14 +160,15 @@ class Study:
 
   def sizes(self) -> bool:
     """The core methods on fewer images, at the rates of all images."""
+    names, listed = self.core()
     source = self.scale.sources[0]
-    found = self.chosen(self.pacs(source=source), self.vit, plan.CORE)
+    found = self.chosen(self.pacs(source=source), self.vit, names)
     if found is None:
       return False
     done = True
     for count in self.scale.sizes:
       setting = self.pacs(source=source, train_images=count)
-      done &= self.compare("sizes", setting, plan.core(found))
+      done &= self.compare("sizes", setting, listed(found))
     return done
 
   def lengths(self) -> bool:
@@ -205,14 +219,10 @@ class Study:
   def digits(self) -> bool:
     """Every method on the demo's task."""
     setting = Digits()
-    names = (*plan.EVERY, "lp_ft", "flyp")
-    found = self.chosen(setting, self.clip, names)
+    found = self.chosen(setting, self.clip, plan.ON_DIGITS)
     if found is None:
       return False
-    methods: list[Method] = [
-      plan.ZeroShot(), found["lp_ft"], found["flyp"], *plan.every(found)
-    ]  # fmt: skip
-    return self.compare("digits", setting, methods)
+    return self.compare("digits", setting, plan.on_digits(found))
 
   def chosen(
     self,

@@ -134,6 +134,9 @@ CORE = (
 """The methods of the paper's tables that train once; GMixout with its k of 10,
 and with the k of 1 that did best on the digits."""
 
+BRIEF = ("full_finetuning", "random_mask", "gmixout", "gmixout_each_step")
+"""Those of the core that matter most, where all would take too long."""
+
 PATIENT = ("full_finetuning", "gmixout", "gmixout_each_step")
 """Those of which longer runs are made."""
 
@@ -158,6 +161,12 @@ def core(chosen: Chosen) -> list[Method]:
     WiseFT(of=chosen["full_finetuning"]),
     WiseFT(of=chosen["gmixout"]),
   ]
+
+
+def brief(chosen: Chosen) -> list[Method]:
+  """The methods of `BRIEF`, the probe and WiSE-FT."""
+  full = chosen["full_finetuning"]
+  return [LinearProbe(), *(chosen[name] for name in BRIEF), WiseFT(of=full)]
 
 
 def of_words(chosen: Chosen) -> list[Method]:
@@ -220,6 +229,16 @@ def every(chosen: Chosen) -> list[Method]:
 
 EVERY = (*REDUCED, "swa", "neuron_mixout")
 """The methods of `every` that have a rate of their own."""
+
+
+def on_digits(chosen: Chosen) -> list[Method]:
+  """All methods there are: the head is of words."""
+  with_words = [ZeroShot(), *(chosen[name] for name in ("lp_ft", "flyp"))]
+  return [*with_words, *every(chosen)]
+
+
+ON_DIGITS = (*EVERY, "lp_ft", "flyp")
+"""The methods of `on_digits` that have a rate of their own."""
 
 
 VARIANTS: dict[str, dict[str, Any]] = {

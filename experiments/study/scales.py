@@ -30,9 +30,10 @@ class Scale:
     targets: Domains that the core methods are kept from, training on the rest.
     of_words: Side of the images in pixels, and steps per run, from a CLIP.
     whole: Whether the study is as large as it should be. If not, methods that
-      differ little have one of their kind, pools of runs are of three, the
-      rates of the first source are taken for the targets too, and GMixout's
-      settings are looked at on the digits.
+      differ little have one of their kind, pools of runs are of three, fewer
+      images and the targets have the fewest methods that tell something, at
+      the rates of the first source, and GMixout's settings are looked at on
+      the digits.
   """
 
   name: str

@@ -69,7 +69,7 @@ class Digits:
     return Loaded(task, test, shifts.out_of_distribution(test))
 
   def described(self) -> dict[str, Any]:
-    """As the lines of the demo and of `experiments.rivals`."""
+    """As the lines of the demo."""
     return {
       "data": "scanned_digits",
       "steps": self.steps,

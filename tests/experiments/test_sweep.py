@@ -1,11 +1,8 @@
-"""Tests `experiments/sweep.py` and `rivals.py`."""
-
-import dataclasses
+"""Tests `experiments/sweep.py`."""
 
 import pytest
-from flax import nnx
 
-from experiments import methods, pretrain_demo, results, rivals, sweep, train
+from experiments import methods, results, sweep, train
 from experiments.methods.full_finetuning import FullFinetuning
 from experiments.methods.gmixout import GMixout
 from experiments.methods.wise_ft import WiseFT
@@ -98,43 +95,6 @@ def test_a_sweep_is_what_train_would_have_written(
   soup = lines[3]
   assert soup["stats"]["runs"] == 2
   assert soup["losses"][:3] == single["losses"]
-
-
-def test_the_rivals_are_all_there_is():
-  names = [methods.name_of(method) for method in rivals.RIVALS]
-  assert len(set(names)) == len(names)
-  assert set(methods.METHODS) == {n for n in names if "+" not in n}
-  compositions = {n for n in names if "+" in n}
-  assert compositions == {
-    "gmixout+wise_ft",
-    "gmixout+very_large_dropout",
-    "gmixout+uniform_soup",
-  }
-
-
-def test_the_rivals_run_from_end_to_end(monkeypatch, tmp_path, capsys):
-  config = pretrain_demo.make_config(pretrain_demo.make_tokenizer())
-  tower = dict(width=16, depth=1, heads=2, mlp_width=32)
-  config = dataclasses.replace(
-    config,
-    vision=dataclasses.replace(config.vision, **tower),
-    text=dataclasses.replace(config.text, **tower),
-  )
-  model = tiny.filled(lambda: clip.CLIP(config, rngs=nnx.Rngs(0)))
-  clip.save_pretrained(model, tmp_path, dtype="float16")
-  pretrain_demo.make_tokenizer().save(str(tmp_path / "tokenizer.json"))
-  few = ("zero_shot", "flyp", "wise_ft")
-  chosen = tuple(m for m in rivals.RIVALS if methods.name_of(m) in few)
-  monkeypatch.setattr(rivals, "RIVALS", chosen)
-  out = tmp_path / "out"
-  rivals.main(rivals.Config(steps=2, batch_size=8, folder=tmp_path, out=out))
-  lines = results.read(out / "results.jsonl")
-  assert [line["config"]["method"]["name"] for line in lines] == list(few)
-  assert all(len(line["metrics"]["ood"]) == 8 for line in lines)
-  assert [line["stats"]["runs"] for line in lines] == [0, 1, 1]
-  shown = capsys.readouterr().out
-  assert "WiSE-FT" in shown
-  assert "FLYP" in shown
 
 
 @pytest.fixture

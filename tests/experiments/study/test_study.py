@@ -66,6 +66,20 @@ def line(cell, top1, brier=0.5):
 # --- Tasks ------------------------------------------------------------------
 
 
+def test_digits_are_reported_on_scans_that_no_choice_has_seen():
+  loaded = Digits().load(3)
+  assert loaded.task.seed == 3
+  source = loaded.task.source
+  seen = {
+    image.tobytes()
+    for part in (source.train, source.validation)
+    for image in part.images
+  }
+  assert len(loaded.held_out) == 449
+  assert not seen & {image.tobytes() for image in loaded.held_out.images}
+  assert len(loaded.targets) == 8
+
+
 def test_a_source_is_left_out_of_the_targets_and_a_target_of_the_source(pacs):
   alone = pacs.load(0)
   assert sorted(alone.targets) == ["art", "cartoon", "sketch"]
@@ -176,6 +190,21 @@ def test_the_most_accurate_rate_is_chosen_and_of_equals_the_calibrated():
   other = line(dataclasses.replace(cells[0], seed=0), 1.0)
   with pytest.raises(LookupError):
     choose.best(Digits(), grid.methods(), [other])
+
+
+def test_on_the_digits_there_are_all_methods():
+  searched = plan.grids((1e-4, 3e-4, 1e-3))
+  chosen = {name: searched[name].methods()[1] for name in plan.ON_DIGITS}
+  assert set(chosen) == set(searched)
+  names = [methods.name_of(method) for method in plan.on_digits(chosen)]
+  assert set(methods.METHODS) <= set(names)
+  assert {name for name in names if "+" in name} == {
+    "gmixout+wise_ft",
+    "gmixout+very_large_dropout",
+    "gmixout+uniform_soup",
+  }
+  twice = {name for name in names if names.count(name) > 1}
+  assert twice == {"gmixout"}  # of which there are two k
 
 
 def test_a_best_rate_at_the_end_of_its_grid_is_named():
@@ -303,9 +332,9 @@ def test_a_study_chooses_rates_and_then_runs_its_parts(
   monkeypatch.setattr(study.Study, "pacs", lambda self, target="", **_: Tiny(
     target or "source"
   ))  # fmt: skip
-  monkeypatch.setattr(plan, "CORE", ("full_finetuning",))
+  monkeypatch.setattr(plan, "BRIEF", ("full_finetuning",))
   monkeypatch.setattr(
-    plan, "core", lambda chosen: [LinearProbe(), *chosen.values()]
+    plan, "brief", lambda chosen: [LinearProbe(), *chosen.values()]
   )
   config = study.Config(
     parts=("targets",), results=tmp_path / "results", work=tmp_path / "work"
