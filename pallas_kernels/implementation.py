@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from typing import Any, Literal, get_args
 
 import jax
-from jax.experimental.pallas import mosaic_gpu as plgpu
 
 Implementation = Literal["xla", "mosaic_gpu", "triton"]
 
@@ -101,7 +100,12 @@ def is_interpreted() -> bool:
 
 def interpreter() -> Any:
   """The `interpret` argument of a Mosaic GPU kernel that is traced now."""
-  return plgpu.InterpretGPUParams() if _interpreted.get() else None
+  if not _interpreted.get():
+    return None
+  # Here, as the XLA path must not need it: not every jaxlib has it.
+  from jax.experimental.pallas import mosaic_gpu
+
+  return mosaic_gpu.InterpretGPUParams()
 
 
 def _too_old(least: tuple[int, int], name: str) -> str | None:

@@ -1,5 +1,8 @@
 """Tests the choice of implementations on a machine without a GPU."""
 
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -90,3 +93,23 @@ def test_jax_triton_versions():
   assert "0.4.1 breaks on jax 0.12.0" in str(mismatch("0.4.1", "0.12.0.1"))
   assert "at least 0.4.1" in str(mismatch("0.3.2", "0.11.2"))
   assert mismatch("0.4.2", "0.12.0") is None
+
+
+def test_a_jaxlib_without_mosaic_gpu_has_xla():
+  """As on macOS and Windows, where importing it fails."""
+  script = """
+import sys
+sys.modules["jax.experimental.pallas.mosaic_gpu"] = None
+import jax, optax
+import gmixout_jax as gx
+
+params = jax.numpy.ones((4, 40))
+tx = gx.gmixout(optax.sgd(0.1), target=lambda path, leaf: True, key=0)
+updates, _ = tx.update(params, tx.init(params), params)
+print(jax.numpy.count_nonzero(updates))
+"""
+  done = subprocess.run(
+    [sys.executable, "-c", script], capture_output=True, text=True
+  )
+  assert done.returncode == 0, done.stderr
+  assert done.stdout == "16\n"
