@@ -47,9 +47,12 @@ torture: $(READY)
 	@echo "==> Kills: do runs end as if nobody had touched them?"
 	$(BIN)/python -m experiments.torture
 
+# One worker more than there are cores: some tests wait for what they start.
+WORKERS = $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+
 test: lint
 	@echo "==> Tests and docstring examples"
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --cov
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --cov
 
 # What a change of the library most likely breaks, in a minute and a half.
 FAST := -m "not slow" --numprocesses auto --dist loadfile \
