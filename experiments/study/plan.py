@@ -140,7 +140,9 @@ BRIEF = ("full_finetuning", "random_mask", "gmixout", "gmixout_each_step")
 PATIENT = ("full_finetuning", "gmixout", "gmixout_each_step")
 """Those of which longer runs are made."""
 
-OF_WORDS = ("full_finetuning", "lp_ft", "flyp", "mixout", "gmixout")
+OF_WORDS = (
+  "full_finetuning", "lp_ft", "flyp", "mixout", "gmixout", "gmixout_each_step",
+)  # fmt: skip
 """Those that are compared from a zero-shot head."""
 
 
