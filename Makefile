@@ -1,6 +1,6 @@
 # Needs Python 3.12 and make; all else is installed into .venv here.
 #   make demo   the embedded demo: table and picture in runs/demo
-#   make rivals all methods on the demo's task, one seed: a table
+#   make rivals all methods on the demo's task, one seed: a report in runs/rivals
 #   make study  what is missing of the study; PACS=... WEIGHTS=... SCALE=cpu
 #   make docs   the documentation, in build/site
 #   make torture  kills small runs 20 times, in one process and in two
@@ -30,7 +30,8 @@ rivals: $(READY)
 	@echo "==> All methods on the demo's task (runs/rivals)"
 	$(BIN)/python -m experiments.study --parts digits --seeds 0 \
 	  --results runs/rivals
-	$(BIN)/python -m experiments.tables runs/rivals/study_digits_cpu.jsonl
+	$(BIN)/python -m experiments.report runs/rivals/study_digits_cpu.jsonl \
+	  --out runs/rivals
 
 study: $(READY)
 	@echo "==> The study: what experiments/results lacks of it"

@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 import pytest
+import rich.console
 import rich.progress
 
 from experiments import domains, methods, results
@@ -356,6 +357,13 @@ def test_a_study_chooses_rates_and_then_runs_its_parts(
     rate = record["config"]["method"].get("learning_rate")
     if rate is not None:
       assert accuracy[rate] == max(accuracy.values())
+
+
+def test_seeds_that_are_given_are_taken(desk):
+  console = rich.console.Console()
+  assert study.Study(study.Config(), desk, console).scale.seeds[1:]
+  given = study.Study(study.Config(seeds=(3,)), desk, console)
+  assert given.scale.seeds == (3,)
 
 
 def test_a_study_without_its_data_says_what_is_missing(tmp_path):
