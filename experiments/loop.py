@@ -244,8 +244,13 @@ class _Record:
 
 
 def _count_differing(one: Params, other: Params) -> int:
+  return int(_differing(one, other))
+
+
+@jax.jit
+def _differing(one: Params, other: Params) -> jax.Array:
   counts = jax.tree.map(lambda a, b: jnp.count_nonzero(a != b), one, other)
-  return int(sum(jax.tree.leaves(counts)))
+  return jnp.asarray(sum(jax.tree.leaves(counts)))
 
 
 def _measured(trail: Trail, trained: int) -> Stats:

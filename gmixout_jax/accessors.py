@@ -1,5 +1,7 @@
 """Reading a GMixout state: the weights to deploy, and the current mask."""
 
+import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -8,9 +10,9 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from gmixout_jax import episodes, targets
-from gmixout_jax.anchor import Memory, MixedLeaf
-from gmixout_jax.mixing import MixState, Unmixed, draw_steps
+from gmixout_jax import episodes, masks, targets
+from gmixout_jax.anchor import Memory, MixedLeaf, Step
+from gmixout_jax.mixing import MixState, Unmixed
 
 
 def gmixout_eval_params(opt_state: Any, params: Any) -> Any:
@@ -50,11 +52,7 @@ def gmixout_eval_params(opt_state: Any, params: Any) -> Any:
   >>> round(float(deployed["kernel"].min()), 3)
   0.3
   """
-
-  def deploy(leaf, memory, mix, step):
-    return mix.deploy(leaf, memory, step)
-
-  return _map_leaves(opt_state, params, mixed=deploy, dense=lambda leaf: leaf)
+  return _map_leaves(opt_state, params, mixed=_deploy, dense=lambda leaf: leaf)
 
 
 def gmixout_masks(opt_state: Any, params: Any) -> Any:
@@ -79,18 +77,41 @@ def gmixout_masks(opt_state: Any, params: Any) -> Any:
   >>> gx.gmixout_masks(state, params)["kernel"].sum(axis=1)
   Array([2, 2, 2, 2], dtype=int32)
   """
-
-  def mask(leaf, memory, mix, step):
-    del memory
-    return mix.layout.mask(step.indices, leaf)
-
   return _map_leaves(
     opt_state,
     params,
-    mixed=mask,
+    mixed=_mask,
     dense=lambda leaf: jnp.ones_like(leaf, dtype=jnp.bool_),
     unseen=lambda leaf: jnp.zeros_like(leaf, dtype=jnp.bool_),
   )
+
+
+def _deploy(
+  mix: MixedLeaf, leaf: jax.Array, memory: Memory, step: Step
+) -> jax.Array:
+  return mix.deploy(leaf, memory, step)
+
+
+def _mask(
+  mix: MixedLeaf, leaf: jax.Array, memory: Memory, step: Step
+) -> jax.Array:
+  del memory
+  return mix.layout.mask(step.indices, leaf)
+
+
+# Where nothing is being traced, a program per shape and not a dozen.
+@functools.partial(jax.jit, static_argnums=(0, 1), inline=True)
+def _of_leaf(
+  what: Callable[..., jax.Array],
+  mix: MixedLeaf,
+  leaf: jax.Array,
+  memory: Memory,
+  key: jax.Array,
+  now: episodes.Episode,
+  anchor_decay: jax.Array,
+) -> jax.Array:
+  draw = functools.partial(mix.layout.draw, key, leaf)
+  return what(mix, leaf, memory, Step(draw(), draw, now, anchor_decay))
 
 
 def _find_states(opt_state: Any) -> list[MixState]:
@@ -141,11 +162,15 @@ def _map_leaves(
         _check_fits(path, leaf, memory, mixes[i])
       elif path in memories:
         results[i] = dense(leaf)
-    leaves = [leaf for _, leaf in named]
-    steps = draw_steps(mixes, leaves, state.key, now, state.anchor_decay)
-    for i, mix in mixes.items():
-      memory = memories[named[i][0]]
-      results[i] = mixed(leaves[i], memory, mix, steps[i])
+    paths = [named[i][0] for i in mixes]
+    keys = masks.leaf_keys(state.key, now.number, paths)
+    for n, (i, mix) in enumerate(mixes.items()):
+      path, leaf = named[i]
+      # Leaves of one shape share a program: but for the path they are alike.
+      alike = dataclasses.replace(mix, path="")
+      results[i] = _of_leaf(
+        mixed, alike, leaf, memories[path], keys[n], now, state.anchor_decay
+      )
   return jax.tree.unflatten(jax.tree.structure(params), results)
 
 

@@ -10,6 +10,7 @@ To add a sampler, give one of the layouts of `packing` a `draw` method, and
 list it in `SAMPLERS`.
 """
 
+import functools
 import math
 import zlib
 from collections.abc import Sequence
@@ -174,5 +175,13 @@ def leaf_keys(
   if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
     key = jax.random.wrap_key_data(key, impl="threefry2x32")
   checksums = np.array([zlib.crc32(p.encode()) for p in paths], np.uint32)
+  return _folded(key, episode, checksums)
+
+
+# A program of its own where nothing is being traced.
+@functools.partial(jax.jit, inline=True)
+def _folded(
+  key: jax.Array, episode: jax.Array, checksums: jax.Array
+) -> jax.Array:
   key = jax.random.fold_in(key, episode)
   return jax.vmap(jax.random.fold_in, (None, 0))(key, checksums)

@@ -36,10 +36,11 @@ class CLIP(nnx.Module):
     ...   text=clip.TextConfig(vocab_size=10, eos_token_id=9, **tower),
     ...   projection_dim=4,
     ... )
-    >>> model = clip.CLIP(config, rngs=nnx.Rngs(0))
-    >>> pixels = jnp.zeros((3, 16, 16, 3))
-    >>> model(pixels, jnp.array([[8, 1, 9], [8, 2, 9]])).shape
-    (3, 2)
+    >>> model = nnx.jit(lambda: clip.CLIP(config, rngs=nnx.Rngs(0)))()
+    >>> pixels, texts = jnp.zeros((3, 16, 16, 3)), jnp.array([[8, 1, 9]])
+    >>> logits = nnx.jit(lambda model, *inputs: model(*inputs))
+    >>> logits(model, pixels, texts).shape
+    (3, 1)
 
   References:
     Radford et al., Learning Transferable Visual Models From Natural Language

@@ -52,8 +52,10 @@ class TextTransformer(nnx.Module):
     ...   vocab_size=10, context_length=6, eos_token_id=9, width=8, depth=1,
     ...   heads=2, mlp_width=16,
     ... )
-    >>> model = clip.TextTransformer(config, rngs=nnx.Rngs(0))
-    >>> model.features(jnp.array([[8, 3, 4, 9, 9, 9]])).shape
+    >>> make = lambda: clip.TextTransformer(config, rngs=nnx.Rngs(0))
+    >>> model = nnx.jit(make)()
+    >>> features = nnx.jit(lambda model, ids: model.features(ids))
+    >>> features(model, jnp.array([[8, 3, 4, 9, 9, 9]])).shape
     (1, 8)
   """
 

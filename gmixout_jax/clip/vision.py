@@ -33,9 +33,12 @@ class ViT(nnx.Module):
     ...   image_size=16, patch_size=8, width=8, depth=1, heads=2, mlp_width=16,
     ...   num_classes=5,
     ... )
-    >>> model = clip.ViT(config, rngs=nnx.Rngs(0))
+    >>> model = nnx.jit(lambda: clip.ViT(config, rngs=nnx.Rngs(0)))()
     >>> pixels = jnp.zeros((2, 16, 16, 3))
-    >>> model.features(pixels).shape, model(pixels).shape
+    >>> features, logits = nnx.jit(
+    ...   lambda model, pixels: (model.features(pixels), model(pixels))
+    ... )(model, pixels)
+    >>> features.shape, logits.shape
     ((2, 8), (2, 5))
 
   References:

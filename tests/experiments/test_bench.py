@@ -36,7 +36,7 @@ def test_figures_are_written(tmp_path):
 
 def test_images_per_second_of_every_step(tmp_path):
   path = tmp_path / "figures.json"
-  images.run(path, batch_size=1, image_size=32, repeats=1)
+  images.run(path, batch_size=2, image_size=32, dtype="float32", repeats=1)
   found = json.loads(path.read_text())
   assert set(images.LEAST) <= set(found)
   seconds = {
@@ -77,7 +77,7 @@ def test_memory_counts_what_is_held():
 
 def test_a_runner_steps_in_place():
   one = train_steps.compact(train_steps.vit("vit_b16", 32), "stratified")
-  batch = (jnp.ones((1, 32, 32, 3)), jnp.zeros(1, jnp.int32))
+  batch = (jnp.ones((2, 32, 32, 3)), jnp.zeros(2, jnp.int32))
   runner = step.Runner(one, batch)
   runner()
   runner()
@@ -93,14 +93,15 @@ def test_the_steps_train_what_they_say():
   for name, one in {
     "full": train_steps.full_finetuning(vit()),
     "compact": train_steps.compact(vit(), "neuron"),
-    "lora": train_steps.lora(vit(), rank=2),
+    "lora": train_steps.lora(vit()),
   }.items():
     zeros = jax.tree.map(
       lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), one.params
     )
     state = one.init(zeros)
     before = jax.tree.map(np.array, state)
-    after, losses[name] = jax.jit(one.step)(state, batch)
+    # Compiled as by `Runner`, and so but once for all of these tests.
+    after, losses[name] = jax.jit(one.step, donate_argnums=0)(state, batch)
     if name == "lora":
       trainable, frozen, _ = after
       jax.tree.map(np.testing.assert_array_equal, frozen, before[1])

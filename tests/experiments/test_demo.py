@@ -17,6 +17,7 @@ from experiments import (
 )
 from experiments.data import rendered_digits, scanned_digits
 from gmixout_jax import clip
+from tests.experiments.tiny import filled
 
 # On the scanned test digits, measured when the folder was made.
 ZERO_SHOT = 0.837
@@ -50,7 +51,7 @@ def tiny():
     vision=dataclasses.replace(config.vision, **tower),
     text=dataclasses.replace(config.text, **tower),
   )
-  return clip.CLIP(config, rngs=nnx.Rngs(0))
+  return filled(lambda: clip.CLIP(config, rngs=nnx.Rngs(0)))
 
 
 def save(model, folder):

@@ -35,9 +35,14 @@ def test_batches_that_cannot_be_shared(size, process):
     batches(tiny.split(), batch_size=size, seed=0, process=process, processes=2)
 
 
-def test_two_processes_do_what_one_does(tmp_path):
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+  """Of programs that several runs compile."""
+  return tmp_path_factory.mktemp("cache")
+
+
+def test_two_processes_do_what_one_does(tmp_path, cache):
   """Four devices in two processes, against one device."""
-  cache = tmp_path / "cache"
   one = Life.start(tmp_path / "one", cache=cache, steps=STEPS)
   two = Life.start(
     tmp_path / "two", cache=cache, steps=STEPS, processes=2, devices=2
@@ -61,8 +66,8 @@ def test_two_processes_do_what_one_does(tmp_path):
     np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-4, atol=1e-6)
 
 
-def test_a_checkpoint_of_two_processes_resumes_in_one(tmp_path):
-  folder, cache = tmp_path / "run", tmp_path / "cache"
+def test_a_checkpoint_of_two_processes_resumes_in_one(tmp_path, cache):
+  folder = tmp_path / "run"
   life = Life.start(folder, cache=cache, steps=STEPS, processes=2, devices=2)
   life.end(PATIENCE)
   (before,) = results.read(folder / "results.jsonl")

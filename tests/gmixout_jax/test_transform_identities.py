@@ -45,7 +45,7 @@ def trajectory(tx, params, steps):
     updates, state = tx.update(jax.grad(loss)(params), state, params)
     return optax.apply_updates(params, updates), state
 
-  state = tx.init(params)
+  state = jax.jit(tx.init)(params)
   yield params, state
   for _ in range(steps):
     params, state = step(params, state)

@@ -23,7 +23,7 @@ def gpu(test):
 
 
 def normal(rng, shape, dtype=jnp.float32):
-  return jnp.asarray(rng.normal(size=shape), dtype)
+  return jnp.asarray(rng.normal(size=shape).astype(dtype))
 
 
 def assert_close(actual, expected, dtype):
