@@ -15,8 +15,8 @@ from experiments import (
   evaluate,
   export,
   finished,
+  looks,
   methods,
-  plots,
   probe,
   results,
 )
@@ -160,7 +160,7 @@ def open_case(
 
   def progress(member: methods.Member, step: int, loss: float) -> None:
     del step
-    name = plots.title(methods.name_of(member.method))
+    name = looks.title(methods.name_of(member.method))
     bar.update(
       row, advance=1, description=f"{case}, seed {seed}: {name}, {loss:.3f}"
     )

@@ -33,9 +33,9 @@ from jax.experimental.compilation_cache import compilation_cache
 from experiments import (
   backbones,
   evaluate,
+  looks,
   loop,
   methods,
-  plots,
   results,
   tables,
 )
@@ -45,6 +45,8 @@ from experiments.data.split import Batch, Split, batches, stream
 from experiments.methods.full_finetuning import FullFinetuning
 from experiments.methods.gmixout import GMixout
 from experiments.methods.mixout import Mixout
+from experiments.report import figures
+from experiments.report.entries import group
 
 FOLDER = pathlib.Path(__file__).parent / "demo_clip"
 
@@ -144,7 +146,7 @@ def fine_tune(
 ) -> loop.Fitted:
   """One run of one method, from the zero-shot classifier."""
   task = bar.add_task(
-    f"{plots.title(methods.name_of(method))}, seed {seed}",
+    f"{looks.title(methods.name_of(method))}, seed {seed}",
     total=config.steps,
   )
   fitted = loop.fit(
@@ -193,7 +195,7 @@ def runs(
   model = zero_shot_classifier(config.folder)
   task = bar.add_task("runs", total=len(METHODS) * len(config.seeds))
   metrics = evaluate.evaluate(model, parts["test"], targets)
-  untouched = methods.METHODS[plots.ZERO_SHOT]()
+  untouched = methods.METHODS[looks.ZERO_SHOT]()
   yield record(untouched, config, 0, metrics, loop.Stats())
   for method in METHODS:
     for seed in config.seeds:
@@ -226,7 +228,7 @@ def choose(config: Config, bar: rich.progress.Progress) -> rich.table.Table:
       )
       cells.append(f"{100 * accuracy:.2f}")
       bar.advance(task)
-    view.add_row(plots.title(methods.name_of(method)), *cells)
+    view.add_row(looks.title(methods.name_of(method)), *cells)
   return view
 
 
@@ -251,9 +253,7 @@ def main(config: Config) -> None:
           f" {100 * metrics['mean_ood']:.1f} % on shifted sets"
         )
   picture = config.out / "demo.png"
-  plots.ood_against_id(
-    records, picture, heading="Fine-tuning a small CLIP on scanned digits"
-  )
+  figures.ood_against_id(group(records)).savefig(picture)
   console.print(tables.by_set(records))
   console.print(tables.by_method(records))
   console.print(

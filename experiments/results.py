@@ -8,12 +8,10 @@ import dataclasses
 import datetime
 import importlib.metadata
 import json
-import math
 import os
 import pathlib
-import statistics
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 
@@ -145,45 +143,3 @@ def read(path: str | os.PathLike[str]) -> list[Record]:
         raise ValueError(f"{path}:{number}: not a JSON object.")
       records.append(record)
   return records
-
-
-class Summary(NamedTuple):
-  """A metric over the seeds of one configuration.
-
-  Attributes:
-    config: the configuration, without the seed.
-    mean: over seeds.
-    std: the sample standard deviation (n − 1); NaN for a single run.
-    n: how many seeds.
-  """
-
-  config: Record
-  mean: float
-  std: float
-  n: int
-
-
-def summarise(records: Iterable[Record], metric: str) -> list[Summary]:
-  """Groups runs that differ in nothing but the seed.
-
-  Args:
-    records: runs, as :func:`read` returns them.
-    metric: a key of ``record["metrics"]``, such as ``"mean_ood"``.
-
-  Returns:
-    One summary per configuration, in order of first appearance. A seed that was
-    run twice counts once, with its latest result.
-  """
-  runs: dict[str, dict[int, float]] = {}
-  for record in records:
-    group = json.dumps(record["config"], sort_keys=True)
-    runs.setdefault(group, {})[record["seed"]] = record["metrics"][metric]
-  return [
-    Summary(
-      config=json.loads(group),
-      mean=statistics.fmean(seeds.values()),
-      std=statistics.stdev(seeds.values()) if len(seeds) > 1 else math.nan,
-      n=len(seeds),
-    )
-    for group, seeds in runs.items()
-  ]

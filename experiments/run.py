@@ -23,7 +23,7 @@ import rich.progress
 import rich.table
 import tyro
 
-from experiments import configs, finished, methods, plots, results
+from experiments import configs, finished, looks, methods, results
 from experiments.case import Config, folder_of, line_of, open_case
 from experiments.experiment import Experiment
 from experiments.keeper import Stopped, stop_on_sigterm
@@ -150,7 +150,7 @@ def table(records: Sequence[results.Record]) -> rich.table.Table:
     numbers = _headline(record)
     view.add_row(
       record["config"]["data"],
-      plots.title(record["config"]["method"]["name"]),
+      looks.title(record["config"]["method"]["name"]),
       str(record["seed"]),
       *(f"{100 * numbers[k]:.1f}" if k in numbers else "" for k in columns),
     )

@@ -15,11 +15,13 @@ import rich
 import rich.table
 import tyro
 
-from experiments import plots, results
+from experiments import results
+from experiments.report import figures
+from experiments.report.entries import group
 
 
 def by_method(records: Sequence[results.Record]) -> rich.table.Table:
-  """Accuracy in percent, mean ± sample standard deviation over seeds.
+  """Accuracy in percent, mean over seeds ± half its 95 % interval.
 
   Args:
     records: Runs, as `experiments.results.read` returns them.
@@ -27,21 +29,20 @@ def by_method(records: Sequence[results.Record]) -> rich.table.Table:
   Returns:
     One row per configuration, in order of first appearance.
   """
-  view = rich.table.Table(title="accuracy (%), mean ± std over seeds")
+  view = rich.table.Table(
+    title="accuracy (%), mean over seeds ± half its 95 % interval"
+  )
   view.add_column("method")
   for heading in ("ID", "OOD (mean)", "OOD (worst)", "seeds"):
     view.add_column(heading, justify="right")
-  columns = ("id", "mean_ood", "worst_ood")
-  summaries = [results.summarise(records, metric) for metric in columns]
-  for row in zip(*summaries, strict=True):
-    view.add_row(
-      plots.title(row[0].config["method"]["name"]),
-      *(
-        f"{100 * s.mean:.1f}" + (f" ± {100 * s.std:.1f}" if s.n > 1 else "")
-        for s in row
-      ),
-      str(row[0].n),
+  for entry in group(records):
+    found = [entry.interval(m) for m in ("id", "mean_ood", "worst_ood")]
+    cells = (
+      f"{100 * f.mean:.1f}"
+      + (f" ± {100 * (f.high - f.mean):.1f}" if f.n > 1 else "")
+      for f in found
     )
+    view.add_row(entry.label, *cells, str(len(entry.runs)))
   return view
 
 
@@ -52,7 +53,7 @@ def by_cost(records: Sequence[results.Record]) -> rich.table.Table:
     records: Runs with the statistics of `experiments.runs.Cost`.
 
   Returns:
-    One row per method, in order of first appearance.
+    One row per configuration, in order of first appearance.
   """
   columns: dict[str, Callable[[dict[str, Any]], float]] = {
     "runs": lambda stats: stats["runs"],
@@ -64,9 +65,6 @@ def by_cost(records: Sequence[results.Record]) -> rich.table.Table:
     "val.": lambda stats: stats["evaluations"],
     "fwd": lambda stats: stats["forward_passes"],
   }
-  groups: dict[str, list[results.Record]] = {}
-  for record in records:
-    groups.setdefault(record["config"]["method"]["name"], []).append(record)
   view = rich.table.Table(
     title="cost",
     caption="Runs trained and used; thousands of weights changed per step and"
@@ -76,14 +74,13 @@ def by_cost(records: Sequence[results.Record]) -> rich.table.Table:
   view.add_column("method")
   for heading in columns:
     view.add_column(heading, justify="right")
-  for name, group in groups.items():
+  for entry in group(records):
     medians = (
-      statistics.median(read(line["stats"]) for line in group)
+      statistics.median(read(line["stats"]) for line in entry.runs.values())
       for read in columns.values()
     )
     view.add_row(
-      plots.title(name),
-      *(f"{m:.1f}" if m % 1 else f"{m:,.0f}" for m in medians),
+      entry.label, *(f"{m:.1f}" if m % 1 else f"{m:,.0f}" for m in medians)
     )
   return view
 
@@ -95,20 +92,18 @@ def by_set(records: Sequence[results.Record]) -> rich.table.Table:
     records: Runs on the same sets, at least one.
 
   Returns:
-    One row per set, one column per method.
+    One row per set, one column per configuration.
   """
-  groups: dict[str, list[results.Record]] = {}
-  for record in records:
-    groups.setdefault(record["config"]["method"]["name"], []).append(record)
+  entries = group(records)
   view = rich.table.Table(title="accuracy (%) by set, mean over seeds")
   view.add_column("set")
-  for name in groups:
-    view.add_column(plots.title(name), justify="right")
+  for entry in entries:
+    view.add_column(entry.label, justify="right")
 
   def add(name: str, read: Callable[[dict[str, Any]], float]) -> None:
     means = (
-      statistics.fmean(read(run["metrics"]) for run in group)
-      for group in groups.values()
+      statistics.fmean(read(run["metrics"]) for run in entry.runs.values())
+      for entry in entries
     )
     view.add_row(name, *(f"{100 * mean:.1f}" for mean in means))
 
@@ -134,7 +129,8 @@ def show(
   if all("forward_passes" in record.get("stats", {}) for record in records):
     rich.print(by_cost(records))
   if picture is not None:
-    plots.ood_against_id(records, picture)
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    figures.ood_against_id(group(records)).savefig(picture)
 
 
 if __name__ == "__main__":

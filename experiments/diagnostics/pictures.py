@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib import figure
 
-from experiments import plots, results
+from experiments import looks, results
 
 # Rows: a shift makes every term several times as large. Okabe and Ito's colours
 # are safe for all eyes.
@@ -62,14 +62,14 @@ def terms(records: Sequence[results.Record], knob: str) -> figure.Figure:
     _bars(view, x, found, "black", "D", "-", None)
     view.set_title(title, fontsize=9)
   for view in axes.flat:
-    view.set_xlabel(plots.axis(knob))
+    view.set_xlabel(looks.axis(knob))
     view.set_xticks(x)
     view.margins(x=0.08)
     view.grid(alpha=0.3)
     view.spines[["top", "right"]].set_visible(False)
   config = by_knob[0]["config"]
   picture.suptitle(
-    f"{plots.at(config['method'], knob)}\n{len(by_knob[0]['seeds'])} seeds ×"
+    f"{looks.at(config['method'], knob)}\n{len(by_knob[0]['seeds'])} seeds ×"
     f" {config['members']} members, learning rate {config['rate']}",
     fontsize=11,
   )
@@ -103,7 +103,7 @@ def line(found: Mapping[str, Any]) -> figure.Figure:
   view = picture.add_subplot()
   spare = iter((("#E69F00", "v"), ("#CC79A7", "P"), ("#56B4E9", "X")))
   for name, ends in found["lines"].items():
-    known = plots.LOOKS.get(name)
+    known = looks.LOOKS.get(name)
     colour, marker = known[1:] if known else next(spare, ("0.5", "X"))
     for kind, style in (("id", "--"), ("ood", "-")):
       view.plot(
@@ -113,7 +113,7 @@ def line(found: Mapping[str, Any]) -> figure.Figure:
         color=colour,
         marker=marker,
         ms=4,
-        label=f"{plots.title(name)}, {kind.upper()}",
+        label=f"{looks.title(name)}, {kind.upper()}",
       )
   view.set_xlabel("α: zero-shot at 0, fine-tuned at 1")
   view.set_ylabel("accuracy (%)")
@@ -143,7 +143,7 @@ def plane(found: Mapping[str, Any]) -> figure.Figure:
     for name, (x, y) in zip(found["names"], found["coordinates"], strict=True):
       view.plot(x, y, "o", color="white", markeredgecolor="black")
       view.annotate(
-        plots.title(name),
+        looks.title(name),
         (x, y),
         textcoords="offset points",
         xytext=(0, 8),

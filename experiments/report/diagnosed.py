@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib import figure
 
-from experiments import plots, results
+from experiments import looks, results
 from experiments.diagnostics import pictures
 from experiments.report.document import Table
 from experiments.report.entries import KNOBS, labels
@@ -141,7 +141,7 @@ def draw(
     method = same[0]["config"]["method"]["name"]
     add(
       f"bvcl_{method}_{knob}",
-      f"{plots.title(method)}, {plots.axis(knob)}. {BVCL_CAPTION}",
+      f"{looks.title(method)}, {looks.axis(knob)}. {BVCL_CAPTION}",
       pictures.terms(same, knob),
     )
   for record in landscapes:

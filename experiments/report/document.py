@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from experiments import metrics, plots
+from experiments import looks, metrics
 from experiments.report.entries import Entry, compare
 
 Row = Sequence[str]
@@ -41,7 +41,7 @@ def percent(found: metrics.Interval) -> str:
 def summary(entries: Sequence[Entry]) -> Table:
   """Accuracy and calibration of every configuration."""
   rows = []
-  before = [e for e in entries if e.method == plots.ZERO_SHOT]
+  before = [e for e in entries if e.method == looks.ZERO_SHOT]
   for entry in entries:
     columns = [percent(entry.interval(m)) for m in ("id", "mean_ood")]
     columns.append(percent(entry.interval("worst_ood")))

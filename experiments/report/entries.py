@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from experiments import metrics, plots, results
+from experiments import looks, metrics, results
 
 KNOBS = ("anchor_decay", "resample_every", "sparsity")
 """λ, k and the share that is frozen: what curves are drawn over."""
@@ -118,7 +118,7 @@ def labels(configs: Sequence[results.Record]) -> list[str]:
       key for key in own if any(other.get(key) != own[key] for other in others)
     ]
     names.append(
-      plots.with_settings(name, {key: own[key] for key in differing})
+      looks.with_settings(name, {key: own[key] for key in differing})
     )
   return names
 

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib import figure
 from matplotlib.container import ErrorbarContainer
 
-from experiments import metrics, plots
+from experiments import looks, metrics
 from experiments.report.entries import Entry, curves, pareto
 
 # Okabe and Ito's colours, told apart by every kind of colour vision.
@@ -26,24 +26,23 @@ _KINDS = (
 )
 
 
-def _looks(entries: Sequence[Entry]) -> dict[str, tuple[str, str]]:
+def _styles(entries: Sequence[Entry]) -> dict[str, tuple[str, str]]:
   """Colour and marker by label; a method keeps those it has elsewhere."""
-  looks = {}
+  styles = {}
   for entry in entries:
-    if entry.method == plots.ZERO_SHOT:
-      looks[entry.label] = ("black", "*")
-    elif (known := plots.LOOKS.get(entry.method)) and known[
-      1:
-    ] not in looks.values():
-      looks[entry.label] = known[1:]
+    known = looks.LOOKS.get(entry.method)
+    if entry.method == looks.ZERO_SHOT:
+      styles[entry.label] = ("black", "*")
+    elif known and known[1:] not in styles.values():
+      styles[entry.label] = known[1:]
   spare = [(c, m) for m in _MARKERS for c in _COLOURS]
   for entry in entries:  # those that have no look of their own, or share one
-    if entry.label not in looks:
-      free = [look for look in spare if look not in looks.values()] or spare
-      taken = {colour for colour, _ in looks.values()}
-      fresh = [look for look in free if look[0] not in taken]
-      looks[entry.label] = (fresh or free)[0]
-  return looks
+    if entry.label not in styles:
+      free = [style for style in spare if style not in styles.values()] or spare
+      taken = {colour for colour, _ in styles.values()}
+      fresh = [style for style in free if style[0] not in taken]
+      styles[entry.label] = (fresh or free)[0]
+  return styles
 
 
 def _new(width: float = 7.2, height: float = 5.0) -> tuple[figure.Figure, Any]:
@@ -97,12 +96,12 @@ def _point(
   x: float,
   y: float,
   entry: Entry,
-  looks: dict[str, tuple[str, str]],
+  styles: dict[str, tuple[str, str]],
   *,
   xerr: float | None = None,
 ) -> None:
   """One entry, with a bar for its interval out of distribution."""
-  colour, marker = looks[entry.label]
+  colour, marker = styles[entry.label]
   view.errorbar(
     x,
     y,
@@ -125,13 +124,13 @@ def ood_against_id(entries: Sequence[Entry]) -> figure.Figure:
     (100 * e.interval("id").mean, 100 * e.interval("mean_ood").mean)
     for e in entries
   ]
-  looks = _looks(entries)
+  styles = _styles(entries)
   for entry, (x, y) in zip(entries, points, strict=True):
-    if entry.method == plots.ZERO_SHOT:
+    if entry.method == looks.ZERO_SHOT:
       view.axhline(y, color="black", linewidth=0.8, linestyle=":")
       view.plot(x, y, "*", ms=17, color="black", label=entry.label)
       continue
-    _point(view, x, y, entry, looks, xerr=_reach(entry, "id"))
+    _point(view, x, y, entry, styles, xerr=_reach(entry, "id"))
   front = [points[i] for i in pareto(points)]
   if len(front) > 1:
     view.plot(
@@ -167,9 +166,9 @@ def knob_curves(entries: Sequence[Entry]) -> dict[str, figure.Figure]:
         capsize=3,
         label=label,
       )
-    view.set_xlabel(plots.axis(knob))
+    view.set_xlabel(looks.axis(knob))
     view.set_ylabel("accuracy (%)")
-    view.set_title(plots.at(same[0].config["method"], knob), fontsize=11)
+    view.set_title(looks.at(same[0].config["method"], knob), fontsize=11)
     _legend(picture, view)
     name = f"curve_{same[0].method}_{knob}"
     while name in pictures:
@@ -272,7 +271,7 @@ def cost(entries: Sequence[Entry]) -> figure.Figure | None:
   if not drawn:
     return None
   picture = figure.Figure(figsize=(9.6, 4.4), dpi=150, layout="constrained")
-  looks = _looks(entries)
+  styles = _styles(entries)
   axes = picture.subplots(1, 2, sharey=True)
   for entry in drawn:
     stats = [run["stats"] for run in entry.runs.values()]
@@ -284,7 +283,7 @@ def cost(entries: Sequence[Entry]) -> figure.Figure | None:
       (axes[1], 1 / np.mean(speeds) if speeds else None),
     ):
       if x is not None:
-        _point(view, x, y, entry, looks)
+        _point(view, x, y, entry, styles)
   axes[0].set_ylabel("mean out-of-distribution accuracy (%)")
   axes[0].set_xlabel("optimizer state (MiB)")
   axes[1].set_xlabel("seconds per step, with its compilation left out")

@@ -23,7 +23,7 @@ import rich.console
 import rich.progress
 import tyro
 
-from experiments import demo, plots
+from experiments import demo, looks
 from experiments.methods import Method
 from experiments.study import plan, scales
 from experiments.study.choose import chosen, edges
@@ -236,7 +236,7 @@ class Study:
     if not self.desk.work(name, cells):
       return None
     found = chosen(setting, searched, names, self.desk.lines(name))
-    at_the_edge = [plots.title(one) for one in edges(searched, found)]
+    at_the_edge = [looks.title(one) for one in edges(searched, found)]
     if at_the_edge:
       self.console.print(
         f"at the edge of their grids: {', '.join(at_the_edge)}."

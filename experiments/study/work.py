@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import rich.progress
 from flax import nnx
 
-from experiments import evaluate, methods, plots, results
+from experiments import evaluate, looks, methods, results
 from experiments.line import line
 from experiments.methods import Member
 from experiments.runs import Runs
@@ -88,7 +88,7 @@ class Desk:
 
     def progress(member: Member, step: int, loss: float) -> None:
       del loss
-      title = plots.title(methods.name_of(member.method))
+      title = looks.title(methods.name_of(member.method))
       self.bar.update(
         row,
         completed=step + 1,

@@ -58,21 +58,5 @@ def test_a_malformed_line_is_named(tmp_path, bad):
     results.read(path)
 
 
-def test_summary_over_seeds():
-  records = [
-    line(0, 0.30, method="a", lr=1.0),
-    line(0, 0.50, method="b", lr=1.0),
-    line(1, 0.40, lr=1.0, method="a"),  # the order of keys means nothing
-    line(2, 0.80, method="a", lr=1.0),
-    line(2, 0.35, method="a", lr=1.0),  # run again: the latest counts
-  ]
-  a, b = results.summarise(records, "mean_ood")
-  assert (a.config, a.n) == ({"method": "a", "lr": 1.0}, 3)
-  assert a.mean == pytest.approx(0.35)
-  assert a.std == pytest.approx(0.05)  # n − 1, not n
-  assert (b.n, b.mean) == (1, 0.5)
-  assert math.isnan(b.std)
-
-
 def test_environment_is_json():
   json.dumps(results.environment(), allow_nan=False)

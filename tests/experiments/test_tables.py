@@ -3,9 +3,9 @@
 from experiments import results, tables
 
 
-def run(name, seed, accuracy):
+def run(name, seed, accuracy, **settings):
   return {
-    "config": {"method": {"name": name}},
+    "config": {"method": {"name": name} | settings},
     "seed": seed,
     "metrics": {
       "id": accuracy,
@@ -29,7 +29,8 @@ def test_tables_show_means_and_spreads(tmp_path, capsys):
     results.append(path, record)
   tables.show(path, picture=tmp_path / "ood.png")
   shown = capsys.readouterr().out
-  for cell in ("70.0 ± 14.1", "35.0 ± 7.1", "17.5 ± 3.5", "50.0", "12.5"):
+  # Student's t of one degree of freedom has 12.706 at 97.5 %.
+  for cell in ("70.0 ± 127.1", "35.0 ± 63.5", "17.5 ± 31.8", "50.0", "12.5"):
     assert cell in shown
   assert (tmp_path / "ood.png").stat().st_size > 1000
 
@@ -42,3 +43,18 @@ def test_a_set_has_a_row_and_a_method_a_column():
     "Zero-shot",
   ]
   assert view.row_count == 3
+
+
+def test_two_configurations_of_a_method_are_told_apart(tmp_path):
+  runs = [
+    run("gmixout", seed, accuracy, resample_every=k)
+    for k, accuracy in ((1, 0.9), (10, 0.5))
+    for seed in (0, 1)
+  ]
+  shown = tables.by_set(runs)
+  assert [column.header for column in shown.columns[1:]] == [
+    "GMixout (k 1)",
+    "GMixout (k 10)",
+  ]
+  assert list(shown.columns[1].cells) == ["90.0", "45.0", "22.5"]
+  assert tables.by_method(runs).row_count == 2

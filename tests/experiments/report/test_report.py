@@ -70,6 +70,15 @@ def test_runs_are_grouped_and_labelled_by_what_differs(lines):
   assert found[2].interval("id").mean == pytest.approx(0.89)
 
 
+def test_a_seed_counts_once_with_its_latest_line():
+  reordered = run("m", 2, 0.4, 0.35, lr=1.0)
+  reordered["config"] = dict(reversed(reordered["config"].items()))
+  (entry,) = entries.group(
+    [run("m", 0, 0.4, 0.3, lr=1.0), run("m", 2, 0.4, 0.8, lr=1.0), reordered]
+  )
+  assert entry.values("mean_ood") == {0: 0.3, 2: 0.35}
+
+
 def test_tasks_are_kept_apart(lines):
   other = run("gmixout", 0, 0.8, 0.3, data={"root": "PACS", "source": "sketch"})
   tasks = entries.by_task([*lines, other])
@@ -119,13 +128,13 @@ def test_comparisons_are_paired_and_adjusted(lines):
 
 def test_methods_keep_their_colours_and_no_two_look_alike(lines):
   found = entries.group(lines)
-  looks = figures._looks(found)
-  assert looks["Full fine-tuning"] == ("#D55E00", "s")
-  assert looks["Zero-shot"] == ("black", "*")
-  assert looks["GMixout (p 0.9)"] == ("#009E73", "D")
+  styles = figures._styles(found)
+  assert styles["Full fine-tuning"] == ("#D55E00", "s")
+  assert styles["Zero-shot"] == ("black", "*")
+  assert styles["GMixout (p 0.9)"] == ("#009E73", "D")
   many = [run("m", 0, 0.5, 0.4, alpha=i) for i in range(40)]
-  looks = figures._looks(entries.group(many))
-  assert len(set(looks.values())) == 40
+  styles = figures._styles(entries.group(many))
+  assert len(set(styles.values())) == 40
 
 
 def test_the_report_is_one_page_and_its_pictures(lines, tmp_path, capsys):

@@ -1,0 +1,11 @@
+"""Tests `experiments/looks.py`."""
+
+from experiments import looks
+
+
+def test_methods_have_readable_names():
+  assert looks.title("gmixout") == "GMixout"
+  assert looks.title("zero_shot") == "Zero-shot"
+  assert looks.title("model_stock") == "Model Stock"
+  assert looks.title("gmixout+wise_ft") == "GMixout + WiSE-FT"
+  assert looks.title("made_up") == "Made up"
