@@ -168,7 +168,7 @@ def fit(
   return Fitted(
     export.model(deployed),
     trail.losses,
-    _measured(trail, _count_differing(deployed, before)),
+    _measured(trail, int(_count_differing(deployed, before))),
     tuple(Snapshot(int(k), weights) for k, weights in trail.snapshots.items()),
   )
 
@@ -243,12 +243,8 @@ class _Record:
       self._progress(step, loss)
 
 
-def _count_differing(one: Params, other: Params) -> int:
-  return int(_differing(one, other))
-
-
 @jax.jit
-def _differing(one: Params, other: Params) -> jax.Array:
+def _count_differing(one: Params, other: Params) -> jax.Array:
   counts = jax.tree.map(lambda a, b: jnp.count_nonzero(a != b), one, other)
   return jnp.asarray(sum(jax.tree.leaves(counts)))
 
