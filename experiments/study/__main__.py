@@ -32,7 +32,7 @@ from experiments.study.work import Desk
 
 Part = Literal[
   "sources", "targets", "words", "sizes", "lengths", "rule", "ablations",
-  "digits",
+  "digits", "untrained",
 ]  # fmt: skip
 
 
@@ -50,7 +50,8 @@ class Config:
       zero-shot head; "sizes": the core methods on fewer images;
       "lengths": full fine-tuning and GMixout for longer; "rule":
       GMixout's settings at five learning rates; "ablations": each setting at
-      one rate, over seeds; "digits": every method on the demo's task.
+      one rate, over seeds; "digits": every method on the demo's task;
+      "untrained": the core methods there from random weights.
     root: PACS in DomainBed's layout.
     weights: The ViT: safetensors with timm's names.
     clip: The folder of a CLIP, as `experiments.pretrain_clip` writes it.
@@ -223,6 +224,15 @@ class Study:
     if found is None:
       return False
     return self.compare("digits", setting, plan.on_digits(found))
+
+  def untrained(self) -> bool:
+    """The core methods on the demo's task, from weights that know nothing."""
+    setting = Digits(pretrained=False)
+    names, listed = self.core()
+    found = self.chosen(setting, self.clip, names)
+    if found is None:
+      return False
+    return self.compare("untrained", setting, listed(found))
 
   def chosen(
     self,

@@ -6,13 +6,15 @@ import pathlib
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from flax import nnx
 
 from experiments import backbones, demo, domains, probe, zero_shot
-from experiments.classifier import Classifier
+from experiments.classifier import Classifier, ClipImageEncoder
 from experiments.data import scanned_digits, shifts
 from experiments.data.images import ImageSet
 from experiments.data.split import Source, Split
 from experiments.runs import Task
+from gmixout_jax import clip
 
 
 class Loaded(NamedTuple):
@@ -49,17 +51,25 @@ class Digits:
   Attributes:
     steps: Optimizer steps per run.
     batch_size: Images per step.
+    pretrained: Whether runs start from the demo's CLIP and its zero-shot head.
+      If not, from random weights of its image tower, drawn by the seed, under
+      a linear probe.
   """
 
   steps: int = 150
   batch_size: int = 64
+  pretrained: bool = True
 
   def load(self, seed: int) -> Loaded:
     """The scans' split is the same for every seed."""
     parts = scanned_digits.load()
+    source = Source(parts["train"], parts["validation"])
+    model = demo.zero_shot_classifier()
+    if not self.pretrained:
+      model = _untrained(model, source, seed)
     task = Task(
-      model=demo.zero_shot_classifier(),
-      source=Source(parts["train"], parts["validation"]),
+      model=model,
+      source=source,
       steps=self.steps,
       batch_size=self.batch_size,
       augmented=False,
@@ -70,11 +80,26 @@ class Digits:
 
   def described(self) -> dict[str, Any]:
     """As the lines of the demo."""
+    untrained = {} if self.pretrained else {"backbone": "random"}
     return {
       "data": "scanned_digits",
       "steps": self.steps,
       "batch_size": self.batch_size,
+      **untrained,
     }
+
+
+def _untrained(like: Classifier, source: Source, seed: int) -> Classifier:
+  """An image tower like the demo's that has seen nothing, under a probe."""
+  config = clip.from_pretrained(demo.FOLDER).config
+  model = Classifier.with_zero_head(
+    ClipImageEncoder(clip.CLIP(config, rngs=nnx.Rngs(seed))),
+    width=config.projection_dim,
+    classes=len(source.train.class_names),
+    mean=like.mean,
+    std=like.std,
+  )
+  return probe.fit_head(model, source)
 
 
 @dataclasses.dataclass(frozen=True)

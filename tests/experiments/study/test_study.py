@@ -8,14 +8,14 @@ import pytest
 import rich.console
 import rich.progress
 
-from experiments import domains, methods, results
+from experiments import domains, methods, probe, results
 from experiments.methods.full_finetuning import FullFinetuning
 from experiments.methods.linear_probe import LinearProbe
 from experiments.methods.model_soups import UniformSoup
 from experiments.methods.wise_ft import WiseFT
 from experiments.runs import Task
 from experiments.study import __main__ as study
-from experiments.study import choose, plan, rule, scales, work
+from experiments.study import choose, plan, rule, scales, tasks, work
 from experiments.study.tasks import Digits, Domains, Loaded
 from gmixout_jax import clip
 from gmixout_jax.folders import exclusive
@@ -79,6 +79,27 @@ def test_digits_are_reported_on_scans_that_no_choice_has_seen():
   assert len(loaded.held_out) == 449
   assert not seen & {image.tobytes() for image in loaded.held_out.images}
   assert len(loaded.targets) == 8
+
+
+def test_random_weights_are_of_the_seed_and_a_probe_reads_them(monkeypatch):
+  setting, probed = Digits(pretrained=False), []
+
+  def fit_head(model, source):
+    assert probe.is_blank(model)
+    probed.append(len(source.train))
+    return model
+
+  monkeypatch.setattr(tasks.probe, "fit_head", fit_head)
+  monkeypatch.setattr(tasks.shifts, "out_of_distribution", lambda test: {})
+  assert setting.described() == Digits().described() | {"backbone": "random"}
+  one, other, trained = (
+    from_.load(seed).task.model.backbone.projection.kernel[...]
+    for from_, seed in ((setting, 0), (setting, 1), (Digits(), 0))
+  )
+  assert one.shape == other.shape == trained.shape
+  assert not np.array_equal(one, other)
+  assert not np.array_equal(one, trained)
+  assert probed == [1078, 1078]
 
 
 def test_a_source_is_left_out_of_the_targets_and_a_target_of_the_source(pacs):
