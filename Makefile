@@ -51,9 +51,12 @@ torture: $(READY)
 # One worker more than there are cores: some tests wait for what they start.
 WORKERS = $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
+# The files in their order: xdist would begin with those of the most tests, and
+# the longest, which have few, would end when the others are done.
 test: lint
 	@echo "==> Tests and docstring examples"
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --cov
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile \
+	  --no-loadscope-reorder --cov
 
 # What a change of the library most likely breaks, in a minute and a half.
 FAST := -m "not slow" --numprocesses auto --dist loadfile \

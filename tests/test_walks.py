@@ -100,13 +100,16 @@ def test_the_anchors_rule(monkeypatch):
   )
   params = {"kernel": jnp.ones((4, 8))}
   learned, _ = run(make(), params, 4)
-  monkeypatch.setattr(anchor.ResetResidual, "finish", forget)
-  monkeypatch.setattr(
-    anchor.ResetResidual,
-    "deploy",
-    lambda self, leaf, memory, step: jnp.zeros_like(leaf),
-  )
-  forgotten, deployed = run(make(), params, 4)
+  with monkeypatch.context() as changed:
+    changed.setattr(anchor.ResetResidual, "finish", forget)
+    changed.setattr(
+      anchor.ResetResidual,
+      "deploy",
+      lambda self, leaf, memory, step: jnp.zeros_like(leaf),
+    )
+    jax.clear_caches()  # a class that changes under its programs: here alone
+    forgotten, deployed = run(make(), params, 4)
+  jax.clear_caches()
   assert np.all(np.asarray(learned["kernel"]).min() < 0.9)
   np.testing.assert_allclose(forgotten["kernel"], 1.0, rtol=1e-6)
   np.testing.assert_array_equal(deployed["kernel"], 0.0)
