@@ -17,6 +17,7 @@ from experiments.bench import (
   step,
   train_steps,
 )
+from tests.experiments import tiny
 
 TINY = {"patch_size": 16, "width": 20, "depth": 1, "heads": 2, "mlp_width": 40}
 
@@ -37,7 +38,7 @@ def test_figures_are_written(tmp_path):
 
 def test_images_per_second_of_every_step(tmp_path):
   path = tmp_path / "figures.json"
-  images.run(path, batch_size=2, image_size=32, dtype="float32", repeats=1)
+  images.run(path, batch_size=1, image_size=32, repeats=1)
   found = json.loads(path.read_text())
   assert set(images.LEAST) <= set(found)
   seconds = {
@@ -52,29 +53,12 @@ def test_images_per_second_of_every_step(tmp_path):
   assert found["speedup_stratified"] == pytest.approx(stratified)
 
 
-class Mlp(nnx.Module):
-  """A network with blocks and a head of 1000 classes, for eight devices."""
-
-  def __init__(self):
-    rngs = nnx.Rngs(0)
-    self.embedding = nnx.Linear(32 * 32 * 3, 40, rngs=rngs)
-    self.blocks = nnx.List([nnx.Linear(40, 40, rngs=rngs) for _ in range(2)])
-    self.head = nnx.Linear(40, 1000, rngs=rngs)
-
-  def __call__(self, images):
-    x = self.embedding(images.reshape(len(images), -1))
-    for block in self.blocks:
-      x = x + nnx.relu(block(x))
-    return self.head(x)
-
-
 def test_what_devices_send_each_other(tmp_path, monkeypatch):
   # Five programs for eight devices: of a ViT they would be many times as large.
-  monkeypatch.setattr(
-    train_steps, "vit", lambda *_: nnx.eval_shape(lambda: Mlp())
-  )
+  small = lambda *_: nnx.eval_shape(lambda: tiny.classifier(classes=1000))
+  monkeypatch.setattr(train_steps, "vit", small)
   path = tmp_path / "figures.json"
-  comms.run(path)
+  comms.run(path, image_size=tiny.SIZE)
   found = json.loads(path.read_text())
   assert set(comms.TARGETS) <= set(found)
   # Full fine-tuning sends every gradient, and the loss.
@@ -98,7 +82,7 @@ def test_memory_counts_what_is_held():
 
 def test_a_runner_steps_in_place():
   one = train_steps.compact(train_steps.vit("vit_b16", 32), "stratified")
-  batch = (jnp.ones((2, 32, 32, 3)), jnp.zeros(2, jnp.int32))
+  batch = (jnp.ones((1, 32, 32, 3)), jnp.zeros(1, jnp.int32))
   runner = step.Runner(one, batch)
   runner()
   runner()
@@ -114,15 +98,14 @@ def test_the_steps_train_what_they_say():
   for name, one in {
     "full": train_steps.full_finetuning(vit()),
     "compact": train_steps.compact(vit(), "neuron"),
-    "lora": train_steps.lora(vit()),
+    "lora": train_steps.lora(vit(), rank=2),
   }.items():
     zeros = jax.tree.map(
       lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), one.params
     )
     state = one.init(zeros)
     before = jax.tree.map(np.array, state)
-    # Compiled as by `Runner`, and so but once for all of these tests.
-    after, losses[name] = jax.jit(one.step, donate_argnums=0)(state, batch)
+    after, losses[name] = jax.jit(one.step)(state, batch)
     if name == "lora":
       trainable, frozen, _ = after
       jax.tree.map(np.testing.assert_array_equal, frozen, before[1])
