@@ -135,7 +135,7 @@ def begin(
   leaves, treedef = jax.tree.flatten(params)
   mixes = spec.mixed_leaves(params)
   residuals, before = list(leaves), memories(treedef, state)
-  steps = draw_steps(mixes, leaves, state.key, episode, decay)
+  steps = _draw_steps(mixes, leaves, state.key, episode, decay)
   for i, mix in mixes.items():
     residuals[i], before[i] = mix.begin(leaves[i], before[i], steps[i])
   return Begun(
@@ -151,7 +151,7 @@ def begin(
   )
 
 
-def draw_steps(
+def _draw_steps(
   mixes: dict[int, MixedLeaf],
   leaves: list[Any],
   key: jax.Array,

@@ -64,11 +64,10 @@ class Digits:
     """The scans' split is the same for every seed."""
     parts = scanned_digits.load()
     source = Source(parts["train"], parts["validation"])
-    model = demo.zero_shot_classifier()
-    if not self.pretrained:
-      model = _untrained(model, source, seed)
     task = Task(
-      model=model,
+      model=demo.zero_shot_classifier()
+      if self.pretrained
+      else _untrained(source, seed),
       source=source,
       steps=self.steps,
       batch_size=self.batch_size,
@@ -89,15 +88,16 @@ class Digits:
     }
 
 
-def _untrained(like: Classifier, source: Source, seed: int) -> Classifier:
+def _untrained(source: Source, seed: int) -> Classifier:
   """An image tower like the demo's that has seen nothing, under a probe."""
   config = clip.from_pretrained(demo.FOLDER).config
+  mean, std = clip.load_normalization(demo.FOLDER)
   model = Classifier.with_zero_head(
     ClipImageEncoder(clip.CLIP(config, rngs=nnx.Rngs(seed))),
     width=config.projection_dim,
     classes=len(source.train.class_names),
-    mean=like.mean,
-    std=like.std,
+    mean=mean,
+    std=std,
   )
   return probe.fit_head(model, source)
 
