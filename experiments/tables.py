@@ -36,12 +36,8 @@ def by_method(records: Sequence[results.Record]) -> rich.table.Table:
   for heading in ("ID", "OOD (mean)", "OOD (worst)", "seeds"):
     view.add_column(heading, justify="right")
   for entry in group(records):
-    found = [entry.interval(m) for m in ("id", "mean_ood", "worst_ood")]
-    cells = (
-      f"{100 * f.mean:.1f}"
-      + (f" ± {100 * (f.high - f.mean):.1f}" if f.n > 1 else "")
-      for f in found
-    )
+    found = (entry.interval(m) for m in ("id", "mean_ood", "worst_ood"))
+    cells = (one.percent() for one in found)
     view.add_row(entry.label, *cells, str(len(entry.runs)))
   return view
 

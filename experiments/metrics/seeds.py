@@ -25,6 +25,13 @@ class Interval(NamedTuple):
   std: float
   n: int
 
+  def percent(self) -> str:
+    """For a table: "70.1 ± 2.1" of a share; a single run has no interval."""
+    text = f"{100 * self.mean:.1f}"
+    if self.n > 1:
+      text += f" ± {100 * (self.high - self.mean):.1f}"
+    return text
+
 
 def interval(values: Sequence[float], *, confidence: float = 0.95) -> Interval:
   """Student's interval for the mean of independent runs.

@@ -30,29 +30,23 @@ class Table(NamedTuple):
   rows: Sequence[Row]
 
 
-def percent(found: metrics.Interval) -> str:
-  """Such as "70.1 [68.0, 72.2]"; without an interval for a single run."""
-  text = f"{100 * found.mean:.1f}"
-  if found.n > 1:
-    text += f" [{100 * found.low:.1f}, {100 * found.high:.1f}]"
-  return text
-
-
 def summary(entries: Sequence[Entry]) -> Table:
   """Accuracy and calibration of every configuration."""
   rows = []
   before = [e for e in entries if e.method == looks.ZERO_SHOT]
   for entry in entries:
-    columns = [percent(entry.interval(m)) for m in ("id", "mean_ood")]
-    columns.append(percent(entry.interval("worst_ood")))
+    columns = [
+      entry.interval(metric).percent()
+      for metric in ("id", "mean_ood", "worst_ood")
+    ]
     columns.append(_relative(entry, before[0]) if before else "–")
     for kind in ("id", "ood"):
       columns.append(_ece(entry, kind))
     rows.append((entry.label, *columns, str(len(entry.runs))))
   return Table(
     "Accuracy",
-    "In percent, mean over seeds with its 95 % interval (Student's t). ECE has"
-    " 15 bins; out of distribution it is the mean over domains. Relative"
+    "In percent, mean over seeds ± half its 95 % interval (Student's t). ECE"
+    " has 15 bins; out of distribution it is the mean over domains. Relative"
     " robustness τ is OOD, mean, less that of zero-shot.",
     (
       "method", "ID", "OOD, mean", "OOD, worst", "τ", "ECE, ID", "ECE, OOD",
@@ -68,9 +62,8 @@ def _relative(entry: Entry, zero_shot: Entry) -> str:
     return "–"
   before = zero_shot.interval("mean_ood").mean
   values = entry.values("mean_ood").values()
-  return percent(
-    metrics.interval([metrics.relative_robustness(v, before) for v in values])
-  )
+  gained = [metrics.relative_robustness(value, before) for value in values]
+  return metrics.interval(gained).percent()
 
 
 def _ece(entry: Entry, kind: str) -> str:
@@ -85,7 +78,7 @@ def _ece(entry: Entry, kind: str) -> str:
     if not found:
       return "–"
     values.append(sum(found) / len(found))
-  return percent(metrics.interval(values))
+  return metrics.interval(values).percent()
 
 
 def by_domain(entries: Sequence[Entry]) -> Table:
@@ -103,11 +96,11 @@ def by_domain(entries: Sequence[Entry]) -> Table:
         for run in entry.runs.values()
         if name in run["metrics"]["ood"]
       ]
-      cells.append(percent(metrics.interval(values)) if values else "–")
+      cells.append(metrics.interval(values).percent() if values else "–")
     rows.append((entry.label, *cells))
   return Table(
     "Accuracy by domain",
-    "In percent, mean over seeds with its 95 % interval.",
+    "In percent, mean over seeds ± half its 95 % interval.",
     ("method", *names),
     rows,
   )
@@ -123,7 +116,7 @@ def comparison(
     rows.append(
       (
         found.label,
-        percent(pair.difference),
+        pair.difference.percent(),
         _p(pair.p_t),
         _p(found.p_adjusted),
         _p(pair.p_sign),
@@ -132,9 +125,10 @@ def comparison(
     )
   return Table(
     f"Difference from {reference.label}, {_WORDS[metric]}",
-    "In points, paired by seed, with its 95 % interval. p of the paired t-test,"
-    " the same adjusted for the number of rows (Benjamini–Hochberg), and of the"
-    " exact sign-flip test, which n seeds keep from falling below 2 / 2^n.",
+    "In points, paired by seed, ± half its 95 % interval. p of the paired"
+    " t-test, the same adjusted for the number of rows (Benjamini–Hochberg),"
+    " and of the exact sign-flip test, which n seeds keep from falling below"
+    " 2 / 2^n.",
     ("method", "difference", "p (t)", "adjusted", "p (sign flips)", "seeds"),
     rows,
   )

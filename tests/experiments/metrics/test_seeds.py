@@ -47,6 +47,12 @@ def test_a_single_run_has_no_interval():
   assert math.isnan(found.low)
   assert math.isnan(found.high)
   assert math.isnan(found.std)
+  assert found.percent() == "50.0"
+
+
+def test_a_table_has_half_the_interval_in_percent():
+  # Student's t of 0.975 with one degree of freedom is 12.706.
+  assert metrics.interval([0.6, 0.62]).percent() == "61.0 ± 12.7"
 
 
 def test_pairs_are_matched_by_seed():

@@ -156,9 +156,9 @@ def test_the_report_is_one_page_and_its_pictures(lines, tmp_path, capsys):
   assert len(pictures) == 4
   assert Image.open(io.BytesIO(base64.b64decode(pictures[0]))).format == "PNG"
   text = (out / "report.md").read_text()
-  assert "| GMixout (p 0.9) | 89.0 [86.5, 91.5] | 63.1 " in text
+  assert "| GMixout (p 0.9) | 89.0 ± 2.5 | 63.1 ± " in text
   # Relative robustness: 0.62, 0.631 and 0.642 less 0.6.
-  assert "| 3.1 [0.4, 5.8] |" in text
+  assert "| 3.1 ± 2.7 |" in text
   assert "Difference from Full fine-tuning, ID" in text
   assert "Difference from Full fine-tuning" in text
   # Of two configurations the first, against which the second is compared.
