@@ -168,7 +168,7 @@ def fit(
   return Fitted(
     export.model(deployed),
     trail.losses,
-    _measured(trail, int(_count_differing(deployed, before))),
+    _measured(trail, _count_differing(deployed, before)),
     tuple(Snapshot(int(k), weights) for k, weights in trail.snapshots.items()),
   )
 
@@ -243,10 +243,14 @@ class _Record:
       self._progress(step, loss)
 
 
-@jax.jit
-def _count_differing(one: Params, other: Params) -> jax.Array:
-  counts = jax.tree.map(lambda a, b: jnp.count_nonzero(a != b), one, other)
-  return jnp.asarray(sum(jax.tree.leaves(counts)))
+def _count_differing(one: Params, other: Params) -> int:
+  """On the host: it happens once, and is not worth a program."""
+  pairs = zip(
+    jax.tree.leaves(jax.device_get(one)),
+    jax.tree.leaves(jax.device_get(other)),
+    strict=True,
+  )
+  return sum(int(np.count_nonzero(a != b)) for a, b in pairs)
 
 
 def _measured(trail: Trail, trained: int) -> Stats:
