@@ -245,12 +245,9 @@ class _Record:
 
 def _count_differing(one: Params, other: Params) -> int:
   """On the host: it happens once, and is not worth a program."""
-  pairs = zip(
-    jax.tree.leaves(jax.device_get(one)),
-    jax.tree.leaves(jax.device_get(other)),
-    strict=True,
-  )
-  return sum(int(np.count_nonzero(a != b)) for a, b in pairs)
+  one, other = jax.device_get((one, other))
+  counts = jax.tree.map(lambda a, b: np.count_nonzero(a != b), one, other)
+  return int(sum(jax.tree.leaves(counts)))
 
 
 def _measured(trail: Trail, trained: int) -> Stats:

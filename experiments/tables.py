@@ -36,8 +36,10 @@ def by_method(records: Sequence[results.Record]) -> rich.table.Table:
   for heading in ("ID", "OOD (mean)", "OOD (worst)", "seeds"):
     view.add_column(heading, justify="right")
   for entry in group(records):
-    found = (entry.interval(m) for m in ("id", "mean_ood", "worst_ood"))
-    cells = (one.percent() for one in found)
+    cells = (
+      entry.interval(metric).percent()
+      for metric in ("id", "mean_ood", "worst_ood")
+    )
     view.add_row(entry.label, *cells, str(len(entry.runs)))
   return view
 
