@@ -10,22 +10,14 @@ import rich.progress
 import tyro
 from flax import nnx
 
-from experiments import (
-  backbones,
-  evaluate,
-  export,
-  finished,
-  looks,
-  methods,
-  probe,
-  results,
-)
-from experiments.classifier import Classifier, Ensemble
+from experiments import evaluate, finished, looks, methods, results
 from experiments.data.images import ImageSet
-from experiments.data.split import Source
+from experiments.data.source import Source
 from experiments.experiment import Experiment, Opened
 from experiments.line import Outcomes, line
-from experiments.runs import Runs, Saving, Task
+from experiments.models import backbones, export, probe
+from experiments.models.classifier import Classifier, Ensemble
+from experiments.training.runs import Runs, Saving, Task
 from gmixout_jax import parallel
 
 

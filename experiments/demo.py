@@ -30,23 +30,18 @@ import tyro
 from grain import IterDataset
 from jax.experimental.compilation_cache import compilation_cache
 
-from experiments import (
-  backbones,
-  evaluate,
-  looks,
-  loop,
-  methods,
-  results,
-  tables,
-)
-from experiments.classifier import Classifier
+from experiments import evaluate, looks, methods, results, tables
 from experiments.data import rendered_digits, scanned_digits, shifts
-from experiments.data.split import Batch, Split, batches, stream
+from experiments.data.batches import Batch, batches, stream
+from experiments.data.split import Split
 from experiments.methods.full_finetuning import FullFinetuning
 from experiments.methods.gmixout import GMixout
 from experiments.methods.mixout import Mixout
+from experiments.models import backbones
+from experiments.models.classifier import Classifier
 from experiments.report import figures
 from experiments.report.entries import group
+from experiments.training import loop
 
 FOLDER = pathlib.Path(__file__).parent / "demo_clip"
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from experiments import results
 from experiments.data import domainbed, folds, joined
-from experiments.data.split import Source, Split, hold_out
+from experiments.data.source import Source, hold_out
+from experiments.data.split import Split
 
 DEFAULT_SOURCE = "sketch"
 

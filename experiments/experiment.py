@@ -12,7 +12,7 @@ from typing import Any
 
 from experiments.data.decode import View
 from experiments.data.images import ImageSet
-from experiments.data.split import Source
+from experiments.data.source import Source
 from experiments.methods import Method
 from gmixout_jax import clip
 
@@ -68,7 +68,7 @@ class Experiment:
       classes have.
     templates: Prompts of a CLIP.
     own_head: Whether a ViT may start from the head in its file, see
-      `experiments.backbones.load`.
+      `experiments.models.backbones.load`.
     combines: Whether it trains nothing and combines finished checkpoints.
     view: What of an image is seen, and its size.
     warmup: The share of the steps in which the learning rate rises.

@@ -1,6 +1,6 @@
 """Checkpoints of a folder in the place of runs, for methods that combine some.
 
-A checkpoint is what `experiments.export` writes: a ViT with its head in a
+A checkpoint is what `models.export` writes: a ViT with its head in a
 safetensors file, or a Hugging Face folder with a head beside the model. The
 head's outputs must mean the same in all of them.
 """
@@ -13,14 +13,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import backbones, export, loop
-from experiments.classifier import Classifier
 from experiments.data.images import ImageSet
 from experiments.data.split import Split
-from experiments.judge import Judge
 from experiments.methods import Method, Run
 from experiments.methods.composition import Pool
-from experiments.runs import Cost, Outcome, assemble
+from experiments.methods.judge import Judge
+from experiments.models import backbones, export
+from experiments.models.classifier import Classifier
+from experiments.training import loop
+from experiments.training.runs import Cost, Outcome, assemble
 
 
 def find(folder: str | pathlib.Path) -> tuple[pathlib.Path, ...]:

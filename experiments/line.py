@@ -9,7 +9,7 @@ from flax import nnx
 
 from experiments import results
 from experiments.methods import Method
-from experiments.runs import Outcome
+from experiments.training.runs import Outcome
 
 
 class Outcomes(Protocol):

@@ -11,7 +11,7 @@ before training, and only a text tower and two projections are trained, which
 two CPU cores can do in minutes; free, both towers train. `--no-locked` frees.
 
 The folder holds weights, configuration, tokenizer and how pixels are
-normalised: `gx.clip.from_pretrained` reads it, and `experiments.zero_shot`
+normalised: `gx.clip.from_pretrained` reads it, and `models.backbones.from_clip`
 makes it a classifier to fine-tune. It appears at the end, whole or not at all.
 One run appends one line to the results file: how often the captions of
 held-out images and the images find each other, and zero-shot accuracy on the
@@ -38,22 +38,22 @@ import tokenizers
 import tyro
 from jaxtyping import Float
 
-from experiments import (
-  contrastive,
-  embeddings,
-  results,
-  small_clip,
-  tokenization,
-  zero_shot,
-)
+from experiments import results
 from experiments.data import caption_sources as sources
+from experiments.data.batches import stream
 from experiments.data.captions import CaptionSet
 from experiments.data.decode import View
 from experiments.data.images import ImageSet
 from experiments.data.pairs import Pairs
-from experiments.data.split import stream
-from experiments.keeper import Stopped, stop_on_sigterm
-from experiments.small_clip import ImageTower, TextTower
+from experiments.pretraining import (
+  contrastive,
+  embeddings,
+  small_clip,
+  tokenization,
+  zero_shot,
+)
+from experiments.pretraining.small_clip import ImageTower, TextTower
+from experiments.training.keeper import Stopped, stop_on_sigterm
 from gmixout_jax import clip
 from gmixout_jax.checkpoint import Checkpoints
 from gmixout_jax.clip import weights

@@ -25,9 +25,10 @@ from flax import nnx
 from jaxtyping import Int, UInt8
 from rich import progress
 
-from experiments import contrastive, demo, evaluate
+from experiments import demo, evaluate
 from experiments.data import rendered_digits, scanned_digits, shifts
 from experiments.data.split import Split
+from experiments.pretraining import contrastive
 from gmixout_jax import clip
 
 CONTEXT = 16  # the longest caption has 12 words, begin and end not counted

@@ -26,9 +26,9 @@ import tyro
 from experiments import configs, finished, looks, methods, results
 from experiments.case import Config, folder_of, line_of, open_case
 from experiments.experiment import Experiment
-from experiments.keeper import Stopped, stop_on_sigterm
 from experiments.methods.composition import Composed, Pool
 from experiments.sweep import parse_settings
+from experiments.training.keeper import Stopped, stop_on_sigterm
 from gmixout_jax.folders import exclusive
 
 

@@ -20,9 +20,10 @@ import jax
 import numpy as np
 from flax import nnx
 
-from experiments import loop, train
-from experiments.classifier import Classifier
+from experiments import train
 from experiments.data.split import Split
+from experiments.models.classifier import Classifier
+from experiments.training import loop
 from gmixout_jax.clip import weights
 
 STEPS, SAVE_EVERY, PAUSE = 60, 2, 0.02

@@ -33,9 +33,9 @@ import tyro
 
 from experiments import methods, results, tables, train
 from experiments.cells import Cluster, Failure, logged, name_of, note, spread
-from experiments.classifier import Classifier
 from experiments.data.split import Split
-from experiments.runs import Runs
+from experiments.models.classifier import Classifier
+from experiments.training.runs import Runs
 from gmixout_jax import clip
 from gmixout_jax.folders import exclusive
 

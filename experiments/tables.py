@@ -48,7 +48,7 @@ def by_cost(records: Sequence[results.Record]) -> rich.table.Table:
   """What each method took: medians over its lines.
 
   Args:
-    records: Runs with the statistics of `experiments.runs.Cost`.
+    records: Runs with the statistics of `experiments.training.runs.Cost`.
 
   Returns:
     One row per configuration, in order of first appearance.

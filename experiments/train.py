@@ -39,14 +39,15 @@ import rich.table
 import tyro
 from flax import nnx
 
-from experiments import backbones, export, methods, results
-from experiments.classifier import Classifier
+from experiments import methods, results
 from experiments.data.split import Split
 from experiments.domains import Data
 from experiments.evaluate import evaluate
-from experiments.keeper import Stopped, stop_on_sigterm
 from experiments.line import line
-from experiments.runs import Runs, Saving, Task
+from experiments.models import backbones, export
+from experiments.models.classifier import Classifier
+from experiments.training.keeper import Stopped, stop_on_sigterm
+from experiments.training.runs import Runs, Saving, Task
 from gmixout_jax import clip, parallel
 from gmixout_jax.folders import exclusive
 

@@ -22,7 +22,7 @@ import pathlib
 
 from experiments.data import domainbed
 from experiments.data.decode import View
-from experiments.data.split import hold_out
+from experiments.data.source import hold_out
 from experiments.experiment import Experiment, Opened
 from experiments.methods.full_finetuning import FullFinetuning
 from experiments.methods.gmixout import GMixout

@@ -30,7 +30,7 @@ from collections.abc import Sequence
 from experiments.data import imagenet, objectnet
 from experiments.data.decode import View
 from experiments.data.images import ImageSet
-from experiments.data.split import hold_out
+from experiments.data.source import hold_out
 from experiments.experiment import Experiment, Opened
 from experiments.methods.flyp import FLYP
 from experiments.methods.full_finetuning import FullFinetuning

@@ -25,7 +25,7 @@ from typing import Any
 
 from experiments.data import imagenet, long_tail
 from experiments.data.decode import View
-from experiments.data.split import Source
+from experiments.data.source import Source
 from experiments.experiment import Experiment, Metrics, Opened
 from experiments.methods.full_finetuning import FullFinetuning
 from experiments.methods.gmixout import GMixout

@@ -22,7 +22,7 @@ import pathlib
 from experiments.configs import imagenet
 from experiments.data.decode import View
 from experiments.data.images import ImageSet
-from experiments.data.split import Source, held_out
+from experiments.data.source import Source, held_out
 from experiments.experiment import Opened
 from experiments.methods.lp_ft import LPFT
 from experiments.methods.wise_ft import WiseFT

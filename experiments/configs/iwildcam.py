@@ -25,7 +25,7 @@ from collections.abc import Sequence
 
 from experiments.data import iwildcam
 from experiments.data.decode import View
-from experiments.data.split import Source
+from experiments.data.source import Source
 from experiments.experiment import Experiment, Metrics, Opened
 from experiments.methods.flyp import FLYP
 from experiments.methods.full_finetuning import FullFinetuning

@@ -15,14 +15,9 @@ from typing import NamedTuple
 import grain
 import numpy as np
 
+from experiments.data.batches import Batch, in_batches, shuffled
 from experiments.data.images import ImageSet
-from experiments.data.split import (
-  Batch,
-  Source,
-  held_out,
-  in_batches,
-  shuffled,
-)
+from experiments.data.source import Source, held_out
 
 
 class Fold(NamedTuple):
@@ -130,7 +125,7 @@ def balanced_batches(
     batch_size: Images per batch, of all domains that have any.
     seed: Of the order and the augmentation.
     augmented: Whether to crop and flip.
-    process: See :func:`experiments.data.split.batches`.
+    process: See :func:`experiments.data.batches.batches`.
     processes: Likewise.
 
   Returns:

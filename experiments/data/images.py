@@ -4,7 +4,7 @@ Every reader of this package returns an :class:`ImageSet`: a random-access
 source for Grain. What is where (labels, domains, files) is known at once and
 small; pixels are decoded by the threads or processes that ask for them. Order
 is fixed when the set is opened, so batch t of a shuffled, augmented stream is a
-function of the seed and t alone (:func:`experiments.data.split.batches`): a run
+function of the seed and t alone (see :mod:`experiments.data.batches`): a run
 resumes from its step, or from the state of Grain's iterator.
 """
 

@@ -6,8 +6,8 @@ import numpy as np
 from grain import MapDataset
 from jaxtyping import Int
 
+from experiments.data.batches import Batch, augment
 from experiments.data.images import ImageSet
-from experiments.data.split import Batch, augment
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ from experiments.data import scanned_digits, shifts
 from experiments.diagnostics import FILE, members
 from experiments.diagnostics.settings import SlowMixout
 from experiments.methods.gmixout import GMixout
-from experiments.schedule import Schedule
+from experiments.methods.schedule import Schedule
 
 METHODS: dict[str, GMixout | SlowMixout] = {
   "gmixout": GMixout(learning_rate=1e-2, head_learning_rate=1e-4),

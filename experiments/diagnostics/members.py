@@ -18,13 +18,17 @@ import optax
 from flax import nnx
 
 import gmixout_jax as gx
-from experiments import evaluate, form, loop, metrics, probe, train_step
-from experiments.classifier import Classifier
+from experiments import evaluate, metrics
+from experiments.data.batches import Batch
 from experiments.data.images import ImageSet
-from experiments.data.split import Batch, Split
+from experiments.data.split import Split
 from experiments.diagnostics import bvcl, diversity
+from experiments.methods import form
 from experiments.methods.method import Method
-from experiments.schedule import Schedule
+from experiments.methods.schedule import Schedule
+from experiments.models import probe
+from experiments.models.classifier import Classifier
+from experiments.training import loop, train_step
 
 Weights = Any  # nested dicts of NumPy arrays
 

@@ -9,11 +9,11 @@ import importlib
 from typing import Any
 
 from experiments.methods.composition import Composed
+from experiments.methods.method import Member as Member
 from experiments.methods.method import Method as Method
 from experiments.methods.method import Params as Params
 from experiments.methods.method import Schedule as Schedule
 from experiments.methods.run import Combined as Combined
-from experiments.methods.run import Member as Member
 from experiments.methods.run import Run as Run
 
 # Each name, and where its class is: file.Class.

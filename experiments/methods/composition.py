@@ -7,13 +7,14 @@ import jax
 import optax
 from jaxtyping import Array, Float
 
-from experiments.classifier import Classifier
-from experiments.data.split import Batch, Source
-from experiments.form import Form
-from experiments.judge import Judge
+from experiments.data.batches import Batch
+from experiments.data.source import Source
+from experiments.methods.form import Form
 from experiments.methods.full_finetuning import FullFinetuning
-from experiments.methods.method import Method, Params, Schedule
-from experiments.methods.run import Combined, Member, Run
+from experiments.methods.judge import Judge
+from experiments.methods.method import Member, Method, Params, Schedule
+from experiments.methods.run import Combined, Run
+from experiments.models.classifier import Classifier
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,8 +7,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import ClassVar
 
-from experiments.judge import Judge
 from experiments.methods.composition import Pool
+from experiments.methods.judge import Judge
 from experiments.methods.method import Params
 from experiments.methods.run import Combined, Run
 from gmixout_jax import averaging

@@ -9,9 +9,10 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from experiments.classifier import Classifier, Prompts
-from experiments.data.split import Batch, Source
+from experiments.data.batches import Batch
+from experiments.data.source import Source
 from experiments.methods.method import Method, Params, Schedule
+from experiments.models.classifier import Classifier, Prompts
 from gmixout_jax.clip.model import normalize
 
 

@@ -4,10 +4,10 @@ import dataclasses
 
 import jax
 
-from experiments import probe
-from experiments.classifier import Classifier
-from experiments.data.split import Source
+from experiments.data.source import Source
 from experiments.methods.method import Method
+from experiments.models import probe
+from experiments.models.classifier import Classifier
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,8 +15,8 @@ class LinearProbe(Method):
   """Fits the head by logistic regression and leaves the backbone alone.
 
   Where there is no head of words, every other method starts from this one, so
-  what a method adds is its distance to this one. See `experiments.probe` for
-  how the head is fitted.
+  what a method adds is its distance to this one. See `models.probe` for how the
+  head is fitted.
   """
 
   def prepare(

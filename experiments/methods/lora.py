@@ -10,9 +10,9 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 import gmixout_jax as gx
-from experiments.classifier import Classifier
-from experiments.data.split import Source
+from experiments.data.source import Source
 from experiments.methods.method import Method, Params, Schedule
+from experiments.models.classifier import Classifier
 from gmixout_jax.targets import named_leaves
 
 

@@ -5,10 +5,10 @@ from typing import ClassVar
 
 import jax
 
-from experiments import probe
-from experiments.classifier import Classifier
-from experiments.data.split import Source
+from experiments.data.source import Source
 from experiments.methods.full_finetuning import FullFinetuning
+from experiments.models import probe
+from experiments.models.classifier import Classifier
 
 
 @dataclasses.dataclass(frozen=True)

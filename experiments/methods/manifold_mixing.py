@@ -9,8 +9,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from experiments.judge import Judge
 from experiments.methods.composition import Pool
+from experiments.methods.judge import Judge
 from experiments.methods.run import Combined, Run
 from gmixout_jax import averaging
 

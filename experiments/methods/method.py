@@ -2,19 +2,20 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import jax
 import optax
 from jaxtyping import Array, Float
 
-from experiments import probe
-from experiments.classifier import Classifier
-from experiments.data.split import Batch, Source
-from experiments.form import Form
-from experiments.judge import Judge
-from experiments.methods.run import Combined, Member, Params, Run
-from experiments.schedule import Schedule
+from experiments.data.batches import Batch
+from experiments.data.source import Source
+from experiments.methods.form import Form
+from experiments.methods.judge import Judge
+from experiments.methods.run import Combined, Params, Run
+from experiments.methods.schedule import Schedule
+from experiments.models import probe
+from experiments.models.classifier import Classifier
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +153,7 @@ class Method:
     del steps
     return ()
 
-  def members(self) -> tuple[Member, ...]:
+  def members(self) -> "tuple[Member, ...]":
     """The runs that the method is made of; here one, its own."""
     return (Member(self),)
 
@@ -168,3 +169,18 @@ class Method:
     """
     del judge
     return Combined((runs[0].params,))
+
+
+class Member(NamedTuple):
+  """A run that a method is made of.
+
+  Equal members are one run: methods that ask for the same share it.
+
+  Attributes:
+    method: What it trains with.
+    repeat: 0 is the run that `method` makes on its own; each other number
+      shuffles the images anew and draws everything random anew.
+  """
+
+  method: Method
+  repeat: int = 0

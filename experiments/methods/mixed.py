@@ -8,7 +8,7 @@ import jax
 import optax
 
 import gmixout_jax as gx
-from experiments.form import Form
+from experiments.methods.form import Form
 from experiments.methods.method import Method, Params, Schedule
 
 Sampler = Literal["stratified", "uniform", "bernoulli", "neuron"]

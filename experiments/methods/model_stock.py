@@ -7,9 +7,10 @@ from typing import ClassVar
 import jax
 import numpy as np
 
-from experiments.judge import Judge
 from experiments.methods.composition import Pool
-from experiments.methods.run import Combined, Member, Run
+from experiments.methods.judge import Judge
+from experiments.methods.method import Member
+from experiments.methods.run import Combined, Run
 from gmixout_jax import averaging
 
 

@@ -1,27 +1,9 @@
 """What one run leaves behind, and what some runs become."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-if TYPE_CHECKING:
-  from experiments.methods.method import Method
+from typing import Any, NamedTuple
 
 Params = Any  # a nested dict of arrays: backbone/..., head/kernel, head/bias
-
-
-class Member(NamedTuple):
-  """A run that a method is made of.
-
-  Equal members are one run: methods that ask for the same share it.
-
-  Attributes:
-    method: What it trains with.
-    repeat: 0 is the run that `method` makes on its own; each other number
-      shuffles the images anew and draws everything random anew.
-  """
-
-  method: "Method"
-  repeat: int = 0
 
 
 class Snapshot(NamedTuple):

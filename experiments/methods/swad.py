@@ -7,8 +7,8 @@ from typing import ClassVar
 import jax
 import optax
 
-from experiments.judge import Judge
 from experiments.methods.composition import Trained
+from experiments.methods.judge import Judge
 from experiments.methods.method import Params, Schedule
 from experiments.methods.run import Combined, Run
 from gmixout_jax import averaging

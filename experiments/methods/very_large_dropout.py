@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from experiments.classifier import Classifier, Images
-from experiments.data.split import Batch
+from experiments.data.batches import Batch
 from experiments.methods.composition import Trained
+from experiments.models.classifier import Classifier, Images
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,9 +4,9 @@ import dataclasses
 
 import jax
 
-from experiments.classifier import Classifier
-from experiments.data.split import Source
+from experiments.data.source import Source
 from experiments.methods.method import Method
+from experiments.models.classifier import Classifier
 
 
 @dataclasses.dataclass(frozen=True)

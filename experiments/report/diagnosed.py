@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib import figure
 
 from experiments import looks, results
-from experiments.diagnostics import pictures
+from experiments.report import diagnosed_figures
 from experiments.report.document import Table
 from experiments.report.entries import KNOBS, labels
 
@@ -142,7 +142,7 @@ def draw(
     add(
       f"bvcl_{method}_{knob}",
       f"{looks.title(method)}, {looks.axis(knob)}. {BVCL_CAPTION}",
-      pictures.terms(same, knob),
+      diagnosed_figures.terms(same, knob),
     )
   for record in landscapes:
     found, task = record["landscape"], record["config"].get("data", "")
@@ -150,13 +150,13 @@ def draw(
       "lines",
       f"{task}. Accuracy on the lines from zero-shot to fine-tuned weights,"
       f" seed {record['seed']}.",
-      pictures.line(found),
+      diagnosed_figures.line(found),
     )
     add(
       "plane",
       f"{task}. Accuracy on the plane through the zero-shot weights, those of"
       " full fine-tuning and GMixout's anchor; distances are those of weight"
       f" space. Seed {record['seed']}.",
-      pictures.plane(found["plane"]),
+      diagnosed_figures.plane(found["plane"]),
     )
   return drawn

@@ -8,12 +8,15 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from flax import nnx
 
-from experiments import backbones, demo, domains, probe, zero_shot
-from experiments.classifier import Classifier, ClipImageEncoder
+from experiments import demo, domains
 from experiments.data import scanned_digits, shifts
 from experiments.data.images import ImageSet
-from experiments.data.split import Source, Split
-from experiments.runs import Task
+from experiments.data.source import Source
+from experiments.data.split import Split
+from experiments.models import backbones, probe
+from experiments.models.classifier import Classifier, ClipImageEncoder
+from experiments.pretraining import zero_shot
+from experiments.training.runs import Task
 from gmixout_jax import clip
 
 

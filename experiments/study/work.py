@@ -14,10 +14,10 @@ from flax import nnx
 from experiments import evaluate, looks, methods, results
 from experiments.line import line
 from experiments.methods import Member
-from experiments.runs import Runs
 from experiments.study.choose import identity, line_of
 from experiments.study.plan import Cell
 from experiments.study.tasks import Setting
+from experiments.training.runs import Runs
 from gmixout_jax.folders import Held, exclusive
 
 

@@ -8,14 +8,9 @@ import pytest
 from flax import nnx
 from jax.experimental.compilation_cache import compilation_cache
 
-from experiments import (
-  contrastive,
-  demo,
-  evaluate,
-  pretrain_demo,
-  results,
-)
+from experiments import demo, evaluate, pretrain_demo, results
 from experiments.data import rendered_digits, scanned_digits
+from experiments.pretraining import contrastive
 from gmixout_jax import clip
 from tests.experiments.tiny import filled
 

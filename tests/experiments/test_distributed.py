@@ -5,7 +5,7 @@ import pytest
 import safetensors.numpy
 
 from experiments import results, torture
-from experiments.data.split import batches
+from experiments.data.batches import batches
 from experiments.small_run import Life
 from tests.experiments import tiny
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from experiments.data import domainbed
-from experiments.data.split import augment, batches, hold_out, stream
+from experiments.data.batches import augment, batches, stream
+from experiments.data.source import hold_out
 from tests.experiments import tiny
 
 

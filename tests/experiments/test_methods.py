@@ -7,12 +7,14 @@ import pytest
 from flax import nnx
 
 import gmixout_jax as gx
-from experiments import loop, methods, probe
-from experiments.data.split import batches, stream
+from experiments import methods
+from experiments.data.batches import batches, stream
 from experiments.methods.composition import Composed
 from experiments.methods.gmixout import GMixout
 from experiments.methods.mixout import Mixout
 from experiments.methods.random_mask import RandomMask
+from experiments.models import probe
+from experiments.training import loop
 from tests.experiments import tiny
 
 STEPS = 3

@@ -10,19 +10,17 @@ import pytest
 from flax import nnx
 from PIL import Image
 
-from experiments import (
-  backbones,
+from experiments import evaluate, pretrain_clip, results
+from experiments.data import caption_sources, domainbed
+from experiments.methods.flyp import FLYP
+from experiments.models import backbones
+from experiments.pretraining import (
   embeddings,
-  evaluate,
-  pretrain_clip,
-  results,
   small_clip,
   tokenization,
   zero_shot,
 )
-from experiments.data import caption_sources, domainbed
-from experiments.keeper import Stopped
-from experiments.methods.flyp import FLYP
+from experiments.training.keeper import Stopped
 from gmixout_jax import clip
 from tests.experiments import tiny
 

@@ -6,13 +6,14 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import methods, results, runs, train
+from experiments import methods, results, train
 from experiments.data import domainbed
 from experiments.methods.full_finetuning import FullFinetuning
 from experiments.methods.gmixout import GMixout
 from experiments.methods.model_soups import UniformSoup
 from experiments.methods.wise_ft import WiseFT
 from experiments.report.entries import group
+from experiments.training import runs
 from gmixout_jax import clip
 from tests.experiments import tiny
 

@@ -9,8 +9,9 @@ import numpy as np
 from flax import nnx
 from PIL import Image
 
-from experiments.classifier import Classifier
-from experiments.data.split import Source, Split
+from experiments.data.source import Source
+from experiments.data.split import Split
+from experiments.models.classifier import Classifier
 from gmixout_jax import clip
 
 DOMAINS = ("art", "cartoon", "photo", "sketch")

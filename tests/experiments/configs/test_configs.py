@@ -8,11 +8,12 @@ import shlex
 import numpy as np
 import pytest
 
-from experiments import configs, export, methods, results, run
-from experiments.classifier import Classifier
+from experiments import configs, methods, results, run
 from experiments.data import cifar_c, five_sets
 from experiments.data.decode import View
 from experiments.experiment import Experiment
+from experiments.models import export
+from experiments.models.classifier import Classifier
 from tests.experiments import tiny
 
 SHIFTS = {"V2": 6, "R": 6, "Sketch": 6, "A": 6, "ObjectNet": 2}

@@ -6,10 +6,10 @@ import pytest
 from experiments.data import domainbed, folds, joined
 from experiments.data.decode import View
 from experiments.data.images import ImageSet, Pixels
-from experiments.data.split import Source
+from experiments.data.source import Source
 from experiments.methods.full_finetuning import FullFinetuning
 from experiments.methods.model_soups import GreedySoup
-from experiments.runs import Runs, Task
+from experiments.training.runs import Runs, Task
 from tests.experiments import tiny
 
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from experiments.data import domainbed, images, joined
+from experiments.data.batches import batches, stream
 from experiments.data.decode import View, decode
-from experiments.data.split import Split, batches, stream
+from experiments.data.split import Split
 from tests.experiments import tiny
 from tests.experiments.data import disk
 

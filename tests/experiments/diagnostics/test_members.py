@@ -6,15 +6,17 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import loop, metrics, probe
-from experiments.data.split import batches, stream
+from experiments import metrics
+from experiments.data.batches import batches, stream
 from experiments.diagnostics import __main__ as command
-from experiments.diagnostics import bvcl, by_setting, members, pictures
+from experiments.diagnostics import bvcl, by_setting, members
 from experiments.diagnostics.settings import SlowMixout
 from experiments.methods.gmixout import GMixout
 from experiments.methods.linear_probe import LinearProbe
 from experiments.methods.mixout import Mixout
-from experiments.schedule import Schedule
+from experiments.methods.schedule import Schedule
+from experiments.models import probe
+from experiments.training import loop
 from tests.experiments import tiny
 
 METHOD = GMixout(learning_rate=1e-2, resample_every=3)
@@ -176,53 +178,6 @@ def test_what_is_undefined_is_left_out_of_a_summary(found):
   found["sets"]["far"]["ratio_error"] = [None, 0.5, 0.7]
   summary = by_setting.summary(found, ["far"])
   assert summary["ood"]["ratio_error"]["mean"] == pytest.approx(0.6)
-
-
-def test_terms_are_drawn_from_their_records(found):
-  records = [
-    {
-      "config": {
-        "method": {"name": "gmixout", "sparsity": sparsity},
-        "members": 2,
-        "rate": "held",
-      },
-      "seeds": [0, 1, 2],
-      "bvcl": by_setting.summary(found, ["far"]),
-    }
-    for sparsity in (0.9, 0.5)
-  ]
-  picture = pictures.terms(records, "sparsity")
-  titles = [view.get_title() for view in picture.axes]
-  assert titles[0] == "ID: bias²"
-  assert titles[5] == "OOD: variance and covariance"
-  ((line, *_),) = picture.axes[0].containers
-  x, y = line.get_data()
-  assert list(x) == [0.5, 0.9]
-  assert y[0] == records[1]["bvcl"]["id"]["bias2"]["mean"]
-  with pytest.raises(ValueError, match="no setting 'rank'"):
-    pictures.terms(records, "rank")
-  with pytest.raises(ValueError, match="no records"):
-    pictures.terms([], "sparsity")
-
-
-def test_lines_and_planes_are_drawn():
-  found = {
-    "alpha": [0, 0.5, 1],
-    "lines": {"gmixout": {"id": [0.7, 0.9, 0.95], "ood": [0.6, 0.7, 0.65]}},
-  }
-  (view,) = pictures.line(found).axes
-  np.testing.assert_allclose(view.lines[0].get_ydata(), [70, 90, 95])
-  plane = {
-    "x": [0, 1, 2],
-    "y": [0, 1],
-    "id": [[0.5, 0.6, 0.7], [0.4, 0.5, 0.6]],
-    "ood": [[0.5, 0.6, 0.5], [0.4, 0.5, 0.7]],
-    "names": ["zero_shot", "full_finetuning", "gmixout"],
-    "coordinates": [[0, 0], [2, 0], [0.5, 0.8]],
-  }
-  left = pictures.plane(plane).axes[0]
-  points = [line.get_xydata()[0].tolist() for line in left.lines]
-  assert points == plane["coordinates"]
 
 
 @pytest.mark.parametrize(

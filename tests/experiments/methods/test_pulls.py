@@ -9,8 +9,8 @@ import pytest
 from experiments.methods.ftp import SMALLEST, trainable_projection
 from experiments.methods.l2_sp import L2SP, add_spring
 from experiments.methods.parts import in_backbone
+from experiments.methods.schedule import Schedule
 from experiments.methods.spd import selective_projection
-from experiments.schedule import Schedule
 
 
 def walk(optimizer, params, gradients):

@@ -9,18 +9,19 @@ import optax
 import pytest
 from flax import nnx
 
-from experiments import loop, probe
-from experiments.classifier import Classifier, ClipImageEncoder, Prompts
-from experiments.data.split import batches, stream
+from experiments.data.batches import batches, stream
 from experiments.methods.ema import EMA
 from experiments.methods.flyp import FLYP, contrastive_loss
 from experiments.methods.full_finetuning import FullFinetuning
 from experiments.methods.lora import LoRA, LowRank
 from experiments.methods.run import Run, Snapshot
+from experiments.methods.schedule import Schedule
 from experiments.methods.swa import SWA
 from experiments.methods.swad import SWAD
 from experiments.methods.very_large_dropout import Dropped, VeryLargeDropout
-from experiments.schedule import Schedule
+from experiments.models import probe
+from experiments.models.classifier import Classifier, ClipImageEncoder, Prompts
+from experiments.training import loop
 from gmixout_jax import clip
 from tests.experiments import tiny
 

@@ -3,9 +3,9 @@
 import dataclasses
 
 from experiments.methods.full_finetuning import FullFinetuning
-from experiments.runs import Task
 from experiments.study import choose
 from experiments.study.tasks import Loaded
+from experiments.training.runs import Task
 from tests.experiments import tiny
 
 FULL = FullFinetuning(learning_rate=1e-3)

@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from experiments import domains, probe
+from experiments import domains
+from experiments.models import probe
 from experiments.study import tasks
 from experiments.study.tasks import Digits, Domains
 from gmixout_jax import clip

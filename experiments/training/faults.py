@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
-from experiments.keeper import Keeper
+from experiments.training.keeper import Keeper
 
 
 def guard(

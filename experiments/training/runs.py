@@ -10,14 +10,16 @@ import jax
 import numpy as np
 from flax import nnx
 
-from experiments import loop, results
-from experiments.classifier import Classifier, Ensemble
+from experiments import results
+from experiments.data.batches import batches, stream
 from experiments.data.folds import balanced_batches
-from experiments.data.split import Source, batches, stream
-from experiments.judge import Judge
-from experiments.keeper import Keeper
+from experiments.data.source import Source
 from experiments.methods import Combined, Member, Method, Run, described
-from experiments.schedule import Schedule
+from experiments.methods.judge import Judge
+from experiments.methods.schedule import Schedule
+from experiments.models.classifier import Classifier, Ensemble
+from experiments.training import loop
+from experiments.training.keeper import Keeper
 from gmixout_jax.checkpoint import Checkpoints
 
 Progress = Callable[[Member, int, float], None]

@@ -8,7 +8,7 @@ import jax
 import tokenizers
 from flax import nnx
 
-from experiments import tokenization
+from experiments.pretraining import tokenization
 from gmixout_jax import clip
 
 MOST_TEXT_PARAMETERS = 10_000_000
@@ -63,7 +63,7 @@ def make_model(
   """A fresh CLIP, on a given ViT if there is one.
 
   Args:
-    tokenizer: What `experiments.tokenization` trained.
+    tokenizer: What `experiments.pretraining.tokenization` trained.
     vit: A ViT in safetensors with timm's names, or None.
     image_size: Side of the images; positions of a given ViT are interpolated.
     vision: The image tower, where no ViT is given.

@@ -10,14 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from experiments import faults, form
-from experiments.classifier import Classifier
-from experiments.data.split import Batch
-from experiments.keeper import Clock, Keeper, State, Trail
+from experiments.data.batches import Batch
+from experiments.methods import form
 from experiments.methods.method import Method
 from experiments.methods.run import Params, Snapshot
-from experiments.schedule import Schedule
-from experiments.train_step import Metrics, make_step
+from experiments.methods.schedule import Schedule
+from experiments.models.classifier import Classifier
+from experiments.training import faults
+from experiments.training.keeper import Clock, Keeper, State, Trail
+from experiments.training.train_step import Metrics, make_step
 from gmixout_jax import parallel
 
 

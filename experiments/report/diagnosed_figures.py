@@ -1,4 +1,4 @@
-"""Pictures of diagnostics, drawn from their records and nothing else."""
+"""Pictures of diagnostics: BVCL against a setting, lines, planes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

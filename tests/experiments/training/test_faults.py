@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from grain import MapDataset
 
-from experiments import loop
-from experiments.keeper import Keeper
 from experiments.methods.gmixout import GMixout
-from experiments.schedule import Schedule
+from experiments.methods.schedule import Schedule
+from experiments.training import loop
+from experiments.training.keeper import Keeper
 from gmixout_jax.checkpoint import Checkpoints
 from tests.experiments import tiny
 

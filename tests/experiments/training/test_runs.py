@@ -1,4 +1,4 @@
-"""Tests `experiments/runs.py` and `judge.py`: who trains, and who chooses."""
+"""Tests `training/runs.py` and `methods/judge.py`: who trains, who chooses."""
 
 import dataclasses
 
@@ -8,17 +8,19 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import evaluate, loop, methods, probe
-from experiments.judge import Judge
+from experiments import evaluate, methods
 from experiments.methods.composition import Composed
 from experiments.methods.diwa import DiWA
 from experiments.methods.full_finetuning import FullFinetuning
 from experiments.methods.gmixout import GMixout
+from experiments.methods.judge import Judge
 from experiments.methods.model_soups import UniformSoup
 from experiments.methods.output_ensemble import OutputEnsemble
 from experiments.methods.very_large_dropout import VeryLargeDropout
 from experiments.methods.wise_ft import WiseFT
-from experiments.runs import Runs, Task
+from experiments.models import probe
+from experiments.training import loop
+from experiments.training.runs import Runs, Task
 from tests.experiments import tiny
 
 STEPS = 4

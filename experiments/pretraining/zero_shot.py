@@ -3,9 +3,10 @@
 import os
 from typing import Any
 
-from experiments import backbones, evaluate, metrics
+from experiments import evaluate, metrics
 from experiments.data import domainbed
 from experiments.data.decode import View
+from experiments.models import backbones
 from gmixout_jax.clip import convert
 
 TEMPLATES = (

@@ -18,9 +18,10 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from experiments import evaluate
-from experiments.classifier import Classifier, linear
 from experiments.data.images import ImageSet
-from experiments.data.split import Source, Split
+from experiments.data.source import Source
+from experiments.data.split import Split
+from experiments.models.classifier import Classifier, linear
 
 # The inverse strength of the L2 penalty, weak last: of equals the strongest
 # penalty wins.

@@ -11,9 +11,10 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from experiments.classifier import Classifier
+from experiments.data.batches import Batch
 from experiments.data.images import ImageSet
-from experiments.data.split import Batch, Split
+from experiments.data.split import Split
+from experiments.models.classifier import Classifier
 
 Params = Any
 

@@ -4,9 +4,9 @@ import pytest
 from flax import nnx
 from sklearn.linear_model import LogisticRegression
 
-from experiments import probe
 from experiments.data.images import ImageSet, Pixels
-from experiments.data.split import Source
+from experiments.data.source import Source
+from experiments.models import probe
 from tests.experiments import tiny
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments.classifier import Classifier, ClipImageEncoder
+from experiments.models.classifier import Classifier, ClipImageEncoder
 from gmixout_jax import clip
 from tests.experiments import tiny
 

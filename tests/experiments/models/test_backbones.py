@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from experiments import backbones, demo, export, probe
-from experiments.classifier import Classifier
+from experiments import demo
 from experiments.data import rendered_digits
+from experiments.models import backbones, export, probe
+from experiments.models.classifier import Classifier
 from gmixout_jax import clip
 from tests.experiments import tiny
 

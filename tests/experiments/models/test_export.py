@@ -5,8 +5,8 @@ import pytest
 import safetensors.numpy
 from flax import nnx
 
-from experiments import export
-from experiments.classifier import Classifier, ClipImageEncoder, Ensemble
+from experiments.models import export
+from experiments.models.classifier import Classifier, ClipImageEncoder, Ensemble
 from gmixout_jax import clip
 from tests.experiments import tiny
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments import contrastive
-from experiments.keeper import Stopped
+from experiments.pretraining import contrastive
+from experiments.training.keeper import Stopped
 from gmixout_jax import clip
 from gmixout_jax.checkpoint import Checkpoints
 from tests.experiments import tiny

@@ -12,7 +12,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from experiments.classifier import Classifier, ClipImageEncoder, Prompts
+from experiments.models.classifier import Classifier, ClipImageEncoder, Prompts
 from gmixout_jax import clip
 
 Path = str | os.PathLike[str]

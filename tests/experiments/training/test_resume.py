@@ -9,12 +9,13 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import loop, methods, results, train
-from experiments.keeper import Stopped
+from experiments import methods, results, train
 from experiments.methods import Method
 from experiments.methods.gmixout import GMixout
 from experiments.methods.model_soups import UniformSoup
-from experiments.runs import Runs, Saving, Task
+from experiments.training import loop
+from experiments.training.keeper import Stopped
+from experiments.training.runs import Runs, Saving, Task
 from gmixout_jax.checkpoint import Checkpoints
 from gmixout_jax.clip import CheckpointError
 from tests.experiments import tiny

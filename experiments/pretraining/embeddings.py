@@ -11,9 +11,10 @@ import rich.progress
 from flax import nnx
 from jaxtyping import Array, Float
 
-from experiments import contrastive, evaluate, metrics
+from experiments import evaluate, metrics
 from experiments.data.captions import CaptionSet
 from experiments.data.images import ImageSet
+from experiments.pretraining import contrastive
 from gmixout_jax import clip
 
 

@@ -8,9 +8,9 @@ import optax
 import pytest
 from flax import nnx
 
-from experiments import loop
-from experiments.data.split import batches, stream
+from experiments.data.batches import batches, stream
 from experiments.methods import Method
+from experiments.training import loop
 from tests.experiments import tiny
 
 KEY = jax.random.key(0)

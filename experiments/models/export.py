@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from experiments.classifier import Classifier, ClipImageEncoder
+from experiments.models.classifier import Classifier, ClipImageEncoder
 from gmixout_jax import clip
 from gmixout_jax.clip import weights
 

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from experiments import faults, form
-from experiments.keeper import State
+from experiments.methods import form
 from experiments.methods.method import Method
+from experiments.training import faults
+from experiments.training.keeper import State
 from gmixout_jax import parallel
 
 Metrics = dict[str, Any]

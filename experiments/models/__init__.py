@@ -1,0 +1,1 @@
+"""Classifiers on any backbone: where they start, and how they are exported."""

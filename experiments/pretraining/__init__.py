@@ -1,0 +1,1 @@
+"""What makes a CLIP of images with captions, and what it knows then."""

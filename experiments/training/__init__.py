@@ -1,0 +1,1 @@
+"""How a method trains: the loop and its step, faults, saving and resuming."""
