@@ -12,7 +12,7 @@ find taps on their weights, which gives the same gradients.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import optax
@@ -20,7 +20,7 @@ from flax import nnx
 
 from gmixout_jax.fused import FusedAdamW
 from gmixout_jax.taps import Tap
-from gmixout_jax.wrapper import MixedParams
+from gmixout_jax.wrapper import MixedParams, MixSettings
 
 __all__ = [
   "MixedOptimizer",
@@ -56,7 +56,10 @@ class TappedDot(nnx.Pytree):
 
 
 def split(
-  model: Any, *, wrt: nnx.filterlib.Filter = nnx.Param, **settings: Any
+  model: Any,
+  *,
+  wrt: nnx.filterlib.Filter = nnx.Param,
+  **settings: Unpack[MixSettings],
 ) -> tuple[Any, MixedParams, Any]:
   """Splits a module like `flax.nnx.split`, with its parameters mixed.
 
@@ -167,7 +170,7 @@ class MixedOptimizer(nnx.Pytree):
     tx: optax.GradientTransformation | FusedAdamW,
     *,
     wrt: nnx.filterlib.Filter = nnx.Param,
-    **settings: Any,
+    **settings: Unpack[MixSettings],
   ):
     """Wraps the parameters of a model.
 

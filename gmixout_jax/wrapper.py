@@ -7,7 +7,7 @@ has to reduce are as small as the mask.
 """
 
 import dataclasses
-from typing import Any, Self
+from typing import Any, Required, Self, TypedDict
 
 import jax
 import optax
@@ -18,6 +18,20 @@ from gmixout_jax.spec import MixSpec, Residual, raw_key
 from gmixout_jax.taps import Tap
 from gmixout_jax.targets import Rules, Target, named_leaves
 from pallas_kernels.implementation import Implementation
+
+
+class MixSettings(TypedDict, total=False):
+  """The settings of `MixedParams.create`, for what hands them on to it."""
+
+  key: Required[jax.Array | int]
+  sparsity: float
+  anchor_decay: float | episodes.Schedule
+  resample_every: episodes.Period
+  sampler: str
+  target: Target | Rules
+  residual: Residual
+  rescale: bool
+  implementation: Implementation | None
 
 
 @struct.dataclass

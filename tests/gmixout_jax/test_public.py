@@ -5,8 +5,12 @@ import importlib
 import inspect
 import pathlib
 import types
+from typing import Required, get_args, get_origin
 
 import pytest
+
+import gmixout_jax as gx
+from gmixout_jax.wrapper import MixSettings
 
 ROOT = pathlib.Path(__file__).parents[2]
 PROJECT = ROOT / "tests" / "typing" / "user_project.py"
@@ -106,3 +110,18 @@ def test_a_users_project_uses_every_name():
     assert set(module.__all__) - used <= {
       m.__name__.rpartition(".")[2] for m in MODULES
     }, module.__name__
+
+
+def test_settings_that_are_handed_on_are_those_of_create():
+  """What `gx.nnx` passes to it by name has the same names and types."""
+  create = inspect.signature(gx.MixedParams.create).parameters
+  own = {name: p for name, p in create.items() if p.kind is p.KEYWORD_ONLY}
+  handed = MixSettings.__annotations__
+  assert list(handed) == list(own)
+  assert {name for name, p in own.items() if p.default is p.empty} == set(
+    MixSettings.__required_keys__
+  )
+  for name, parameter in own.items():
+    needed = get_origin(handed[name]) is Required
+    wanted = get_args(handed[name])[0] if needed else handed[name]
+    assert parameter.annotation == wanted, name

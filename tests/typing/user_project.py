@@ -1,8 +1,11 @@
 """A user's project, which pyright checks against the library's types.
 
 It uses every public name, as `test_public.py` makes sure, the way a user would.
-It is checked and never run: what the names do is tested elsewhere.
+It is checked and never run: what the names do is tested elsewhere. Errors that
+are expected are marked, and pyright reports a mark without its error.
 """
+
+# pyright: reportUnnecessaryTypeIgnoreComment=true
 
 import pathlib
 from typing import Any, assert_type
@@ -66,6 +69,7 @@ def in_nnx(model: nnx.Linear, x: jax.Array) -> nnx.Linear:
   *_, changed = nnx.split(merged, nnx.Param, mixed_nnx.TapVariable, ...)
   print(isinstance(merged.dot_general, mixed_nnx.TappedDot), changed)
   optimizer = mixed_nnx.MixedOptimizer(model, optax.adamw(1e-3), key=0)
+  gx.nnx.split(model, key=0, sparseness=0.9)  # pyright: ignore[reportCallIssue]
   value, grads = optimizer.value_and_grad(lambda model: model(x).sum())(model)
   optimizer.update(model, grads)
   print(value)
