@@ -57,10 +57,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 @pytest.fixture(autouse=True)
 def _optimized(request: pytest.FixtureRequest, monkeypatch):
   """Compiles as users do in tests that look at what was compiled."""
+  before = os.environ[UNOPTIMIZED]
   if request.node.get_closest_marker("optimized") is None:
     yield
+    # All tests that follow would compile for longer.
+    assert jax.config.values[UNOPTIMIZED.lower()] == (before != "0")
     return
-  before = os.environ[UNOPTIMIZED]
   monkeypatch.setenv(UNOPTIMIZED, "0")  # for what it starts
   jax.config.update(UNOPTIMIZED.lower(), False)
   # A program that was read back says less of itself than one just compiled.

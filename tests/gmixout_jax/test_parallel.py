@@ -74,13 +74,6 @@ def compact_step(sampler="stratified"):
 KINDS = {"gmixout": dense_step, "compact": compact_step}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _compile_fast():
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
-
-
 def weights(state):
   return getattr(state[0], "params", state[0])
 
