@@ -20,8 +20,9 @@ def gmixout_eval_params(opt_state: Any, params: Any) -> Any:
 
   For `gmixout` A + (1−λ)Δ, which is where the anchor would be if the episode
   ended now: nothing of an unfinished episode is lost, and at the end of an
-  episode these are the live weights. For `mixout` and `random_mask` A + Δ, the
-  learned weights. Leaves that are not mixed are returned as they are.
+  episode these are the live weights. For `mixout`, `random_mask` and all that
+  keeps its residual A + Δ, the learned weights. Leaves that are not mixed are
+  returned as they are.
 
   Args:
     opt_state: A state of `gmixout`, or of anything that wraps it: chain,

@@ -116,21 +116,25 @@ class MixedLeaf(abc.ABC):
       step: What else is to be known about the step.
 
     Returns:
-      The new live weights less the old ones, in the shape of Δ and the leaf's
-      dtype, and the memory after the step.
+      The new live weights less the old ones, in the shape of Δ and in float32
+      or wider, and the memory after the step.
     """
 
   @abc.abstractmethod
   def dense(
     self, change: jax.Array, indices: jax.Array, like: jax.Array
   ) -> jax.Array:
-    """What `finish` returned as a change of the whole leaf `like`."""
+    """What `finish` returned as a change of the whole leaf, in its dtype.
+
+    In a narrow dtype a change that is larger than the weight it changes may be
+    rounded, and so may miss what `changed` gives.
+    """
 
   @abc.abstractmethod
   def changed(
     self, leaf: jax.Array, change: jax.Array, indices: jax.Array
   ) -> jax.Array:
-    """The live weights after the change that `finish` returned."""
+    """The live weights after what `finish` returned, rounded once."""
 
   @abc.abstractmethod
   def deploy(self, leaf: jax.Array, memory: Memory, step: Step) -> jax.Array:
@@ -191,13 +195,15 @@ class ResetResidual(MixedLeaf):
       factor = jnp.where(ends, 1 - decay, 1 / self.scale)
       wanted = memory.anchor + factor * (residual + update)
       change = wanted - self.active(leaf, step.indices)
-    return change.astype(leaf.dtype), memory
+    return change, memory
 
   def dense(
     self, change: jax.Array, indices: jax.Array, like: jax.Array
   ) -> jax.Array:
     """Zero off the mask."""
-    return self.layout.put(change, indices, like)
+    if _is_narrow(like):
+      change = _representable(self.active(like, indices), change, like.dtype)
+    return self.layout.put(change.astype(like.dtype), indices, like)
 
   def changed(
     self, leaf: jax.Array, change: jax.Array, indices: jax.Array
@@ -257,21 +263,23 @@ class KeptResidual(MixedLeaf):
     anchor = memory.anchor + jnp.where(step.episode.ends, follow, 0)
     mask = self.layout.mask(step.redraw(), leaf)
     live = anchor + jnp.where(mask, (learned - anchor) / self.scale, 0)
-    return (live - leaf).astype(leaf.dtype), Memory(anchor, learned)
+    return live - leaf, Memory(anchor, learned)
 
   def dense(
     self, change: jax.Array, indices: jax.Array, like: jax.Array
   ) -> jax.Array:
     """It is dense already."""
-    del indices, like
-    return change
+    del indices
+    if _is_narrow(like):
+      change = _representable(like, change, like.dtype)
+    return change.astype(like.dtype)
 
   def changed(
     self, leaf: jax.Array, change: jax.Array, indices: jax.Array
   ) -> jax.Array:
     """The sum."""
     del indices
-    return leaf + change
+    return (leaf + change).astype(leaf.dtype)
 
   def deploy(self, leaf: jax.Array, memory: Memory, step: Step) -> jax.Array:
     """V, the weights that Mixout has learned."""
@@ -287,3 +295,15 @@ def accumulator_dtype(leaf: Any) -> Any:
 
 def _is_narrow(leaf: Any) -> bool:
   return leaf.dtype != accumulator_dtype(leaf)
+
+
+def _representable(live: jax.Array, change: jax.Array, dtype: Any) -> jax.Array:
+  """The change to the narrow weights that are nearest to `live + change`.
+
+  If live weights were to add a rounded change, they would be rounded twice. The
+  difference of two narrow numbers is exact if neither is twice the other.
+  """
+  info = jnp.finfo(dtype)
+  # Not astype, there and back: XLA takes that for the identity.
+  nearest = jax.lax.reduce_precision(live + change, info.nexp, info.nmant)
+  return nearest - live

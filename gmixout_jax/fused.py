@@ -126,7 +126,14 @@ class FusedAdamW:
 
   @property
   def _adamw(self) -> optax.GradientTransformation:
-    return optax.adamw(**dataclasses.asdict(self))
+    # Not dataclasses.asdict, which would copy a schedule and all it holds.
+    return optax.adamw(
+      self.learning_rate,
+      b1=self.b1,
+      b2=self.b2,
+      eps=self.eps,
+      weight_decay=self.weight_decay,
+    )
 
   def _step_dense(
     self, begun: mixing.Begun, gradients: list[Any], opt_state: Any

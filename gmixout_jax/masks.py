@@ -67,7 +67,7 @@ class Uniform(packing.Anywhere):
   @property
   def packed_shape(self) -> tuple[int, ...]:
     """``[n]`` with ``n = int(size · kept)``."""
-    return (int(self.size * self.kept),)
+    return (whole_count(self.size, self.kept),)
 
   def draw(self, key: jax.Array, like: jax.Array) -> jax.Array:
     """Active flat positions, int32 ``[n]``, increasing."""
@@ -106,6 +106,15 @@ class Bernoulli(packing.Anywhere):
     return positions.astype(jnp.int32)
 
 
+def whole_count(size: int, kept: float) -> int:
+  """``int(size · kept)`` where `kept` is what rounding has left of a fraction.
+
+  >>> whole_count(300, round(1 - 2 / 3, 12))  # and not 99
+  100
+  """
+  return int(size * kept + 1e-6 + 1e-12 * size)
+
+
 SAMPLERS: dict[str, type[packing.Layout]] = {
   "stratified": Stratified,
   "uniform": Uniform,
@@ -137,7 +146,7 @@ def leaf_layout(
   ((4, 3), 0.1)
   """
   layout = SAMPLERS[sampler](tuple(shape), kept)
-  if layout.size * kept < 1:
+  if whole_count(layout.size, kept) < 1:
     raise ValueError(
       f"leaf {path!r} of shape {layout.shape} is too small to keep one of its"
       f" {layout.size} entries at kept fraction {kept}: lower `sparsity` or"

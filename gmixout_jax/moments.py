@@ -39,9 +39,23 @@ class InnerOptimizer:
   def init(
     self, treedef: Any, residuals: list[Any], mixed: Container[int]
   ) -> Any:
-    """State for the leaves of a tree; `mixed` holds positions among them."""
+    """State for the leaves of a tree; `mixed` holds positions among them.
+
+    Raises:
+      ValueError: If moments are to restart and the optimizer, made for a tree
+        of one structure, does not show which parts of its state they are.
+    """
     if self.moments == "carry":
       return self.transformation.init(treedef.unflatten(residuals))
+    try:
+      self.transformation.init(_Params())  # pyright: ignore[reportArgumentType]
+    except Exception as error:
+      raise ValueError(
+        "moments='reset' needs an inner optimizer for any tree, to find its"
+        " moments by; this one is masked or partitioned by a tree or a function"
+        f" of keys ({error}). Use moments='carry', or put optax.partition or"
+        " optax.masked around gmixout."
+      ) from error
     return RestartedState(
       *map(self.transformation.init, _split(treedef, residuals, mixed))
     )

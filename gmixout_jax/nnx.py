@@ -241,8 +241,8 @@ class MixedOptimizer(nnx.Pytree):
         grads, before, mixed.trainable(), **extra_args
       )
       stepped = True
-      if isinstance(opt_state, optax.MultiStepsState):
-        stepped = opt_state.gradient_step != before.gradient_step
+      for old, new in zip(*map(_multi_steps, (before, opt_state)), strict=True):
+        stepped = stepped & (new.gradient_step != old.gradient_step)
       mixed = mixed.apply_updates(updates, stepped=stepped)
     nnx.update(model, mixed.params)
     _assign(self.mix, dataclasses.replace(mixed, params=None))
@@ -257,6 +257,13 @@ class MixedOptimizer(nnx.Pytree):
   def _mixed(self, params: Any) -> MixedParams:
     mix = nnx.as_pure(self.mix)
     return dataclasses.replace(mix, params=nnx.to_pure_dict(params))
+
+
+def _multi_steps(opt_state: Any) -> list[optax.MultiStepsState]:
+  """The states of `optax.MultiSteps`, wherever they are."""
+  is_state = lambda node: isinstance(node, optax.MultiStepsState)
+  nodes = jax.tree.leaves(opt_state, is_leaf=is_state)
+  return [node for node in nodes if is_state(node)]
 
 
 def _variables(tree: Any) -> Any:

@@ -5,6 +5,7 @@ import optax
 
 from gmixout_jax.targets import Target
 from gmixout_jax.transform import gmixout
+from pallas_kernels.implementation import Implementation
 
 
 def mixout(
@@ -75,6 +76,7 @@ def random_mask(
   key: jax.Array | int,
   sampler: str = "stratified",
   target: Target = None,
+  implementation: Implementation | None = None,
 ) -> optax.GradientTransformationExtraArgs:
   """Random masking: one mask for the whole run trains, the rest is frozen.
 
@@ -88,6 +90,7 @@ def random_mask(
     key: Key of the mask.
     sampler: Law of the mask, see `gmixout`.
     target: Which leaves are masked.
+    implementation: Of stratified masks, see `gmixout`.
 
   Returns:
     An `optax.GradientTransformationExtraArgs` with state `GMixoutState`.
@@ -117,4 +120,5 @@ def random_mask(
     sampler=sampler,
     target=target,
     rescale=False,
+    implementation=implementation,
   )

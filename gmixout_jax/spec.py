@@ -109,9 +109,11 @@ class MixSpec:
     """How each mixed leaf is mixed, by its position among the leaves.
 
     Raises:
-      ValueError: If no leaf is targeted, or one is too small to keep an entry.
+      ValueError: If no leaf is targeted, one is too small to keep an entry, or
+        two have one path, which would give them one mask.
     """
     named = targets.named_leaves(params)
+    targets.check_paths(named)
     return {
       i: self.mixed_leaf(*named[i])
       for i, label in enumerate(self.labels(params))

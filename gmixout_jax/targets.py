@@ -23,7 +23,8 @@ VIT_RULES: Rules = (
 )
 """The paper's choice for a vision transformer: the matrices of the blocks are
 mixed, the head trains densely, all else is frozen (biases, norms, embeddings).
-Understands the names of `gmixout_jax.clip`, big_vision and Hugging Face Flax.
+Understands the names of `gmixout_jax.clip`, big_vision and Hugging Face Flax. A
+model without a head, such as a whole CLIP, needs rules without the second one.
 """
 
 
@@ -49,6 +50,17 @@ def named_leaves(
   ]
 
 
+def check_paths(named: Sequence[tuple[str, Any]]) -> None:
+  """Raises ValueError if two leaves have one path."""
+  paths = [path for path, _ in named]
+  if len(set(paths)) < len(paths):
+    twice = next(path for path in paths if paths.count(path) > 1)
+    raise ValueError(
+      f"params have two leaves with the path {twice!r}, as a key that holds a"
+      " '/' reads like two keys: rename one."
+    )
+
+
 def is_matrix(leaf: Any) -> bool:
   """Whether a leaf can be mixed: floating point, with at least two axes."""
   return (
@@ -70,7 +82,7 @@ def check_target(target: Target | Rules) -> None:
   elif isinstance(target, tuple):
     if not target:
       raise ValueError("target must hold at least one rule, got ().")
-    _check_rules(target)
+    _check_rules("target", target)
   elif target is not None and not callable(target):
     raise ValueError(
       "target must be None, a regular expression, a predicate on (path, leaf)"
@@ -153,7 +165,7 @@ def gmixout_labels(params: Any, rules: Rules = VIT_RULES) -> Any:
   ... )
   >>> state = tx.init(params)
   """
-  _check_rules(rules)
+  _check_rules("rules", rules)
   named = named_leaves(params)
   unmatched = {pattern for pattern, _ in rules}
   labels = []
@@ -210,15 +222,20 @@ def label_leaves(target: Target | Rules, params: Any) -> list[str]:
   return ["mixed" if mixed else "dense" for mixed in selected]
 
 
-def _check_rules(rules: Rules) -> None:
+def _check_rules(name: str, rules: Rules) -> None:
   """Raises ValueError unless they are pairs (regular expression, label)."""
   for rule in rules:
     if not isinstance(rule, tuple | list) or len(rule) != 2:
       raise ValueError(
-        "target must hold rules (regular expression, label), like VIT_RULES,"
+        f"{name} must hold rules (regular expression, label), like VIT_RULES,"
         f" got the rule {rule!r}."
       )
     pattern, label = rule
+    if not isinstance(pattern, str):
+      raise ValueError(
+        f"{name} must hold rules that begin with a regular expression, got the"
+        f" rule {rule!r}."
+      )
     if label not in LABELS:
       raise ValueError(
         f"rule {pattern!r} gives the label {label!r}; allowed are {LABELS}."

@@ -135,6 +135,11 @@ def gmixout(
     of an episode that is their A).
 
   Note:
+    Updates have the dtype of the parameters. Where that is narrower than
+    float32, an update larger than the weight it changes is rounded, and the
+    live weight with it; `MixedParams` rounds live weights once.
+
+  Note:
     With `optax.inject_hyperparams`, list `sparsity`, `resample_every`,
     `target` and a scheduled `anchor_decay` in ``static_args``.
   """

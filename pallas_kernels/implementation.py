@@ -33,7 +33,7 @@ _interpreted = contextvars.ContextVar("interpreted", default=False)
 
 
 def choose(implementation: Implementation | None) -> Implementation:
-  """The implementation to run on the default device.
+  """The implementation to run on this process' first device.
 
   Args:
     implementation: A name, or None for the fastest that can run.
@@ -71,7 +71,7 @@ def module(kernel: str, name: Implementation) -> Any:
 
 
 def obstacle(implementation: Implementation) -> str | None:
-  """Why an implementation cannot run on the default device; None if it can."""
+  """Why an implementation cannot run on the first device; None if it can."""
   if implementation == "xla":
     return None
   if implementation == "mosaic_gpu":
@@ -109,12 +109,12 @@ def interpreter() -> Any:
 
 
 def _too_old(least: tuple[int, int], name: str) -> str | None:
-  """Why the default device is no NVIDIA GPU of that generation or newer."""
+  """Why the first device is no NVIDIA GPU of that generation or newer."""
   device = jax.local_devices()[0]
   wanted = f"needs an NVIDIA GPU of the {name} generation or newer"
   capability = getattr(device, "compute_capability", None)
   if device.platform != "gpu" or capability is None:
-    return f"it {wanted}, and the default device is {device.device_kind!r}"
+    return f"it {wanted}, and the first device is {device.device_kind!r}"
   try:
     found = tuple(int(part) for part in str(capability).split("."))
   except ValueError:  # ROCm names architectures, such as gfx90a

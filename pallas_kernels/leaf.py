@@ -143,6 +143,18 @@ def check_size(shape: tuple[int, ...]) -> None:
     )
 
 
+def check_weights(name: str, array: jax.Array) -> None:
+  """Raises ValueError unless kernels can take the array, called `name`."""
+  if array.dtype not in (jnp.float32, jnp.bfloat16):
+    raise ValueError(f"{name} must be float32 or bfloat16, got {array.dtype}.")
+
+
+def check_scale(scale: float) -> None:
+  """Raises ValueError unless s, which kernels divide by, is above 0."""
+  if not scale > 0:
+    raise ValueError(f"scale must be above 0, got {scale!r}.")
+
+
 def seed(key: jax.Array, first_row: jax.typing.ArrayLike = 0) -> jax.Array:
   """What a kernel needs to draw: the key's two words, and the first row.
 
@@ -152,9 +164,23 @@ def seed(key: jax.Array, first_row: jax.typing.ArrayLike = 0) -> jax.Array:
 
   Returns:
     uint32 ``[3]``.
+
+  Raises:
+    ValueError: If `key` is neither.
   """
-  if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+  dtype = getattr(key, "dtype", None)
+  if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
+    implementation = str(jax.random.key_impl(key))
+    if implementation != "threefry2x32":
+      raise ValueError(
+        f"key must be a threefry2x32 key, got one of {implementation!r}."
+      )
     key = jax.random.key_data(key)
+  if getattr(key, "shape", None) != (2,) or key.dtype != jnp.uint32:
+    raise ValueError(
+      "key must be a typed threefry key or its uint32 data of shape (2,), got"
+      f" {key!r}."
+    )
   first = jnp.asarray(first_row).astype(jnp.uint32)
   return jnp.concatenate([key, first[None]])
 

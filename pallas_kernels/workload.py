@@ -30,10 +30,6 @@ class Workload:
   carry: Any
   bytes: int
 
-  def with_step(self, step: Callable[[Any, jax.Array], Any]) -> "Workload":
-    """The same data for another step."""
-    return dataclasses.replace(self, step=step)
-
 
 def normal(seed: int, shape: tuple[int, ...], dtype: Any) -> jax.Array:
   """Weights as one finds them in a model: zeros would flatter a cache."""

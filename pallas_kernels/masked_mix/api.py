@@ -56,8 +56,8 @@ def masked_mix(
     ``[..., cols]``. Off the mask equal to `anchor` (rounded to `dtype`).
 
   Raises:
-    ValueError: If shapes do not fit, an argument is out of range, or a GPU
-      kernel is asked for on a leaf of more than 2³¹ − 1 entries.
+    ValueError: If shapes or dtypes do not fit, an argument is out of range, or
+      a GPU kernel is asked for on a leaf of more than 2³¹ − 1 entries.
     NotImplementedError: If `implementation` cannot run here; says why.
 
   Example:
@@ -73,6 +73,8 @@ def masked_mix(
       f"sampler must be 'stratified' or 'bernoulli', got {sampler!r}."
     )
   leaf = leaves.StratifiedLeaf(anchor.shape, kept)
+  leaves.check_weights("anchor", anchor)
+  leaves.check_weights("residual", residual)
   if sampler == "stratified":
     leaf.check_packed("residual", residual)
   elif residual.shape != anchor.shape:
@@ -82,6 +84,7 @@ def masked_mix(
     )
   if scale is None:
     scale = leaf.kept_fraction if sampler == "stratified" else kept
+  leaves.check_scale(scale)
   mix = _stratified if sampler == "stratified" else _bernoulli
   return mix(
     leaf,

@@ -39,8 +39,8 @@ def pack(
     the order of its columns.
 
   Raises:
-    ValueError: If an argument is out of range, or a GPU kernel is asked for
-      on an array of more than 2³¹ − 1 entries.
+    ValueError: If an argument is out of range or of another type, or a GPU
+      kernel is asked for on an array of more than 2³¹ − 1 entries.
     NotImplementedError: If `implementation` cannot run here; says why.
 
   Example:
@@ -50,9 +50,12 @@ def pack(
            [10., 10.]], dtype=float32)
   """
   leaf = leaves.StratifiedLeaf(dense.shape, kept)
+  leaves.check_weights("dense", dense)
+  scale = leaf.kept_fraction if scale is None else scale
+  leaves.check_scale(scale)
   return pack_seeded(
     leaf,
-    leaf.kept_fraction if scale is None else scale,
+    scale,
     implementations.choose(implementation),
     dense,
     leaves.seed(key, first_row),

@@ -90,8 +90,9 @@ def packed_step(
     their bits.
 
   Raises:
-    ValueError: If shapes or dtypes do not fit, an argument is out of range,
-      or a GPU kernel is asked for on a leaf of more than 2³¹ − 1 entries.
+    ValueError: If shapes or dtypes do not fit, `kept` or `scale` is out of
+      range, or a GPU kernel is asked for on a leaf of more than 2³¹ − 1
+      entries. What may be traced is not checked.
     NotImplementedError: If `implementation` cannot run here; says why.
 
   Example:
@@ -111,6 +112,7 @@ def packed_step(
   leaf = leaves.StratifiedLeaf(live.shape, kept)
   _check(leaf, live, gradient, memory, packed_gradient)
   scale = leaf.kept_fraction if scale is None else scale
+  leaves.check_scale(scale)
   module = implementations.module(
     "packed_step", implementations.choose(implementation)
   )
@@ -180,8 +182,13 @@ def _check(
   packed_gradient: bool,
 ) -> None:
   """Raises ValueError unless the arrays of a step fit each other."""
+  leaves.check_weights("live", live)
   if packed_gradient:
     leaf.check_packed("gradient", gradient)
+    if gradient.dtype != jnp.float32:
+      raise ValueError(
+        f"gradient must be float32 if it is packed, got {gradient.dtype}."
+      )
   elif gradient.shape != live.shape:
     raise ValueError(
       f"gradient must have the shape of live, {live.shape}, got"

@@ -78,9 +78,9 @@ def step_entries(
     scale: s.
 
   Returns:
-    The change of W, in the dtype of `live`, and the memory after the step.
+    The change of W, float32, and the memory after the step.
   """
-  dtype, live = live.dtype, live.astype(jnp.float32)
+  live = live.astype(jnp.float32)
   # As wide as the entries: kernels have no choice between arrays by a scalar.
   starts, ends = (
     jnp.broadcast_to(flag, live.shape) > 0
@@ -112,4 +112,4 @@ def step_entries(
   else:
     learned = learned + update
     change = anchor + jnp.where(ends, kept * moved, moved * (1 / scale)) - live
-  return change.astype(dtype), Memory(anchor, mu, nu, learned)
+  return change, Memory(anchor, mu, nu, learned)

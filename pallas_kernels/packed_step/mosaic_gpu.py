@@ -51,8 +51,8 @@ def packed_step(
       Scalars(*(scalars_ref[i] for i in range(len(Scalars._fields)))),
       scale,
     )
-    # Narrow weights are added as jnp.add does it: in float32, rounded once.
-    moved = weights.astype(jnp.float32) + change.astype(jnp.float32)
+    # Rounded once, where weights are narrow.
+    moved = weights.astype(jnp.float32) + change
     lanes.store(live_ref, position, moved.astype(weights.dtype))
     for ref, values in zip(memory_refs, jax.tree.leaves(stepped), strict=True):
       lanes.store(ref, slot, values)

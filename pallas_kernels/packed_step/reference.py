@@ -37,4 +37,5 @@ def packed_step(
   change, memory = step_entries(
     leaves.take(live, columns), gradient, memory, scalars, scale
   )
-  return live + leaves.put(change, columns, leaf.cols), memory
+  change = leaves.put(change, columns, leaf.cols)
+  return (live + change).astype(live.dtype), memory

@@ -77,9 +77,8 @@ def packed_step_kernel(
   else:
     merge = moved * (kept - 1 / scale)
     change = update / scale + tl.where(ends, merge, 0.0)
-  dtype = live.dtype.element_ty
-  after = before + change.to(dtype).to(tl.float32)
-  tl.store(live + position, after.to(dtype), mask=here)
+  after = (before + change).to(live.dtype.element_ty)
+  tl.store(live + position, after, mask=here)
   tl.store(anchor + slot, centre, mask=here)
   tl.store(mu + slot, first, mask=here)
   tl.store(nu + slot, second, mask=here)

@@ -101,3 +101,35 @@ def test_accessors_need_the_state_of_these_params():
     gx.gmixout_eval_params(state, {"weight": jnp.ones((8, 20))})
   with pytest.raises(ValueError, match=r"anchor of shape \(8, 4\)"):
     gx.gmixout_eval_params(state, {"kernel": jnp.ones((8, 40))})
+
+
+def test_two_leaves_of_one_path():
+  params = {"a/b": jnp.ones((2, 20)), "a": {"b": jnp.ones((2, 20))}}
+  for make in (
+    lambda: gx.gmixout(key=0).init(params),
+    lambda: gx.MixedParams.create(params, key=0),
+  ):
+    with pytest.raises(ValueError, match="two leaves with the path 'a/b'"):
+      make()
+
+
+@pytest.mark.parametrize(
+  "rules", ["kernel", ((5, "mixed"),), (("(", "mixed"),), (("", "mix"),)]
+)
+def test_rules(rules):
+  with pytest.raises(ValueError, match="rule") as info:
+    gx.gmixout_labels(PARAMS, rules)
+  assert "target" not in str(info.value)
+
+
+@pytest.mark.parametrize(
+  "inner",
+  [
+    optax.adamw(0.1, mask={"kernel": True}),
+    optax.partition({"a": optax.adam(0.1)}, {"kernel": "a"}),
+  ],
+)
+def test_moments_that_cannot_be_found(inner):
+  gx.gmixout(inner, key=0).init(PARAMS)
+  with pytest.raises(ValueError, match="moments='reset' needs an inner opt"):
+    gx.gmixout(inner, key=0, moments="reset").init(PARAMS)

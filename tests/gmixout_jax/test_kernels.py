@@ -5,6 +5,7 @@ with `optax.adamw`. The GPU interpreter stands in for a GPU.
 """
 
 import functools
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -260,6 +261,13 @@ def test_fused_adamw_refuses_other_mixes(settings):
   adamw, trainable = gx.FusedAdamW(learning_rate=0.1), mixed.trainable()
   with pytest.raises(ValueError, match="leaf 'kernel'"):
     adamw.step(mixed, trainable, adamw.init(trainable))
+
+
+def test_fused_adamw_does_not_copy_its_schedule():
+  """Which may hold what cannot be copied."""
+  lock = threading.Lock()
+  adamw = gx.FusedAdamW(learning_rate=lambda count: 0.1 * lock.locked())
+  adamw.init({"kernel": jnp.ones(3)})
 
 
 @gpu

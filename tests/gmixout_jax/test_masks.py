@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+import gmixout_jax as gx
 from gmixout_jax import masks
 
 SAMPLERS = tuple(masks.SAMPLERS)
@@ -43,6 +44,17 @@ def test_uniform_keeps_an_exact_count(kept):
   count = int(7 * 13 * kept)
   assert np.all(drawn.sum(axis=(1, 2)) == count)
   assert layout.kept_fraction == pytest.approx(count / 91)
+
+
+@pytest.mark.parametrize(
+  ("sparsity", "shape", "count"),
+  [(2 / 3, (3, 100), 100), (2 / 3, (1, 3), 1), (0.9, (10, 99), 99)],
+)
+def test_a_fraction_that_is_no_short_decimal(sparsity, shape, count):
+  """1 - 2/3 is a little less than a third."""
+  params = jnp.ones(shape)
+  state = gx.gmixout(sparsity=sparsity, sampler="uniform", key=0).init(params)
+  assert state.anchor.shape == (count,)
 
 
 def test_neuron_keeps_whole_rows_in_exact_number():

@@ -117,6 +117,21 @@ def test_steps_below_the_precision_of_bfloat16_add_up(
   assert np.abs(expected[1] - exact).max() > 2 * 2**-7
 
 
+def test_live_bfloat16_weights_are_rounded_once():
+  """W is the nearest to A + (1 − λ)Δ, not the nearest to W plus a rounding."""
+  params = {"w": jax.random.normal(jax.random.key(0), (32, 40), jnp.bfloat16)}
+  mixed = create(params, target=None, resample_every=3)
+  mask = np.asarray(mixed.masks()["w"])
+  step = jit(lambda mixed, trainable: mixed.apply_updates(trainable))
+  for seed in range(3):  # updates of all sizes
+    update = jax.random.normal(jax.random.key(seed), mixed.anchor["w"].shape)
+    mixed = step(mixed, {"w": 0.01 * update})
+  anchor, learned = (np.float64(t["w"]) for t in (mixed.anchor, mixed.learned))
+  wanted = (anchor + 0.6 * (learned - anchor)).astype(jnp.bfloat16)
+  live = np.asarray(mixed.params["w"])[mask].reshape(wanted.shape)
+  np.testing.assert_array_equal(live, wanted)
+
+
 def test_bfloat16_weights_follow_gmixout():
   params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), PARAMS)
   inner = INNER["sgd"]

@@ -8,6 +8,9 @@ import pytest
 from gmixout_jax import masks
 from pallas_kernels import clip_leaves
 from pallas_kernels import leaf as leaves
+from pallas_kernels.masked_mix.api import masked_mix
+from pallas_kernels.pack.api import pack
+from pallas_kernels.packed_step import api as packed_step_api
 
 SHAPES = {
   name: shape for name, shape in clip_leaves.EDGES.items() if len(shape) > 1
@@ -81,3 +84,34 @@ def test_leaves_beyond_32_bits_are_refused(shape, message):
 def test_kept_is_a_fraction(kept):
   with pytest.raises(ValueError, match=str(kept)):
     leaves.StratifiedLeaf((2, 2), kept)
+
+
+@pytest.mark.parametrize(
+  "key", [7, jax.random.key(0, impl="rbg"), np.zeros(4, np.uint32)]
+)
+def test_kernels_take_threefry_keys(key):
+  with pytest.raises(ValueError, match="key must be a"):
+    pack(jnp.ones((2, 20)), key, kept=0.1)
+
+
+@pytest.mark.parametrize("scale", [0, -1.0, float("nan")])
+def test_scale_is_above_0(scale):
+  dense, packed = jnp.ones((2, 20)), jnp.ones((2, 2))
+  memory = packed_step_api.init(dense, kept=0.1)
+  for call in (
+    lambda **given: pack(dense, KEY, **given),
+    lambda **given: masked_mix(dense, packed, KEY, **given),
+    lambda **given: packed_step_api.packed_step(
+      dense, dense, memory, KEY, count=1, learning_rate=0.1, **given
+    ),
+  ):
+    with pytest.raises(ValueError, match=f"scale must be above 0, got {scale}"):
+      call(kept=0.1, scale=scale)
+
+
+def test_weights_are_float32_or_bfloat16():
+  whole = jnp.ones((2, 20), jnp.int32)
+  with pytest.raises(ValueError, match=r"dense must be float32 .* got int32"):
+    pack(whole, KEY, kept=0.1)
+  with pytest.raises(ValueError, match=r"anchor must be float32 .* got int32"):
+    masked_mix(whole, jnp.ones((2, 2)), KEY, kept=0.1)
