@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 
-from gmixout_jax.clip.weights import replacing
+from gmixout_jax.files import replacing
 
 Record = dict[str, Any]
 

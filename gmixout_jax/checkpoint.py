@@ -14,7 +14,6 @@ objects nor optimizer states are part of the format. Nothing is pickled.
 
 import concurrent.futures
 import importlib.metadata
-import json
 import os
 import pathlib
 import shutil
@@ -28,7 +27,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from gmixout_jax import folders, manifests, parallel
-from gmixout_jax.clip.weights import CheckpointError, Path
+from gmixout_jax.files import CheckpointError, Path
 
 __all__ = [
   "CheckpointError",
@@ -91,14 +90,16 @@ class Checkpoints:
         the best score is kept apart from them.
 
     Raises:
-      ValueError: If `keep` is out of range, or another run holds the folder.
+      TypeError: If `config` is not JSON.
+      ValueError: If `keep` is out of range, a number in `config` is not finite,
+        or another run holds the folder.
       OSError: If the folder cannot be written to; it is named.
     """
     if keep < 1:
       raise ValueError(f"keep must be at least 1 checkpoint, got {keep}.")
     self.folder = pathlib.Path(folder).absolute()
     self.keep = keep
-    self._config = json.loads(json.dumps(config or {}))
+    self._config = manifests.as_json("config", config or {})
     self._leads = jax.process_index() == 0
     self._lock: int | None = None
     self._pending: concurrent.futures.Future[None] | None = None
@@ -119,19 +120,25 @@ class Checkpoints:
 
   def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
     try:
-      self.wait()
-    except OSError:
+      self.close()
+    except Exception:
       if error is None:  # else the first error is the one to tell
         raise
-    finally:
-      self.close()
 
   def close(self) -> None:
-    """Finishes what is being saved, and gives the folder back."""
-    self._committer.shutdown()
-    if self._lock is not None:
-      os.close(self._lock)
-      self._lock = None
+    """Finishes what is being saved, and gives the folder back.
+
+    Raises:
+      OSError: If the latest save failed, see `save`; the folder is free even
+        so.
+    """
+    try:
+      self.wait()
+    finally:
+      self._committer.shutdown()
+      if self._lock is not None:
+        os.close(self._lock)
+        self._lock = None
 
   @property
   def steps(self) -> list[int]:
@@ -162,29 +169,33 @@ class Checkpoints:
     A checkpoint that is there already is left as it is.
 
     Args:
-      step: Steps taken, at least 0.
+      step: Steps taken, an integer of at least 0.
       state: A pytree of arrays. On several processes they are global arrays.
       iterator: The state of the data iterator; JSON.
-      score: How good the weights are, higher is better: see `best`.
+      score: How good the weights are, higher is better: see `best`. Finite.
 
     Raises:
+      TypeError: If `iterator` is not JSON.
+      ValueError: If `step` or `score` is not allowed, a number in `iterator` is
+        not finite, or two leaves of `state` have one path.
       OSError: If this or the previous checkpoint could not be written, say
         because the disk is full. What had been written of it is removed, and
         the other checkpoints stay as they are.
     """
-    self.wait()
-    target = self._path(step)
-    if self._agreed(step in self.steps):
-      return
+    step = manifests.as_step(step)
     arrays = _arrays(state)
     manifest = {
       "step": step,
-      "score": score,
-      "iterator": iterator,
+      "score": manifests.as_score(score),
+      "iterator": manifests.as_json("iterator", iterator),
       "config": self._config,
       "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
       "leaves": {name: _signature(leaf) for name, leaf in arrays.items()},
     }
+    self.wait()
+    if self._agreed(step in self.steps):
+      return
+    target = self._path(step)
     try:
       if self._leads:
         target.mkdir()
@@ -309,22 +320,17 @@ class Checkpoints:
   ) -> None:
     """Raises CheckpointError unless the checkpoint is of this run."""
     where = f"the checkpoint of step {step} in {self.folder}"
+    leaves = {name: _signature(leaf) for name, leaf in wanted.items()}
     for kind, saved, ours in (
-      ("config", _flat(manifest["config"]), _flat(self._config)),
-      (
-        "leaf",
-        manifest["leaves"],
-        {name: _signature(leaf) for name, leaf in wanted.items()},
-      ),
+      ("config", manifest["config"], self._config),
+      ("leaf", manifest["leaves"], leaves),
     ):
-      for name in dict.fromkeys([*ours, *saved]):
-        if saved.get(name, "absent") != ours.get(name, "absent"):
-          raise CheckpointError(
-            f"{where} is of another run: {kind} {name!r} is"
-            f" {saved.get(name, 'absent')} there and"
-            f" {ours.get(name, 'absent')} here. Resume it as it was begun, or"
-            " give this run a folder of its own."
-          )
+      found = manifests.difference(saved, ours)
+      if found is not None:
+        raise CheckpointError(
+          f"{where} is of another run: {kind} {found}. Resume it as it was"
+          " begun, or give this run a folder of its own."
+        )
 
 
 def _arrays(tree: Any) -> dict[str, Any]:
@@ -382,12 +388,3 @@ def _together(what: str) -> None:
   """Waits for all processes."""
   if jax.process_count() > 1:
     multihost_utils.sync_global_devices(what)
-
-
-def _flat(config: Any) -> dict[str, Any]:
-  """A config's values by their '/'-joined path; nothing is dropped."""
-  leaves = jax.tree.leaves_with_path(config, is_leaf=lambda node: node is None)
-  return {
-    jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-    for path, leaf in leaves
-  }

@@ -7,7 +7,7 @@ import pathlib
 import platform
 from collections.abc import Iterator
 
-from gmixout_jax.clip.weights import Path
+from gmixout_jax.files import Path
 
 
 class Held(ValueError):
@@ -20,6 +20,12 @@ def exclusive(folder: Path) -> Iterator[None]:
 
   However this process ends, the folder is free then.
 
+  Args:
+    folder: The folder.
+
+  Yields:
+    Nothing.
+
   Raises:
     Held: If another run holds it.
     OSError: If the folder cannot be written to; it is named.
@@ -28,7 +34,7 @@ def exclusive(folder: Path) -> Iterator[None]:
   try:
     lock = hold(folder)
   except OSError as error:
-    raise about(error, f"checkpoints cannot go to {folder}") from None
+    raise about(error, f"files cannot be written to {folder}") from None
   try:
     yield
   finally:

@@ -135,8 +135,7 @@ def data_parallel(
     >>> float(w), float(loss)
     (0.0, 1.0)
   """
-  if style not in STYLES:
-    raise ValueError(f"style must be one of {STYLES}, got {style!r}.")
+  _check_style(style)
   if state_sharding is not None and style != "jit":
     raise ValueError(
       "state_sharding is for style='jit', as the others replicate the state,"
@@ -226,7 +225,14 @@ def replicate(state: Any, mesh: Mesh, *, style: Style = "shard_map") -> Any:
     state: A pytree of arrays, equal on all processes.
     mesh: From `data_mesh`.
     style: As for `data_parallel`.
+
+  Returns:
+    The state; with "pmap" its leaves have a leading axis of devices.
+
+  Raises:
+    ValueError: If the style is not known.
   """
+  _check_style(style)
   if style != "pmap":
     return jax.tree.map(lambda leaf: _everywhere(leaf, mesh), state)
   local = [
@@ -267,13 +273,14 @@ def on_one_device(state: Any) -> Any:
 
 
 def row_shardings(state: Any, mesh: Mesh) -> Any:
-  """Shards every array along its rows, for style "jit" (FSDP).
+  """Shards every array of floats along its rows, for style "jit" (FSDP).
 
   The packed arrays of the samplers that draw per row (anchor, gradients,
   moments) have the rows of their matrix, and go where those go. An array whose
   first axis the devices do not divide, such as the packed one of whole
   neurons, is sharded along the first axis that they do; if there is none,
-  it is on every device.
+  it is on every device. So is what holds no floats, such as counters and the
+  keys of masks: it is small, and every device draws masks with the whole key.
 
   Args:
     state: A pytree of arrays or shapes.
@@ -286,6 +293,8 @@ def row_shardings(state: Any, mesh: Mesh) -> Any:
 
   def sharding(leaf: Any) -> NamedSharding:
     spec: list[str | None] = [None] * len(leaf.shape)
+    if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+      return NamedSharding(mesh, PartitionSpec(*spec))
     for axis, size in enumerate(leaf.shape):
       if size >= mesh.size and size % mesh.size == 0:
         spec[axis] = AXIS
@@ -321,6 +330,11 @@ def global_batch(batch: Any, mesh: Mesh) -> Any:
     ),
     batch,
   )
+
+
+def _check_style(style: Any) -> None:
+  if style not in STYLES:
+    raise ValueError(f"style must be one of {STYLES}, got {style!r}.")
 
 
 def _check_batch(batch: Any, devices: int) -> None:

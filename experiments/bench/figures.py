@@ -13,7 +13,7 @@ import rich
 from rich.progress import track
 from rich.table import Table
 
-from gmixout_jax.clip.weights import replacing
+from gmixout_jax.files import replacing
 
 Figures = dict[str, float]
 

@@ -3,6 +3,7 @@
 A component is what manifold mixing gives one interpolation factor.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,7 +31,8 @@ def components(trees: Sequence[Any], depth: int) -> Components:
     Component -> the leaves' names, in the order of the leaves.
 
   Raises:
-    ValueError: If `depth` is below 1 or there are no trees.
+    ValueError: If `depth` is below 1, there are no trees, or their structures
+      differ; the first leaf that does is named.
 
   Example:
     >>> import jax.numpy as jnp
@@ -53,6 +55,8 @@ def components(trees: Sequence[Any], depth: int) -> Components:
   if not trees:
     raise ValueError("components need at least one tree, got none.")
   first, *others = [named_leaves(tree) for tree in trees]
+  for number, other in enumerate(others, start=1):
+    _check_alike(first, other, f"trees[{number}]")
   groups: dict[str, list[str]] = {}
   for i, (name, leaf) in enumerate(first):
     if any(not np.array_equal(leaf, other[i][1]) for other in others):
@@ -80,6 +84,8 @@ def mix_components(
 
   Raises:
     KeyError: If a component has no factor.
+    ValueError: If a factor is a number outside [0, 1], or the structures
+      differ.
 
   Example:
     >>> import jax.numpy as jnp
@@ -90,15 +96,32 @@ def mix_components(
     >>> averaging.mix_components(a, b, groups, {"w": 0.25, "b": 1.0})
     {'b': Array(0., dtype=float32), 'w': Array(0.75, dtype=float32)}
   """
-  factor = {
-    name: factors[component]
-    for component, names in groups.items()
-    for name in names
-  }
+  factor = {}
+  for component, names in groups.items():
+    share = factors[component]
+    if not isinstance(share, jax.Array) and not 0 <= share <= 1:
+      raise ValueError(
+        f"factors[{component!r}] must be in [0, 1], got {share}."
+      )
+    factor |= dict.fromkeys(names, share)
+  ours, theirs = named_leaves(first), named_leaves(second)
+  _check_alike(ours, theirs, "second")
   mixed = [
     interpolate(other, leaf, factor[name]) if name in factor else leaf
-    for (name, leaf), (_, other) in zip(
-      named_leaves(first), named_leaves(second), strict=True
-    )
+    for (name, leaf), (_, other) in zip(ours, theirs, strict=True)
   ]
   return jax.tree.unflatten(jax.tree.structure(first), mixed)
+
+
+def _check_alike(
+  first: list[tuple[str, Any]], other: list[tuple[str, Any]], what: str
+) -> None:
+  """Raises ValueError unless two trees have leaves of the same names."""
+  names = ([name for name, _ in named] for named in (first, other))
+  for pair in itertools.zip_longest(*names):
+    if pair[0] != pair[1]:
+      ours, theirs = ("none" if name is None else repr(name) for name in pair)
+      raise ValueError(
+        f"all trees must have one structure, but where the first one has the"
+        f" leaf {ours}, {what} has {theirs}."
+      )

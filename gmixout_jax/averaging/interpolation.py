@@ -5,11 +5,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
+
+from gmixout_jax.targets import named_leaves
 
 
 def interpolate(start: Any, end: Any, alpha: ArrayLike) -> Any:
   """The point (1 − α) · start + α · end: WiSE-FT.
+
+  It is formed in at least float32, whatever the weights are stored in.
 
   Args:
     start: The pretrained weights θ0, any pytree of arrays. The head belongs
@@ -42,9 +47,14 @@ def interpolate(start: Any, end: Any, alpha: ArrayLike) -> Any:
   if not isinstance(alpha, jax.Array) and not 0 <= alpha <= 1:  # pyright: ignore[reportOperatorIssue]
     raise ValueError(f"alpha must be in [0, 1], got {alpha}.")
 
+  if isinstance(alpha, jax.Array | np.ndarray | np.generic):
+    alpha = alpha.astype(jnp.promote_types(alpha.dtype, jnp.float32))
+
   def point(a: jax.Array, b: jax.Array) -> jax.Array:
+    dtype = jnp.promote_types(jnp.promote_types(a.dtype, b.dtype), jnp.float32)
     # Not a + α(b − a): in floating point that misses b at α = 1.
-    return jnp.asarray((1 - alpha) * a + alpha * b, a.dtype)
+    between = (1 - alpha) * a.astype(dtype) + alpha * b.astype(dtype)
+    return jnp.asarray(between, a.dtype)
 
   return jax.tree.map(point, start, end)
 
@@ -62,8 +72,8 @@ def mean(trees: Sequence[Any], weights: Sequence[float] | None = None) -> Any:
     A pytree like the first.
 
   Raises:
-    ValueError: If there are no trees, or the number or the sum of `weights`
-      does not do.
+    ValueError: If there are no trees, their structures differ, or the number
+      or the sum of `weights` does not do.
 
   Example:
     >>> import jax.numpy as jnp
@@ -85,7 +95,7 @@ def mean(trees: Sequence[Any], weights: Sequence[float] | None = None) -> Any:
       f" got {weights}."
     )
   total = sum(shares)
-  return mix_leaves(trees, jnp.asarray([share / total for share in shares]))
+  return mix_leaves(trees, [share / total for share in shares])
 
 
 def mix_leaves(trees: Sequence[Any], weights: Any) -> Any:
@@ -94,10 +104,15 @@ def mix_leaves(trees: Sequence[Any], weights: Any) -> Any:
   Args:
     trees: θᵢ, pytrees of one structure; at least one.
     weights: A vector with one entry per tree, or a pytree like each of them
-      with such a vector in place of every leaf. Not normalised. May be traced.
+      with such a vector in place of every leaf. A vector is an array of one
+      axis or a sequence of numbers. Not normalised. May be traced.
 
   Returns:
     A pytree like the first.
+
+  Raises:
+    ValueError: If there are no trees, a vector does not have one number per
+      tree (a leaf's is named), or the structures differ.
 
   Example:
     >>> import jax.numpy as jnp
@@ -108,13 +123,44 @@ def mix_leaves(trees: Sequence[Any], weights: Any) -> Any:
     >>> averaging.mix_leaves(trees, weights)
     {'a': Array(1., dtype=float32), 'b': Array(2., dtype=float32)}
   """
-  if isinstance(weights, jax.Array):
-    own = weights
-    weights = jax.tree.map(lambda leaf: own, trees[0])
+  if not trees:
+    raise ValueError("a mixture needs at least one tree, got none.")
+  names = [name for name, _ in named_leaves(trees[0])]
+  structure = jax.tree.structure(trees[0])
+  if _is_vector(weights):
+    own = [_vector(weights, len(trees), "weights")] * len(names)
+  else:
+    own = [
+      _vector(vector, len(trees), f"the weights of leaf {name!r}")
+      for name, vector in zip(
+        names, structure.flatten_up_to(weights), strict=True
+      )
+    ]
 
   def mix(own: jax.Array, *leaves: jax.Array) -> jax.Array:
     dtype = jnp.promote_types(leaves[0].dtype, jnp.float32)
     mixed = sum(own[i] * leaf.astype(dtype) for i, leaf in enumerate(leaves))
     return jnp.asarray(mixed, leaves[0].dtype)
 
-  return jax.tree.map(mix, weights, *trees)
+  return jax.tree.map(mix, jax.tree.unflatten(structure, own), *trees)
+
+
+def _is_vector(weights: Any) -> bool:
+  """Whether weights are for all leaves, and no tree of vectors."""
+  kinds = jax.Array | np.ndarray | np.generic | float | int
+  if isinstance(weights, list | tuple):
+    return all(isinstance(w, kinds) and jnp.ndim(w) == 0 for w in weights)
+  return isinstance(weights, kinds)
+
+
+def _vector(weights: Any, count: int, what: str) -> jax.Array:
+  """Weights as an array of `count` numbers."""
+  try:
+    vector = jnp.asarray(weights)
+  except (TypeError, ValueError):
+    vector = None
+  if vector is None or vector.shape != (count,):
+    raise ValueError(
+      f"{what} must be {count} numbers, one per tree, got {weights}."
+    )
+  return vector

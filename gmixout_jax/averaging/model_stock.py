@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gmixout_jax.averaging.interpolation import mean
+from gmixout_jax.averaging.interpolation import mix_leaves
 
 
 class Stock(NamedTuple):
@@ -82,7 +82,8 @@ def model_stock(pretrained: Any, tuned: Sequence[Any]) -> Stock:
     raise ValueError(f"Model Stock needs at least two runs, got {len(tuned)}.")
 
   def ratio(start: jax.Array, *ends: jax.Array) -> jax.Array:
-    moves = [(end - start).astype(jnp.float32).ravel() for end in ends]
+    wide = jnp.promote_types(start.dtype, jnp.float32)
+    moves = [(end.astype(wide) - start.astype(wide)).ravel() for end in ends]
     norms = [jnp.linalg.norm(move) for move in moves]
     cosines = []
     for i, j in itertools.combinations(range(len(moves)), 2):
@@ -94,10 +95,9 @@ def model_stock(pretrained: Any, tuned: Sequence[Any]) -> Stock:
     return stock_ratio(cosine, len(ends))
 
   ratios = jax.tree.map(ratio, pretrained, *tuned)
-  merged = jax.tree.map(
-    lambda t, centre, start: (t * centre + (1 - t) * start).astype(start.dtype),
+  count = len(tuned)
+  shares = jax.tree.map(
+    lambda t: jnp.concatenate([(1 - t)[None], jnp.full(count, t / count)]),
     ratios,
-    mean(tuned),
-    pretrained,
   )
-  return Stock(merged, ratios)
+  return Stock(mix_leaves([pretrained, *tuned], shares), ratios)

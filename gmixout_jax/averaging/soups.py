@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gmixout_jax.averaging.interpolation import interpolate, mix_leaves
+from gmixout_jax.averaging.interpolation import mean, mix_leaves
 
 
 class Soup(NamedTuple):
@@ -70,7 +70,8 @@ def greedy_soup(
   order = sorted(range(len(trees)), key=lambda i: -scores[i])  # is stable
   used, soup, best = [order[0]], trees[order[0]], scores[order[0]]
   for i in order[1:]:
-    tried = interpolate(soup, trees[i], 1 / (len(used) + 1))
+    # Not the soup moved towards the tree: small types would round every time.
+    tried = mean([trees[j] for j in (*used, i)])
     score = validate(tried)
     if score > best or (ties and score == best):
       used, soup, best = [*used, i], tried, score

@@ -1,10 +1,10 @@
 """SWAD's window: which part of a run to average, from its validation losses."""
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 
 class Window(NamedTuple):
@@ -15,7 +15,7 @@ class Window(NamedTuple):
 
 
 def swad_window(
-  losses: Sequence[float],
+  losses: Sequence[float] | Float[np.ndarray, " n"],
   *,
   converge: int = 3,
   tolerance: int = 6,
@@ -57,13 +57,18 @@ def swad_window(
     Cha et al., SWAD: Domain generalization by seeking flat minima, 2021,
     https://arxiv.org/abs/2102.08604
   """
-  if not losses or any(math.isnan(loss) for loss in losses):
-    raise ValueError(f"losses must be numbers, at least one, got {losses}.")
+  array = np.asarray(losses, float)
+  if array.ndim != 1 or not array.size or np.isnan(array).any():
+    raise ValueError(
+      f"losses must be a list of numbers, at least one and none NaN, got"
+      f" {losses}."
+    )
   for name, value in (("converge", converge), ("tolerance", tolerance)):
     if value < 1:
       raise ValueError(f"{name} must be at least 1, got {value}.")
   if ratio < 1:
     raise ValueError(f"ratio must be at least 1, got {ratio}.")
+  losses = array.tolist()
   start, last = None, len(losses) - 1
   for first in range(len(losses) - converge + 1):
     following = losses[first : first + converge]

@@ -9,7 +9,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from flax import nnx
 from jaxtyping import Array, Float, Int
+
+from gmixout_jax.targets import named_leaves
 
 Rate = Callable[[Int[Array, ""]], Any]
 """From the number of the step, from 1, to the weight of its result."""
@@ -86,7 +89,7 @@ def uniform(*, start: int = 1, every: int = 1) -> Rate:
   return rate
 
 
-def segments(every: int) -> Rate:
+def segments(*, every: int) -> Rate:
   """The rate of means over consecutive segments; each starts afresh.
 
   Read the average after steps every, 2 · every, …: what SWAD weighs is the
@@ -100,7 +103,7 @@ def segments(every: int) -> Rate:
 
   Example:
     >>> from gmixout_jax import averaging
-    >>> rate = averaging.segments(3)
+    >>> rate = averaging.segments(every=3)
     >>> [round(float(rate(step)), 2) for step in range(1, 6)]
     [1.0, 0.5, 0.33, 1.0, 0.5]
   """
@@ -192,15 +195,18 @@ def average_params(opt_state: Any, params: Any) -> Any:
   """The averaged weights, in the types of the parameters.
 
   Args:
-    opt_state: A state of `average`, or of what wraps it (chain, MultiSteps,
-      apply_if_finite). Of averages of averages the outermost counts.
-    params: The parameters, whole.
+    opt_state: A state of `average`, or of what wraps it: chain, MultiSteps,
+      masked, apply_if_finite, an `nnx.Optimizer`'s ``opt_state``. Of averages
+      of averages the outermost counts.
+    params: The parameters, whole; those that were not averaged, as where
+      `optax.masked` left them out, are returned as they are.
 
   Returns:
     A pytree like `params`.
 
   Raises:
-    ValueError: If `opt_state` holds no average, or several side by side.
+    ValueError: If `opt_state` holds no average, or several side by side, or
+      one that does not fit `params`; the leaf is named.
   """
   is_state = lambda node: isinstance(node, AverageState)
   found = [
@@ -213,9 +219,23 @@ def average_params(opt_state: Any, params: Any) -> Any:
       f"opt_state must hold one state of average, got {len(found)}, in"
       f" {jax.tree.structure(opt_state)}."
     )
-  return jax.tree.map(
-    lambda mean, leaf: mean.astype(leaf.dtype), found[0].average, params
-  )
+  # By name, as the average may be a `flax.nnx.State` and `params` a plain dict.
+  means = dict(named_leaves(nnx.as_pure(found[0].average)))
+  results = []
+  for name, leaf in named_leaves(params):
+    mean = means.pop(name, leaf)
+    if mean.shape != leaf.shape:
+      raise ValueError(
+        f"leaf {name!r} of params has shape {leaf.shape}, but its average in"
+        f" opt_state {mean.shape}: they belong to different models."
+      )
+    results.append(mean.astype(leaf.dtype))
+  if means:
+    raise ValueError(
+      f"opt_state averages the leaf {min(means)!r}, which params lacks: they"
+      " belong to different models."
+    )
+  return jax.tree.unflatten(jax.tree.structure(params), results)
 
 
 def _check_positive(**values: int) -> None:

@@ -17,12 +17,12 @@ from gmixout_jax.clip.text import TextTransformer
 from gmixout_jax.clip.timm import vit_from_safetensors, vit_to_safetensors
 from gmixout_jax.clip.tokenizer import Tokenizer, load_tokenizer
 from gmixout_jax.clip.vision import ViT, resize_positions
-from gmixout_jax.clip.weights import CheckpointError
 from gmixout_jax.clip.zero_shot import (
   PHOTO_TEMPLATES,
   STYLE_TEMPLATES,
   zero_shot_head,
 )
+from gmixout_jax.files import CheckpointError
 
 __all__ = [
   "CLIP",

@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 from gmixout_jax.clip import huggingface, names, weights
 from gmixout_jax.clip.config import CLIPConfig
 from gmixout_jax.clip.model import CLIP
-from gmixout_jax.clip.weights import Path
+from gmixout_jax.files import Path, replacing
 
 
 def read_config(directory: Path, **fields: Any) -> CLIPConfig:
@@ -37,12 +37,10 @@ def read_config(directory: Path, **fields: Any) -> CLIPConfig:
   path = directory / "config.json"
   if not path.is_file():
     raise FileNotFoundError(f"There is no file {path}.")
+  raw = huggingface.read_object(path)
   try:
-    raw = json.loads(path.read_text())
-    if not isinstance(raw, dict):
-      raise ValueError(f"expected an object, got {type(raw).__name__}.")
     return huggingface.parse_config(raw, **fields)
-  except (ValueError, RecursionError) as error:  # the latter: nested too deep
+  except ValueError as error:
     raise ValueError(f"{path}: {error}") from None
 
 
@@ -135,5 +133,5 @@ def save_pretrained(
   tensors = weights.collect(model, names.hugging_face, dtype)
   weights.save(tensors, directory / "model.safetensors")
   text = json.dumps(huggingface.format_config(model.config), indent=2)
-  with weights.replacing(directory / "config.json") as temporary:
+  with replacing(directory / "config.json") as temporary:
     temporary.write_text(text + "\n")

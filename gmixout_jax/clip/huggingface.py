@@ -6,6 +6,9 @@ file names another model type, which `transformers` refuses, and the form of the
 tower.
 """
 
+import json
+import pathlib
+import reprlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,6 +38,53 @@ _TEXT = _TOWER | {
   "eos_token_id": "eos_token_id",
   "pad_token_id": "pad_token_id",
 }
+
+
+def read_object(path: pathlib.Path) -> dict[str, Any]:
+  """Reads a JSON file that holds an object.
+
+  Args:
+    path: The file.
+
+  Returns:
+    The parsed JSON.
+
+  Raises:
+    ValueError: The file is not JSON, or holds something else; it is named.
+  """
+  try:
+    raw = json.loads(path.read_text())
+  except (ValueError, RecursionError) as error:  # the latter: nested too deep
+    raise ValueError(f"{path}: expected JSON: {error}.") from None
+  if not isinstance(raw, dict):
+    raise ValueError(
+      f"{path}: expected an object, got {type(raw).__name__}"
+      f" {reprlib.repr(raw)}."
+    )
+  return raw
+
+
+def section(raw: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+  """A tower's part of config.json.
+
+  Args:
+    raw: The parsed JSON.
+    name: "text_config" or "vision_config".
+
+  Returns:
+    The part, empty if it is absent.
+
+  Raises:
+    ValueError: It is no object.
+  """
+  # The oldest configs carry a second copy under this name, and it wins.
+  copy = f"{name}_dict"
+  name = name if raw.get(copy) is None else copy
+  content = raw.get(name)
+  content = {} if content is None else content
+  if not isinstance(content, Mapping):
+    raise ValueError(f"{name} must be an object, got {content!r}.")
+  return content
 
 
 def parse_config(raw: Mapping[str, Any], **fields: Any) -> CLIPConfig:
@@ -67,18 +117,13 @@ def parse_config(raw: Mapping[str, Any], **fields: Any) -> CLIPConfig:
     )
   vision_names = _VISION if model_type == "clip" else _VISION | _FORM
 
-  def tower(make, section, names):
-    # The oldest configs carry a second copy under this name, and it wins.
-    content = raw.get(f"{section}_dict")
-    content = raw.get(section) if content is None else content
-    content = {} if content is None else content
-    if not isinstance(content, Mapping):
-      raise ValueError(f"{section} must be an object, got {content!r}.")
+  def tower(make, name, names):
+    content = section(raw, name)
     known = {names[k]: v for k, v in content.items() if k in names}
     try:
       return make(**(known | fields))
     except ValueError as error:
-      raise ValueError(f"{section}: {error}") from None
+      raise ValueError(f"{name}: {error}") from None
 
   return CLIPConfig(
     vision=tower(VisionConfig, "vision_config", vision_names),

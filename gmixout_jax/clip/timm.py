@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 from gmixout_jax.clip import names, weights
 from gmixout_jax.clip.config import Activation, VisionConfig
 from gmixout_jax.clip.vision import ViT
-from gmixout_jax.clip.weights import CheckpointError, Path
+from gmixout_jax.files import CheckpointError, Path
 
 # timm parts that we would have to leave out, and would then compute nonsense.
 _UNSUPPORTED = {
@@ -121,14 +121,16 @@ def vit_to_safetensors(
 
   Args:
     model: The model.
-    path: The file; it appears whole or not at all.
+    path: The file; it appears whole or not at all. Its folder is made if it
+      does not exist.
     dtype: The type to store; None keeps that of the parameters.
 
   Example:
     See `vit_from_safetensors`.
   """
-  tensors = weights.collect(model, names.timm, dtype)
-  weights.save(tensors, pathlib.Path(path))
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  weights.save(weights.collect(model, names.timm, dtype), path)
 
 
 def _shape(tensors: weights.Files) -> dict[str, Any]:

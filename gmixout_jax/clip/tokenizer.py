@@ -1,6 +1,5 @@
 """Text to token ids, with the tokenizer.json of a CLIP folder."""
 
-import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -8,8 +7,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from gmixout_jax.clip.config import LEGACY_EOS
-from gmixout_jax.clip.weights import Path
+from gmixout_jax.clip import huggingface
+from gmixout_jax.clip.config import LEGACY_EOS, TextConfig
+from gmixout_jax.files import Path
 
 
 class Tokenizer:
@@ -32,7 +32,18 @@ class Tokenizer:
     context_length: int,
     pad_token_id: int | None = None,
   ):
-    """Wraps a `tokenizers.Tokenizer`; `pad_token_id` None is the end token."""
+    """Wraps a tokenizer.
+
+    Args:
+      encoder: A `tokenizers.Tokenizer`; its padding and truncation are turned
+        off.
+      context_length: Tokens per text, at least 2: begin and end.
+      pad_token_id: The id after the end token; None repeats the end token.
+
+    Raises:
+      ValueError: `context_length` is below 2, or the tokenizer adds no end
+        token.
+    """
     if context_length < 2:
       raise ValueError(
         f"context_length must be at least 2, got {context_length}."
@@ -102,8 +113,9 @@ def load_tokenizer(
     ImportError: The package `tokenizers` is not installed.
     FileNotFoundError: There is no tokenizer.json.
     ValueError: A file is damaged, or the tokenizer does not go with the
-      model: they disagree on the end token, or the padding would be taken for
-      the end of the text.
+      model: they disagree on the end token (49407 where config.json names
+      none, as for `from_pretrained`), or the padding would be taken for the
+      end of the text. The file is named.
 
   Example:
     >>> import tempfile
@@ -138,39 +150,62 @@ def load_tokenizer(
     encoder = tokenizers.Tokenizer.from_file(str(path))
   except Exception as error:  # The Rust side raises bare Exceptions.
     raise ValueError(f"{path} is not a tokenizer: {error}.") from None
-  text_config = _read(directory / "config.json").get("text_config") or {}
-  if context_length is None:
-    context_length = int(text_config.get("max_position_embeddings", 77))
-  pad = _padding(encoder, directory, text_config)
+  model = _model_ids(directory / "config.json")
+  pad = _padding(encoder, directory / "tokenizer_config.json")
   try:
     tokenizer = Tokenizer(
-      encoder, context_length=context_length, pad_token_id=pad
+      encoder,
+      context_length=model["max_position_embeddings"]
+      if context_length is None
+      else context_length,
+      pad_token_id=model["pad_token_id"] if pad is None else pad,
     )
-    _check(tokenizer, text_config.get("eos_token_id"))
+    _check(tokenizer, model["eos_token_id"])
   except ValueError as error:
     raise ValueError(f"{path}: {error}") from None
   return tokenizer
 
 
-def _read(path: pathlib.Path) -> dict[str, Any]:
+def _model_ids(path: pathlib.Path) -> dict[str, Any]:
+  """What config.json says of tokens; an id that nothing is said of is None."""
+  ids = {
+    "max_position_embeddings": TextConfig.context_length,
+    "eos_token_id": None,
+    "pad_token_id": None,
+  }
   if not path.is_file():
-    return {}
+    return ids
+  raw = huggingface.read_object(path)
   try:
-    return json.loads(path.read_text())
+    text = huggingface.section(raw, "text_config")
+    ids["eos_token_id"] = TextConfig.eos_token_id
+    ids |= {name: text[name] for name in ids if name in text}
+    for name, value in ids.items():
+      least = 2 if name == "max_position_embeddings" else 0
+      if value is None and name == "pad_token_id":
+        continue
+      if not isinstance(value, int) or value < least:
+        raise ValueError(
+          f"{name} must be an integer of at least {least}, got {value!r}."
+        )
   except ValueError as error:
-    raise ValueError(f"{path} is not JSON: {error}.") from None
+    raise ValueError(f"{path}: {error}") from None
+  return ids
 
 
-def _padding(
-  encoder: Any, directory: pathlib.Path, text_config: dict[str, Any]
-) -> int | None:
+def _padding(encoder: Any, path: pathlib.Path) -> int | None:
+  """The id that tokenizer.json or tokenizer_config.json pads with."""
   if encoder.padding:
     return encoder.padding["pad_id"]
-  token = _read(directory / "tokenizer_config.json").get("pad_token")
+  raw = huggingface.read_object(path) if path.is_file() else {}
+  token = raw.get("pad_token")
   # Saved as a string, or as an object with the token's properties.
   token = token.get("content") if isinstance(token, dict) else token
-  known = None if token is None else encoder.token_to_id(token)
-  return text_config.get("pad_token_id") if known is None else known
+  if token is None:
+    return None
+  if not isinstance(token, str):
+    raise ValueError(f"{path}: pad_token must be a string, got {token!r}.")
+  return encoder.token_to_id(token)
 
 
 def _check(tokenizer: Tokenizer, eos_token_id: int | None) -> None:

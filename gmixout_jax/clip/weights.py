@@ -1,10 +1,8 @@
 """Reading safetensors into a model, checked as a whole, and writing them."""
 
-import contextlib
 import json
-import os
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -15,8 +13,7 @@ from flax import nnx
 
 from gmixout_jax.clip.names import NameMap, Shape
 from gmixout_jax.clip.vision import resize_positions
-
-Path = str | os.PathLike[str]
+from gmixout_jax.files import CheckpointError, replacing
 
 # Of JSON that is damaged, or something else than was expected.
 _NOT_WHAT_IT_SHOULD_BE = (
@@ -25,10 +22,6 @@ _NOT_WHAT_IT_SHOULD_BE = (
 )
 
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
-
-
-class CheckpointError(ValueError):
-  """A file is not what the model needs; the message lists every difference."""
 
 
 class Files:
@@ -103,13 +96,21 @@ def find(directory: pathlib.Path) -> list[pathlib.Path]:
 
 
 def interpolate(tensors: Files, name: str, *, grid: int) -> None:
-  """Puts position embeddings of another grid in place of the file's."""
-  if name in tensors.shapes:
-    table = tensors[name].astype(np.float32)
+  """Puts position embeddings of another grid in place of the file's.
+
+  Raises:
+    CheckpointError: The file's are no class token and a square of patches.
+  """
+  if name not in tensors.shapes:
+    return
+  table = tensors[name].astype(np.float32)
+  try:
     resized = resize_positions(table.reshape(table.shape[-2:]), grid)
-    tensors[name] = np.asarray(resized).reshape(
-      *table.shape[:-2], *resized.shape
-    )
+  except ValueError as error:
+    raise CheckpointError(
+      f"{tensors.source}: {name} is {list(table.shape)}: {error}"
+    ) from None
+  tensors[name] = np.asarray(resized).reshape(*table.shape[:-2], *resized.shape)
 
 
 def parameters(model: nnx.Module) -> dict[str, nnx.Variable]:
@@ -211,21 +212,3 @@ def save(tensors: Mapping[str, np.ndarray], path: pathlib.Path) -> None:
     safetensors.numpy.save_file(
       dict(tensors), temporary, metadata={"format": "pt"}
     )
-
-
-@contextlib.contextmanager
-def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
-  """Yields a temporary name beside `path`, which takes its place at the end.
-
-  A reader sees the old file or the new one, never half of it.
-  """
-  temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-  try:
-    temporary.touch()
-    mode = temporary.stat().st_mode
-    yield temporary
-    # safetensors makes files that only their owner can read.
-    temporary.chmod(mode)
-    os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)

@@ -53,7 +53,8 @@ def zero_shot_head(
     The kernel; its columns have unit length, or exp(logit_scale) if scaled.
 
   Raises:
-    ValueError: There are no classes or templates, or one has no {}.
+    ValueError: There are no classes or templates, a template has no {}, or
+      `batch_size` is below 1.
 
   Example:
     >>> import numpy as np

@@ -1,5 +1,6 @@
 """Checkpoints: what is saved comes back, and nothing else ever does."""
 
+import contextlib
 import errno
 import json
 import os
@@ -195,6 +196,16 @@ def test_a_save_that_was_cut_off_is_no_checkpoint(tmp_path):
     ({"config": {"a": {"rate": 0.1}, "b": 1}}, "'b' is absent there and 1"),
     ({"config": {"a": {}}}, "config 'a/rate' is 0.1 there and absent here"),
     (
+      {"config": {"a": {"rate": 0.1}, "b": []}},
+      r"'b' is absent there and \[\]",
+    ),
+    ({"config": {"a": {"rate": 0.1}, "b": {}}}, "'b' is absent there and {}"),
+    (
+      {"config": {"a": {"rate": 0.1}, "b": "absent"}},
+      "'b' is absent there and absent here",
+    ),
+    ({"config": {"a": {"rate": 0.1, "n": [[]]}}}, r"'a/n' is .* and \[\[\]\]"),
+    (
       {"like": lambda: state(cols=80)},
       r"leaf 'optimizer/anchor/kernel' is float32\[8, 4\] there and"
       r" float32\[8, 8\] here",
@@ -284,6 +295,10 @@ def test_a_file_where_the_folder_should_be(tmp_path):
   (tmp_path / "runs").write_text("mine")
   with pytest.raises(OSError, match=f"cannot go to {tmp_path}/runs"):
     Checkpoints(tmp_path / "runs")
+  # Not of checkpoints: it is also held for results.
+  message = f"files cannot be written to {tmp_path}/runs: File exists"
+  with pytest.raises(OSError, match=message), exclusive(tmp_path / "runs"):
+    pass
   assert (tmp_path / "runs").read_text() == "mine"
 
 
@@ -307,17 +322,54 @@ def test_a_full_disk_leaves_the_older_checkpoints(tmp_path):
   assert restore(tmp_path).step == 1
 
 
-def test_an_error_of_the_system_keeps_its_kind(tmp_path, monkeypatch):
+def fail_to_save(monkeypatch):
   def full(*args, **kwargs):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+  monkeypatch.setattr(pathlib.Path, "write_text", full)
+
+
+def test_an_error_of_the_system_keeps_its_kind(tmp_path, monkeypatch):
   with Checkpoints(tmp_path) as checkpoints:
-    monkeypatch.setattr(pathlib.Path, "write_text", full)
+    fail_to_save(monkeypatch)
     checkpoints.save(1, state(1))
     with pytest.raises(OSError, match="No space left") as raised:
       checkpoints.wait()
   assert raised.value.errno == errno.ENOSPC
   assert not (tmp_path / "00000001").exists()
+
+
+def test_closing_tells_that_the_last_save_failed(tmp_path, monkeypatch):
+  checkpoints = Checkpoints(tmp_path)
+  with monkeypatch.context() as patch:
+    fail_to_save(patch)
+    checkpoints.save(1, state(1))
+    with pytest.raises(OSError, match=r"step 1 could not .*No space left"):
+      checkpoints.close()
+  checkpoints.close()  # all has been told, and a second time does no harm
+  assert save(tmp_path, 2)[0] == [2]  # the folder is free
+
+
+class Spoilt:
+  def close(self):
+    raise ZeroDivisionError
+
+
+def test_a_failed_save_does_not_hide_an_error(tmp_path, monkeypatch):
+  with monkeypatch.context() as patch:
+    fail_to_save(patch)
+    with (
+      pytest.raises(ZeroDivisionError),
+      Checkpoints(tmp_path) as checkpoints,
+      contextlib.closing(Spoilt()),
+    ):
+      checkpoints.save(1, state(1))
+    with (
+      pytest.raises(OSError, match="step 1 could not be written"),
+      Checkpoints(tmp_path) as checkpoints,
+    ):
+      checkpoints.save(1, state(1))
+  assert save(tmp_path, 2)[0] == [2]
 
 
 @pytest.mark.parametrize("keep", [0, -1])

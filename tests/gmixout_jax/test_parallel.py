@@ -196,9 +196,32 @@ def test_a_step_that_forgets_the_key_of_its_part_sees_the_same_key():
   assert float(second) == pytest.approx(np.mean(np.square(expected)))
 
 
+def test_keys_and_counters_are_not_sharded():
+  mesh = parallel.data_mesh(jax.devices()[:2])
+  step, state = compact_step()
+  del step
+  shardings = parallel.row_shardings(state, mesh)
+  kinds = {True: [], False: []}
+  for leaf, sharding in zip(
+    jax.tree.leaves(state), jax.tree.leaves(shardings), strict=True
+  ):
+    floats = leaf.dtype.kind == "f"
+    kinds[floats].append(sharding.shard_shape(leaf.shape) == leaf.shape)
+  assert kinds[False]
+  assert all(kinds[False])
+  assert not all(kinds[True])
+  # The key is two words, which two devices would divide.
+  assert any(
+    leaf.dtype == jnp.uint32 and leaf.shape == (2,)
+    for leaf in jax.tree.leaves(state)
+  )
+
+
 def test_arguments_are_checked():
   with pytest.raises(ValueError, match=r"style must be one of .* got 'xmap'"):
     parallel.data_parallel(lambda s, b: (s, s), style="xmap")
+  with pytest.raises(ValueError, match=r"style must be one of .* got 'xmap'"):
+    parallel.replicate(jnp.zeros(8), parallel.data_mesh(), style="xmap")
   with pytest.raises(ValueError, match="state_sharding is for style='jit'"):
     parallel.data_parallel(lambda s, b: (s, s), state_sharding=1)
   for style in parallel.STYLES:

@@ -143,7 +143,7 @@ def trajectories() -> None:
   for rate in (
     averaging.exponential(0.9),
     averaging.uniform(start=3, every=2),
-    averaging.segments(5),
+    averaging.segments(every=5),
   ):
     tx = averaging.average(optax.sgd(0.1), rate)
     state = tx.init(PARAMS)

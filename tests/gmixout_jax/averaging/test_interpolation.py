@@ -73,6 +73,66 @@ def test_leaves_may_have_weights_of_their_own():
   assert (float(mixed["a"]), float(mixed["b"])) == (0.75, 20.0)
 
 
+@pytest.mark.parametrize(
+  "make", [list, tuple, np.asarray, jnp.asarray, lambda x: list(np.array(x))]
+)
+def test_weights_may_be_any_vector(rng, make):
+  trees = [tree(rng) for _ in range(3)]
+  shares = [0.5, -1.0, 2.0]
+  expected = jax.tree.map(
+    lambda *leaves: np.tensordot(shares, np.stack(leaves), 1), *trees
+  )
+  mixed = averaging.mix_leaves(trees, make(shares))
+  equal(mixed, expected, atol=1e-6)
+  own = {"a": make(shares), "b": [make(shares)]}
+  equal(averaging.mix_leaves(trees, own), expected, atol=1e-6)
+  traced = jax.jit(averaging.mix_leaves)(trees, own)
+  equal(traced, expected, atol=1e-6)
+
+
+def test_trees_that_are_lists_may_have_weights_per_leaf():
+  trees = [[jnp.array(1.0), jnp.array(10.0)], [jnp.array(3.0), jnp.array(30.0)]]
+  mixed = averaging.mix_leaves(trees, [[1.0, 0.0], np.array([0.5, 0.5])])
+  assert [float(leaf) for leaf in mixed] == [1.0, 20.0]
+
+
+@pytest.mark.parametrize(
+  ("weights", "message"),
+  [
+    ([0.5, 0.5], r"weights must be 3 numbers, one per tree, got \[0.5, 0.5\]"),
+    (np.ones(2), r"weights must be 3 numbers, .* got \[1. 1.\]"),
+    (jnp.ones((3, 1)), r"weights must be 3 numbers"),
+    (1.0, r"weights must be 3 numbers, .* got 1.0"),
+    ({"a": [1, 1, 1], "b": [np.ones(4)]}, r"leaf 'b/0' must be 3 numbers"),
+    ({"a": ["x"] * 3, "b": [np.ones(3)]}, r"leaf 'a' must .* got \['x', 'x'"),
+    ({"a": [1, 1, 1]}, r"key"),
+  ],
+)
+def test_weights_of_another_length_are_refused(rng, weights, message):
+  trees = [tree(rng) for _ in range(3)]
+  with pytest.raises(ValueError, match=message):
+    averaging.mix_leaves(trees, weights)
+  with pytest.raises(ValueError, match="at least one tree, got none"):
+    averaging.mix_leaves([], weights)
+
+
+def test_a_point_between_small_types_is_formed_in_float32(rng):
+  start, end = (
+    jnp.asarray(rng.standard_normal(1000), jnp.bfloat16) for _ in range(2)
+  )
+  for alpha in (0.1, jnp.bfloat16(0.1), np.float32(0.7)):
+    wide = np.float64(alpha)
+    expected = (1 - wide) * np.float64(start) + wide * np.float64(end)
+    found = averaging.interpolate(start, end, alpha)
+    assert found.dtype == jnp.bfloat16
+    # Rounded once: half a unit in the last place of eight bits.
+    np.testing.assert_allclose(
+      np.float64(found), expected, rtol=2**-8 + 1e-5, atol=1e-6
+    )
+  equal(averaging.interpolate(start, end, 0.0), start, rtol=0)
+  equal(averaging.interpolate(start, end, 1.0), end, rtol=0)
+
+
 def unit(degrees):
   radians = np.deg2rad(degrees)
   return jnp.array([np.cos(radians), np.sin(radians)], jnp.float32)
@@ -118,3 +178,23 @@ def test_model_stock_of_leaves_that_rest_or_disagree():
   assert [float(stock.ratios[k]) for k in ("still", "torn")] == [0, 0]
   with pytest.raises(ValueError, match="two runs, got 1"):
     averaging.model_stock(base, [up])
+
+
+def test_model_stock_of_small_types_is_rounded_once(rng):
+  start = rng.normal(size=200)
+  common = rng.normal(size=200)
+  tuned = [start + common + 0.5 * rng.normal(size=200) for _ in range(3)]
+  start, *tuned = (w.astype(jnp.bfloat16) for w in (start, *tuned))
+  stock = averaging.model_stock(
+    {"w": jnp.asarray(start)}, [{"w": jnp.asarray(w)} for w in tuned]
+  )
+  exact = [np.asarray(w, np.float64) for w in (start, *tuned)]
+  moves = [end - exact[0] for end in exact[1:]]
+  units = [move / np.linalg.norm(move) for move in moves]
+  cosine = np.mean([units[i] @ units[j] for i, j in ((0, 1), (0, 2), (1, 2))])
+  ratio = 3 * cosine / (1 + 2 * cosine)
+  assert 0.5 < ratio < 0.99
+  np.testing.assert_allclose(stock.ratios["w"], ratio, rtol=1e-5)
+  wanted = ratio * np.mean(exact[1:], axis=0) + (1 - ratio) * exact[0]
+  found = np.asarray(stock.params["w"])
+  np.testing.assert_array_equal(found, wanted.astype(jnp.bfloat16))

@@ -50,6 +50,23 @@ def test_known_scores_are_not_measured_again():
     averaging.greedy_soup([], validate)
 
 
+def test_a_greedy_soup_of_small_types_is_the_mean_of_its_ingredients(rng):
+  trees = [jnp.asarray(rng.uniform(1, 2, 200), jnp.bfloat16) for _ in range(20)]
+  seen = []
+
+  def validate(tree):
+    seen.append(tree)
+    return 1.0
+
+  soup = averaging.greedy_soup(trees, validate, scores=[1.0] * 20)
+  assert soup.ingredients == tuple(range(20))
+  for count, tried in enumerate(seen, start=2):
+    expected = np.mean([np.float64(tree) for tree in trees[:count]], axis=0)
+    # Rounded once, by half a unit in the last place of eight bits.
+    np.testing.assert_allclose(np.float64(tried), expected, atol=2**-8 + 1e-6)
+  np.testing.assert_array_equal(soup.params, seen[-1])
+
+
 @pytest.mark.parametrize("per_leaf", [False, True])
 def test_a_learned_soup_finds_the_shares_that_least_squares_finds(per_leaf):
   trees = [
@@ -100,6 +117,31 @@ def test_components_hold_the_leaves_that_act():
   assert float(mixed["tower"]["fc"]["kernel"]) == 0.5
   with pytest.raises(KeyError, match="head"):
     averaging.mix_components(*trees[1:], groups, {"tower": 0.5})
+  for factor in (2.0, -0.1):
+    factors = {"head": 0.5, "tower": factor}
+    message = rf"factors\['tower'\] must be in \[0, 1\], got {factor}"
+    with pytest.raises(ValueError, match=message):
+      averaging.mix_components(*trees[1:], groups, factors)
+
+
+@pytest.mark.parametrize(
+  ("other", "message"),
+  [
+    ({"a": 1.0}, "'b', {} has none"),
+    ({"a": 1.0, "c": 2.0}, "'b', {} has 'c'"),
+    (
+      {"a": 1.0, "b": 2.0, "c": 3.0},
+      "none, {} has 'c'",
+    ),
+  ],
+)
+def test_trees_of_another_structure_have_no_components(other, message):
+  first = {"a": jnp.array(0.0), "b": jnp.array(2.0)}
+  other = {name: jnp.array(value) for name, value in other.items()}
+  with pytest.raises(ValueError, match=message.format(r"trees\[2\]")):
+    averaging.components([first, first, other], 1)
+  with pytest.raises(ValueError, match=message.format("second")):
+    averaging.mix_components(first, other, {"a": ("a",)}, {"a": 0.5})
 
 
 def powell(loss, start, low, high, budget):

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 import gmixout_jax as gx
 from gmixout_jax import averaging
@@ -67,7 +68,7 @@ def test_swa_is_the_mean_of_the_steps_that_count():
 
 
 def test_segments_start_afresh():
-  tx = averaging.average(optax.sgd(0.1), averaging.segments(3))
+  tx = averaging.average(optax.sgd(0.1), averaging.segments(every=3))
   weights, averages, _ = walk(tx, 9)
   for end in (3, 6, 9):
     expected = stack(weights)[end - 2 : end + 1].mean(0)
@@ -100,6 +101,58 @@ def test_the_average_of_small_types_does_not_stall():
   assert averaging.average_params(state, params)["w"].dtype == jnp.bfloat16
 
 
+class Network(nnx.Module):
+  def __init__(self):
+    self.scale = nnx.Param(jnp.array([1.0, 2.0]))
+    self.layer = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+
+
+def test_the_average_in_an_nnx_optimizer_is_read():
+  model = Network()
+  tx = optax.chain(
+    optax.clip(1.0), averaging.average(optax.sgd(0.1), averaging.uniform())
+  )
+  optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
+  seen = []
+  for _ in range(3):
+    gradient = jax.tree.map(jnp.ones_like, nnx.state(model, nnx.Param))
+    optimizer.update(model, gradient)
+    seen.append(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
+  expected = jax.tree.map(lambda *leaves: np.mean(leaves, axis=0), *seen)
+  live = nnx.state(model, nnx.Param)
+  found = averaging.average_params(optimizer.opt_state, live)
+  assert jax.tree.structure(found) == jax.tree.structure(live)
+  # A plain dict of the same names does as well.
+  plain = averaging.average_params(optimizer.opt_state, seen[-1])
+  for tree in (nnx.to_pure_dict(found), plain):
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), tree, expected
+    )
+
+
+def test_leaves_that_are_not_averaged_are_returned_as_they_are():
+  params = {"w": jnp.array(0.0), "frozen": jnp.array(7.0)}
+  tx = optax.masked(
+    averaging.average(optax.sgd(1.0), averaging.uniform()),
+    {"w": True, "frozen": False},
+  )
+  state = tx.init(params)
+  for _ in range(3):  # w = 1, 2, 3
+    gradient = {"w": jnp.array(-1.0), "frozen": jnp.array(0.0)}
+    updates, state = tx.update(gradient, state, params)
+    params = optax.apply_updates(params, updates)
+  assert averaging.average_params(state, params) == {"w": 2.0, "frozen": 7.0}
+
+
+def test_the_average_of_another_model_is_refused():
+  tx = averaging.average(optax.sgd(1.0), averaging.uniform())
+  state = tx.init({"a": jnp.zeros(2), "b": jnp.zeros(2)})
+  with pytest.raises(ValueError, match="averages the leaf 'b', which params"):
+    averaging.average_params(state, {"a": jnp.zeros(2)})
+  with pytest.raises(ValueError, match=r"leaf 'b' .* shape \(3,\), .* \(2,\)"):
+    averaging.average_params(state, {"a": jnp.zeros(2), "b": jnp.zeros(3)})
+
+
 def test_errors_quote_the_value():
   for bad in (-0.1, 1.5):
     with pytest.raises(ValueError, match=f"got {bad}"):
@@ -107,7 +160,7 @@ def test_errors_quote_the_value():
   with pytest.raises(ValueError, match="start must be at least 1, got 0"):
     averaging.uniform(start=0)
   with pytest.raises(ValueError, match="every must be at least 1, got 0"):
-    averaging.segments(0)
+    averaging.segments(every=0)
   params = {"w": jnp.zeros(2)}
   tx = averaging.average(optax.sgd(1.0), averaging.uniform())
   with pytest.raises(ValueError, match="got params=None"):
@@ -138,7 +191,9 @@ CURVE = [3.0, 2.0, 1.0, 1.2, 1.1, 1.4, 1.5, 1.42, 1.6, 1.7, 0.5]
   ],
 )
 def test_swads_window_on_scripted_curves(losses, tolerance, window):
-  assert averaging.swad_window(losses, tolerance=tolerance) == window
+  for make in (list, np.array, jnp.array):
+    found = averaging.swad_window(make(losses), tolerance=tolerance)
+    assert found == window
 
 
 def algorithm_1(losses, converge, tolerance, ratio):
@@ -169,6 +224,8 @@ def test_swads_window_refuses_what_it_cannot_use():
     averaging.swad_window([])
   with pytest.raises(ValueError, match="nan"):
     averaging.swad_window([1.0, float("nan")])
+  with pytest.raises(ValueError, match="list of numbers"):
+    averaging.swad_window(np.ones((2, 2)))
   with pytest.raises(ValueError, match=r"ratio must be at least 1, got 0\.9"):
     averaging.swad_window([1.0], ratio=0.9)
   with pytest.raises(ValueError, match="tolerance must be at least 1, got 0"):

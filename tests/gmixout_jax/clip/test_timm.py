@@ -70,6 +70,12 @@ def test_load_undoes_save(model, path):
   assert_same(model, loaded)
 
 
+def test_the_folder_is_made(model, tmp_path):
+  path = tmp_path / "new" / "folder" / "vit.safetensors"
+  clip.vit_to_safetensors(model, path)
+  assert_same(model, clip.vit_from_safetensors(path, heads=3))
+
+
 def test_fused_qkv_is_query_key_value_in_turn(model, path):
   """PyTorch's side by hand: y = x Wᵀ + b, cut into three."""
   tensors = safetensors.numpy.load_file(path)
@@ -165,6 +171,9 @@ def test_other_models_are_refused(path, tmp_path):
   rewrite(path, pos_embed=np.zeros((1, 4, 12), np.float32))
   with pytest.raises(clip.CheckpointError, match=r"pos_embed is \[1, 4, 12\]"):
     clip.vit_from_safetensors(path, heads=3)
+  message = rf"{path}: pos_embed is \[1, 4, 12\]: .* square of patches, got 4"
+  with pytest.raises(clip.CheckpointError, match=message):
+    clip.vit_from_safetensors(path, heads=3, image_size=32)
   other = tmp_path / "other.safetensors"
   safetensors.numpy.save_file({"w": np.zeros(3)}, other)
   with pytest.raises(clip.CheckpointError, match=r"pos_embed: missing"):

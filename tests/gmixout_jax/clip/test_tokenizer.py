@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from gmixout_jax import clip
+from gmixout_jax.clip import huggingface
 
 tokenizers = pytest.importorskip("tokenizers")
 
@@ -37,6 +38,13 @@ def write(folder, name, content):
   (folder / name).write_text(json.dumps(content))
 
 
+def write_config(folder, **text):
+  """A config.json whose end token is the folder's, if nothing else is said."""
+  made = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+  text = {"eos_token_id": made.token_to_id(END)} | text
+  write(folder, "config.json", {"text_config": text})
+
+
 def test_texts_are_padded_and_cut_but_always_end(folder):
   tokenizer = clip.load_tokenizer(folder, context_length=8)
   end = tokenizer.eos_token_id
@@ -63,7 +71,7 @@ def test_a_text_that_just_fits_is_not_cut(folder):
 
 
 def test_padding_comes_from_the_files(folder):
-  write(folder, "config.json", {"text_config": {"pad_token_id": 7}})
+  write_config(folder, pad_token_id=7)
   assert clip.load_tokenizer(folder).pad_token_id == 7
   write(folder, "tokenizer_config.json", {"pad_token": {"content": PAD}})
   assert clip.load_tokenizer(folder).pad_token_id == 0
@@ -80,9 +88,62 @@ def test_padding_comes_from_the_files(folder):
 
 
 def test_context_length_is_the_model_s(folder):
-  content = {"text_config": {"max_position_embeddings": 9}}
-  write(folder, "config.json", content)
+  write_config(folder, max_position_embeddings=9)
   assert clip.load_tokenizer(folder)(["a"]).shape == (1, 9)
+
+
+def test_config_json_is_read_as_the_model_reads_it(folder):
+  """Of the oldest configs the second copy counts, see `test_config`."""
+  end = clip.load_tokenizer(folder).eos_token_id
+  copy = {"max_position_embeddings": 11, "eos_token_id": end}
+  other = {"max_position_embeddings": 9, "eos_token_id": 3}
+  raw = {"text_config": other, "text_config_dict": copy}
+  write(folder, "config.json", raw)
+  assert clip.load_tokenizer(folder).context_length == 11
+  assert huggingface.parse_config(raw).text.context_length == 11
+  for raw in ({}, {"text_config": {}}, {"text_config": None}):
+    write(folder, "config.json", raw)
+    expected = huggingface.parse_config(raw).text.eos_token_id
+    with pytest.raises(ValueError, match=rf"eos_token_id is {expected}\."):
+      clip.load_tokenizer(folder)
+
+
+@pytest.mark.parametrize(
+  ("name", "content", "message"),
+  [
+    ("config.json", [], r"expected an object, got list \[\]"),
+    ("config.json", {"text_config": [1]}, r"text_config must be .* got \[1\]"),
+    (
+      "config.json",
+      {"text_config_dict": 3},
+      r"text_config_dict must be an object, got 3",
+    ),
+    (
+      "config.json",
+      {"text_config": {"max_position_embeddings": None}},
+      r"max_position_embeddings must be an integer of at least 2, got None",
+    ),
+    (
+      "config.json",
+      {"text_config": {"pad_token_id": "x"}},
+      r"pad_token_id must be an integer of at least 0, got 'x'",
+    ),
+    (
+      "config.json",
+      {"text_config": {"eos_token_id": None}},
+      r"eos_token_id must be an integer of at least 0, got None",
+    ),
+    ("tokenizer_config.json", "x", r"expected an object, got str 'x'"),
+    ("tokenizer_config.json", {"pad_token": 5}, r"must be a string, got 5"),
+  ],
+)
+def test_files_of_another_form_are_named(folder, name, content, message):
+  write(folder, name, content)
+  with pytest.raises(ValueError, match=rf"{folder / name}: .*{message}"):
+    clip.load_tokenizer(folder)
+  (folder / name).write_text("[" * 100_000)
+  with pytest.raises(ValueError, match=rf"{folder / name}: expected JSON"):
+    clip.load_tokenizer(folder)
 
 
 def test_ids_do_not_disturb_either_pooling(folder):
