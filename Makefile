@@ -1,4 +1,4 @@
-# Needs Python 3.12 and make; all else is installed into .venv here.
+# Needs Python 3.12 or newer and make; all else is installed into .venv here.
 #   make demo   the embedded demo: table and picture in runs/demo
 #   make rivals all methods on the demo's task, one seed: a report in runs/rivals
 #   make study  what is missing of the study; PACS=... WEIGHTS=... SCALE=cpu
@@ -20,8 +20,10 @@ INSTALL := -m pip install --quiet --disable-pip-version-check --no-compile
 
 SCALE := cpu
 PACS := data/PACS
-WEIGHTS := data/vit_tiny.safetensors
-CLIP := runs/clip
+# A line of results names these two files and the folder PACS: under other names
+# all would be run again.
+WEIGHTS := data/vit_tiny_patch16_224.augreg_in21k_ft_in1k.safetensors
+CLIP := runs/clip_flickr8k_96
 
 .PHONY: demo rivals study docs torture test test-fast test-oldest wheel lint
 .PHONY: lock clean

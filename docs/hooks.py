@@ -2,14 +2,19 @@
 
 Formulas become MathML, which browsers show without a script, so that the pages
 need no network: ``.. math::`` blocks, ``:math:`` roles, and ``$$`` in pages.
-Links in backticks become Markdown's.
+Links in backticks become Markdown's. The pictures of the experiments lie beside
+the page that shows them.
 """
 
+import pathlib
 import re
 
 from latex2mathml.converter import convert
 from markdown import Extension
 from markdown.preprocessors import Preprocessor
+from mkdocs.structure.files import File
+
+RESULTS = pathlib.Path(__file__).parents[1] / "experiments" / "results"
 
 _BLOCK = re.compile(
   r"^(?P<indent> *)\.\. math::(?P<first>.*)\n"
@@ -50,3 +55,11 @@ class _Extension(Extension):
 def on_config(config):
   """Called by MkDocs; pages and docstrings share these extensions."""
   config.markdown_extensions.append(_Extension())
+
+
+def on_files(files, config):
+  """Called by MkDocs; `results/…` is what experiments/README.md calls them."""
+  for picture in sorted(RESULTS.glob("*.png")):
+    name = f"results/{picture.name}"
+    files.append(File.generated(config, name, abs_src_path=str(picture)))
+  return files

@@ -1,4 +1,4 @@
-"""Takes the four walks of CONTRIBUTING.md: each first guess is to be right."""
+"""Takes the five walks of CONTRIBUTING.md: each first guess is to be right."""
 
 import ast
 import dataclasses
@@ -15,16 +15,21 @@ import optax
 import pytest
 
 import gmixout_jax as gx
-from experiments import methods
+from experiments import domains, methods
+from experiments.bench import kernels
 from experiments.data import __main__ as data_command
 from experiments.data import domainbed, known
 from experiments.methods.composition import Trained
+from experiments.methods.full_finetuning import FullFinetuning
+from experiments.study import plan
 from gmixout_jax import anchor, masks, packing
+from pallas_kernels import implementation
 from tests.experiments import tiny
+from tests.experiments.study import test_plan
 
 ROOT = pathlib.Path(__file__).parents[1]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
-SECTION = TEXT.split("## Four walks\n")[1].split("\n## ")[0]
+SECTION = TEXT.split("## Five walks\n")[1].split("\n## ")[0]
 WALKS = dict(
   re.findall(r"^\*\*([^*]+)\*\*(.*?)(?=^\*\*|\Z)", SECTION, re.M | re.S)
 )
@@ -53,12 +58,13 @@ def steps_of(walk):
   return re.split(r"^\d+\. ", walk, flags=re.M)[1:]
 
 
-def test_there_are_four():
+def test_there_are_five():
   assert list(WALKS) == [
     "The anchor's rule",
     "A sampler",
     "A method",
     "A data set",
+    "A kernel",
   ]
   assert all(len(steps_of(walk)) >= 4 for walk in WALKS.values())
 
@@ -166,27 +172,72 @@ def test_a_method(monkeypatch):
     tx.update(gradient, tx.init(params), params) for tx in (one, other)
   )
   np.testing.assert_allclose(moved["backbone"], 0.25 * fully["backbone"])
+  # It has its own rate: a grid, and its name. The plan's tests then hold.
+  made = lambda rate: Halved(of=FullFinetuning(learning_rate=rate))
+  grids = plan.grids
+  monkeypatch.setattr(
+    plan,
+    "grids",
+    lambda dense: grids(dense) | {"halved": plan.Grid(made, tuple(dense))},
+  )
+  for names in ("EVERY", "ON_DIGITS"):
+    monkeypatch.setattr(plan, names, (*getattr(plan, names), "halved"))
+  test_plan.test_grids_have_one_size_and_bracket_the_recipe()
+  test_plan.test_all_methods_are_compared()
+  test_plan.test_on_the_digits_there_are_all_methods()
 
 
 def test_a_data_set(monkeypatch, tmp_path, capsys):
   """Brightness by folder, in a format that a reader knows already."""
-  root = tiny.domainbed(tmp_path / "bright", per_class=1)
+  root = tiny.domainbed(tmp_path / "bright", per_class=2)
 
   def parts(path, view):
     return domainbed.open_images(path, view=view).by_domain()
 
-  counts = dict.fromkeys(tiny.DOMAINS, 3)
+  counts = dict.fromkeys(tiny.DOMAINS, 6)
   entry = known.Known(
-    "<root>/<domain>/<class>/<image>", parts, counts, total=12
+    "<root>/<domain>/<class>/<image>", parts, counts, total=24
   )
   monkeypatch.setitem(known.KNOWN, "bright", entry)
   command = functools.partial(
     data_command.main, ["check", str(root), "--as", "bright"]
   )
   assert command() == 0
-  (root / "art" / "owl" / "0.png").with_name("1.png").write_bytes(
+  (root / "art" / "owl" / "0.png").with_name("2.png").write_bytes(
     (root / "art" / "owl" / "0.png").read_bytes()
   )
   assert command() == 1
   shown = " ".join(capsys.readouterr().out.split())
-  assert "art: found 4 images, expected 3" in shown
+  assert "art: found 7 images, expected 6" in shown
+  data = domains.Data(root=root, source="art", image_size=16)
+  read = data.read()
+  source = data.source_of(read, seed=0)
+  assert (len(source.train), len(source.validation)) == (4, 3)
+  assert len(data.targets_of(read)) == len(tiny.DOMAINS) - 1
+
+
+FOLDERS = [path.parent for path in (ROOT / "pallas_kernels").glob("*/api.py")]
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_a_kernel(folder):
+  """Each that there is went the same way, and is found where it says."""
+  defined = {
+    file.stem: {name for name in names_in(file) if not name.startswith("_")}
+    for file in folder.glob("*.py")
+  }
+  asked = defined["reference"]
+  assert asked
+  assert asked <= defined["mosaic_gpu"]
+  assert asked <= defined["triton"]
+  found = implementation.module(folder.name, "xla")
+  assert all(hasattr(found, name) for name in asked)
+  assert folder.name in defined["api"]
+  assert {"NAMED", "SMALL"} <= defined["shapes"]
+  assert "workload" in defined["bench"]
+  assert folder.name in kernels.WORKLOADS
+  line = f"::: pallas_kernels.{folder.name}.api.{folder.name}\n"
+  assert line in (ROOT / "docs" / "reference" / "kernels.md").read_text()
+  tests = (ROOT / "tests" / "pallas_kernels").glob("test_*.py")
+  named = f"from pallas_kernels.{folder.name} import mosaic_gpu"
+  assert any(named in test.read_text() for test in tests)

@@ -7,8 +7,8 @@ from experiments import domains
 from experiments.study.tasks import Domains
 
 PACS = pathlib.Path("data/PACS")
-VIT = pathlib.Path("data/vit_tiny.safetensors")
-CLIP = pathlib.Path("runs/clip")
+VIT = pathlib.Path("data/vit_tiny_patch16_224.augreg_in21k_ft_in1k.safetensors")
+CLIP = pathlib.Path("runs/clip_flickr8k_96")
 
 DOMAINS = ("art_painting", "cartoon", "photo", "sketch")
 
