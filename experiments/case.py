@@ -119,10 +119,13 @@ def open_case(
     "data": config.name if case == "all" else f"{config.name}/{case}",
     "image_size": view.size,
   }
-  look = {"mean": config.mean, "std": config.std, "image_size": view.size}
+  pixels = {"mean": config.mean, "std": config.std}
+  # Only what was given, so that lines compare with those from before.
+  described |= {k: list(v) for k, v in pixels.items() if v is not None}
+  look = pixels | {"image_size": view.size}
   if config.checkpoints is not None:
     found = finished.find(config.checkpoints)
-    named = [path.stem for path in found]
+    named = [finished.name_of(path) for path in found]
     ready = finished.Finished(found, opened.source.validation, **look)
     return Case(case, seed, opened, ready, described | {"checkpoints": named})
   described |= {

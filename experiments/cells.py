@@ -54,21 +54,12 @@ class Cell:
       record = results.recall(config.checkpoint)
       if record is None:
         record = train.run(config, *train.load(config))
-      note(config, record)
+      train.note(config, record)
     return record
 
   def checkpoint(self) -> submitit.helpers.DelayedSubmission:
     """What Slurm starts in its place when its time is up: the same cell."""
     return submitit.helpers.DelayedSubmission(self)
-
-
-def note(config: train.Config, record: results.Record) -> None:
-  """Appends the line of a cell, if it has a folder once."""
-  if config.checkpoint is None:
-    results.append(config.results, record)
-  else:
-    ours = train.described(config) | {"seed": config.seed}
-    results.append_once(config.results, record, ours, config.checkpoint)
 
 
 def spread(

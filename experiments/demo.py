@@ -37,6 +37,7 @@ from experiments.data.split import Split
 from experiments.methods.full_finetuning import FullFinetuning
 from experiments.methods.gmixout import GMixout
 from experiments.methods.mixout import Mixout
+from experiments.methods.schedule import Schedule
 from experiments.models import backbones
 from experiments.models.classifier import Classifier
 from experiments.report import figures
@@ -151,7 +152,7 @@ def fine_tune(
       train, seed=seed, steps=config.steps, batch_size=config.batch_size
     ),
     steps=config.steps,
-    schedule=loop.warmup_cosine(config.steps),
+    schedule=Schedule(config.steps),
     key=jax.random.key(seed),
     progress=lambda step, _: bar.update(task, completed=step + 1),
   )

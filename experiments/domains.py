@@ -24,8 +24,10 @@ class Data:
     root: A folder in DomainBed's layout.
     source: The domain to train on; all others are targets. "sketch" if there is
       no target either.
-    target: The domain to leave out, instead of a source: all others train, each
-      batch on as many images of one as of another.
+    target: The domain to leave out, instead of a source: all others train.
+      `experiments.train` and `experiments.sweep` then take as many images of
+      one as of another into a batch; `experiments.study` draws from all images
+      alike.
     image_size: Side of the images in pixels, a multiple of the patch size.
     batch_size: Images per step.
     held_out: The share of each training domain kept for validation.

@@ -28,7 +28,8 @@ class Opened:
     targets: Shifted sets, by name; perhaps none.
     test: Images of the source's distribution that no choice sees; None where
       the protocol reports on the validation images.
-    words: What the classes are called in prompts, asked of a CLIP only.
+    words: What the classes are called in prompts, asked of a CLIP only; "_" is
+      read as a space.
     balanced: Whether a batch has as many images of one domain as of another.
     batch_size: If the case decides, as where it is so many per domain.
     steps: If the case decides.

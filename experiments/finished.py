@@ -45,6 +45,16 @@ def find(folder: str | pathlib.Path) -> tuple[pathlib.Path, ...]:
   return tuple(found)
 
 
+def name_of(path: pathlib.Path) -> str:
+  """What a checkpoint is called.
+
+  Example:
+    >>> name_of(pathlib.Path("soup/lr0.1.safetensors"))
+    'lr0.1'
+  """
+  return path.name.removesuffix(".safetensors")
+
+
 def load(
   path: pathlib.Path,
   *,
@@ -52,10 +62,16 @@ def load(
   std: Sequence[float] | None = None,
   **settings: Any,
 ) -> Classifier:
-  """The classifier of one checkpoint; errors as of its format's reader."""
-  if path.is_dir():
-    return export.from_hugging_face(path, **settings)
-  return backbones.from_timm(path, mean=mean, std=std, **settings)
+  """The classifier of one checkpoint; errors as of its format's reader.
+
+  Args:
+    path: From `find`.
+    mean: See `backbones.load`.
+    std: Likewise.
+    **settings: Of the format's reader.
+  """
+  read = export.from_hugging_face if path.is_dir() else backbones.from_timm
+  return read(path, mean=mean, std=std, **settings)
 
 
 class Finished:
@@ -120,5 +136,5 @@ class Finished:
         inference_parameters=size,
       ),
       losses=(),
-      notes=combined.notes | {"checkpoints": [p.stem for p in self.paths]},
+      notes=combined.notes | {"checkpoints": [*map(name_of, self.paths)]},
     )

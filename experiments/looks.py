@@ -8,11 +8,11 @@ from experiments import methods
 # Okabe and Ito's colours, told apart by every kind of colour vision; the
 # markers say the same once more, for prints without colour.
 LOOKS = {
-  "full_finetuning": ("Full fine-tuning", "#D55E00", "s"),
-  "mixout": ("Mixout", "#0072B2", "o"),
-  "gmixout": ("GMixout", "#009E73", "D"),
-  "random_mask": ("Random mask", "#E69F00", "v"),
-  "linear_probe": ("Linear probe", "#CC79A7", "P"),
+  "full_finetuning": ("#D55E00", "s"),
+  "mixout": ("#0072B2", "o"),
+  "gmixout": ("#009E73", "D"),
+  "random_mask": ("#E69F00", "v"),
+  "linear_probe": ("#CC79A7", "P"),
 }
 
 ZERO_SHOT = "zero_shot"
@@ -24,10 +24,6 @@ def title(method: str) -> str:
 
 
 def _title(method: str) -> str:
-  if method == ZERO_SHOT:
-    return "Zero-shot"
-  if method in LOOKS:
-    return LOOKS[method][0]
   known = methods.METHODS.get(method)
   own = known.title if known else ""
   return own or method.replace("_", " ").capitalize()

@@ -45,6 +45,7 @@ from experiments.data.captions import CaptionSet
 from experiments.data.decode import View
 from experiments.data.images import ImageSet
 from experiments.data.pairs import Pairs
+from experiments.methods.schedule import Schedule
 from experiments.pretraining import (
   contrastive,
   embeddings,
@@ -84,7 +85,7 @@ class Config:
     weight_decay: On matrices only.
     seed: Of everything random.
     pacs: A folder in DomainBed's layout for zero-shot accuracy.
-    out: The folder to write; it must not exist.
+    out: The folder to write; it must not exist, or be empty.
     results: The file that the run's line is appended to.
     checkpoint: A folder to save the run in. Given again, the run goes on from
       there; SIGTERM saves it and stops it.
@@ -123,13 +124,15 @@ def check(config: Config) -> None:
   """Finds what can be found wrong before anything is read.
 
   Raises:
-    ValueError: If the folder to write exists, or a setting is out of range.
+    ValueError: If the folder to write exists and is not empty, or a setting is
+      out of range.
   """
   if config.out.exists() and (
     not config.out.is_dir() or any(config.out.iterdir())
   ):
     raise ValueError(
-      f"--out {config.out} exists: nothing is overwritten, name another folder."
+      f"--out {config.out} exists and is not an empty folder: nothing is"
+      " overwritten, name another."
     )
   if config.locked and config.vit is None:
     raise ValueError(
@@ -139,8 +142,7 @@ def check(config: Config) -> None:
   for name in ("steps", "save_every"):
     if (value := getattr(config, name)) < 1:
       raise ValueError(f"{name} must be at least 1, got {value}.")
-  if not 0 <= config.warmup <= 1:
-    raise ValueError(f"warmup must be in [0, 1], got {config.warmup}.")
+  Schedule(config.steps, config.warmup)  # refuses what is out of range
 
 
 def pretrain(
@@ -333,7 +335,7 @@ def called(arguments: Sequence[str]) -> str:
 def main(config: Config) -> None:
   """Runs one configuration, shows the table and appends the line."""
   try:
-    with stop_on_sigterm() as stop:
+    with stop_on_sigterm(saves=config.checkpoint is not None) as stop:
       record = run(config, stop, command=called(sys.argv[1:]))
     results.append(config.results, record)
     rich.print(table(record), f"wrote {config.out} and {config.results}")

@@ -27,7 +27,7 @@ from experiments import configs, finished, looks, methods, results
 from experiments.case import Config, folder_of, line_of, open_case
 from experiments.experiment import Experiment
 from experiments.methods.composition import Composed, Pool
-from experiments.sweep import parse_settings
+from experiments.methods.settings import parse_settings
 from experiments.training.keeper import Stopped, stop_on_sigterm
 from gmixout_jax.folders import exclusive
 
@@ -174,7 +174,9 @@ def main(config: Config) -> None:
     with contextlib.ExitStack() as stack:
       if config.checkpoint is not None:
         stack.enter_context(exclusive(config.checkpoint))
-      stop = stack.enter_context(stop_on_sigterm())
+      stop = stack.enter_context(
+        stop_on_sigterm(saves=config.checkpoint is not None)
+      )
       bar = stack.enter_context(rich.progress.Progress(console=console))
       records = list(lines(config, experiment, bar, stop))
   except Stopped as stopped:

@@ -19,21 +19,20 @@ in processes of their own that share no runs, but go on in the middle; with
 reported at the end, with its log.
 """
 
-import ast
 import contextlib
 import dataclasses
 import pathlib
 import sys
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import rich.console
 import rich.progress
 import tyro
 
 from experiments import methods, results, tables, train
-from experiments.cells import Cluster, Failure, logged, name_of, note, spread
+from experiments.cells import Cluster, Failure, logged, name_of, spread
 from experiments.data.split import Split
+from experiments.methods.settings import parse_settings
 from experiments.models.classifier import Classifier
 from experiments.training.runs import Runs
 from gmixout_jax import clip
@@ -84,34 +83,6 @@ class Config:
   workers: int = 0
   cluster: Cluster = "local"
   partition: str | None = None
-
-
-def parse_settings(settings: Iterable[str]) -> dict[str, dict[str, Any]]:
-  """Hyperparameters by method.
-
-  Raises:
-    ValueError: If one is not NAME.FIELD=VALUE with a registered name.
-
-  Example:
-    >>> parse_settings(["gmixout.sampler=uniform", "gmixout.sparsity=0.8"])
-    {'gmixout': {'sampler': 'uniform', 'sparsity': 0.8}}
-  """
-  changes: dict[str, dict[str, Any]] = {}
-  for setting in settings:
-    where, equals, value = setting.partition("=")
-    name, dot, field = where.partition(".")
-    if not (equals and dot and name in methods.METHODS):
-      raise ValueError(
-        f"--set must be NAME.FIELD=VALUE with a method's name, got {setting!r}."
-      )
-    known = [f.name for f in dataclasses.fields(methods.METHODS[name])]
-    if field not in known:
-      raise ValueError(f"{name} has {', '.join(known)}, got {setting!r}.")
-    try:
-      changes.setdefault(name, {})[field] = ast.literal_eval(value)
-    except (SyntaxError, ValueError):
-      changes.setdefault(name, {})[field] = value  # a bare word
-  return changes
 
 
 def chosen(config: Config) -> list[methods.Method]:
@@ -185,7 +156,7 @@ def in_turn(
         record = known or train.record(one, runs, domains)
         if one.checkpoint is not None:
           one.checkpoint.mkdir(parents=True, exist_ok=True)
-        note(one, record)
+        train.note(one, record)
         lines.append(record)
       failures += failed
     bar.remove_task(task)
@@ -218,6 +189,8 @@ def main(config: Config) -> None:
   console = rich.console.Console()
   try:
     swept = chosen(config)
+    if not config.seeds:
+      raise ValueError("seeds must be one or more numbers, got none.")
     if config.workers < 0 or (config.workers and config.checkpoint is None):
       raise ValueError(
         "workers must be 0, or a number of processes with a folder to save"

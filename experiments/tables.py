@@ -17,7 +17,7 @@ import tyro
 
 from experiments import results
 from experiments.report import figures
-from experiments.report.entries import group
+from experiments.report.entries import Entry, check, group
 
 
 def by_method(records: Sequence[results.Record]) -> rich.table.Table:
@@ -37,8 +37,7 @@ def by_method(records: Sequence[results.Record]) -> rich.table.Table:
     view.add_column(heading, justify="right")
   for entry in group(records):
     cells = (
-      entry.interval(metric).percent()
-      for metric in ("id", "mean_ood", "worst_ood")
+      entry.percent(metric) for metric in ("id", "mean_ood", "worst_ood")
     )
     view.add_row(entry.label, *cells, str(len(entry.runs)))
   return view
@@ -87,10 +86,11 @@ def by_set(records: Sequence[results.Record]) -> rich.table.Table:
   """Accuracy in percent on every evaluation set, mean over seeds.
 
   Args:
-    records: Runs on the same sets, at least one.
+    records: Runs, at least one.
 
   Returns:
-    One row per set, one column per configuration.
+    One row per set, one column per configuration; "–" where it was not
+    evaluated on the set.
   """
   entries = group(records)
   view = rich.table.Table(title="accuracy (%) by set, mean over seeds")
@@ -98,16 +98,18 @@ def by_set(records: Sequence[results.Record]) -> rich.table.Table:
   for entry in entries:
     view.add_column(entry.label, justify="right")
 
-  def add(name: str, read: Callable[[dict[str, Any]], float]) -> None:
-    means = (
-      statistics.fmean(read(run["metrics"]) for run in entry.runs.values())
-      for entry in entries
-    )
-    view.add_row(name, *(f"{100 * mean:.1f}" for mean in means))
+  def cell(entry: Entry, read: Callable[[dict[str, Any]], float | None]) -> str:
+    found = [read(run["metrics"]) for run in entry.runs.values()]
+    known = [value for value in found if value is not None]
+    return f"{100 * statistics.fmean(known):.1f}" if known else "–"
+
+  def add(name: str, read: Callable[[dict[str, Any]], float | None]) -> None:
+    view.add_row(name, *(cell(entry, read) for entry in entries))
 
   add("in distribution", lambda metrics: metrics["id"])
-  for shift in records[0]["metrics"]["ood"]:
-    add(shift, lambda metrics, shift=shift: metrics["ood"][shift])
+  shifts = dict.fromkeys(s for r in records for s in r["metrics"]["ood"])
+  for shift in shifts:
+    add(shift, lambda metrics, shift=shift: metrics["ood"].get(shift))
   return view
 
 
@@ -118,17 +120,29 @@ def show(
   """Prints the tables of a results file.
 
   Args:
-    file: JSON lines, as `experiments.train` and the demo write them.
+    file: JSON lines, as `experiments.train`, `experiments.run` and the demo
+      write them.
     picture: Where to draw accuracy out of against in distribution, if at all.
+
+  Raises:
+    ValueError: If a line is no run, or there is nothing to draw.
   """
   records = results.read(file)
+  for number, record in enumerate(records, start=1):
+    check(record, f"{file}:{number}")
   rich.print(by_set(records))
   rich.print(by_method(records))
   if all("forward_passes" in record.get("stats", {}) for record in records):
     rich.print(by_cost(records))
   if picture is not None:
+    drawn = [entry for entry in group(records) if entry.has_targets]
+    if not drawn:
+      raise ValueError(
+        f"no line of {file} was tested out of distribution, which"
+        f" --picture {picture} was to show."
+      )
     picture.parent.mkdir(parents=True, exist_ok=True)
-    figures.ood_against_id(group(records)).savefig(picture)
+    figures.ood_against_id(drawn).savefig(picture)
 
 
 if __name__ == "__main__":

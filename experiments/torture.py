@@ -62,8 +62,8 @@ def torture(
     steps: Of the run; by default enough for all kills.
 
   Returns:
-    How many kills were survived, and how many were tried. A kill is survived
-    if the run went on; none is if it ended differently.
+    How many kills were survived, and how many were tried: all, or none if the
+    run ended differently. One that does not go on raises.
   """
   rng = random.Random(seed)
   steps = 5 * kills + 10 if steps is None else steps
@@ -71,7 +71,7 @@ def torture(
     folder / name, processes=processes, cache=folder / "cache", steps=steps
   )
   start("alone").end(patience)
-  tried = survived = 0
+  tried = 0
   for _ in rich.progress.track(
     range(kills), f"Killing {processes} process(es)", transient=True
   ):
@@ -84,13 +84,11 @@ def torture(
     if not life.alive() or time.monotonic() >= until:
       life.end(0.0 if life.alive() else patience)  # says why, if it failed
       break  # all steps are taken
-    survived = tried  # it went on after the kill before
     time.sleep(rng.uniform(0, 0.06))
     life.kill(rng.randrange(processes), rng.uniform(0, 0.02))
     tried += 1
   start("killed").end(patience)
-  survived = tried
-  return (survived if _same(folder, processes) else 0), tried
+  return (tried if _same(folder, processes) else 0), tried
 
 
 def _same(folder: pathlib.Path, processes: int) -> bool:

@@ -45,7 +45,7 @@ from experiments.domains import Data
 from experiments.evaluate import evaluate
 from experiments.line import line
 from experiments.models import backbones, export
-from experiments.models.classifier import Classifier
+from experiments.models.classifier import Classifier, Ensemble
 from experiments.training.keeper import Stopped, stop_on_sigterm
 from experiments.training.runs import Runs, Saving, Task
 from gmixout_jax import clip, parallel
@@ -77,7 +77,7 @@ class Config:
     save_every: Steps between two checkpoints. Each scores the weights on the
       held-out images, and the best is kept apart from the newest two.
     export: Where to put the trained ViT, head included: safetensors with timm's
-      names.
+      names. Of an ensemble, which is several models, none is put there.
     distributed: Spread each batch over the devices of all processes.
     coordinator: Host and port of the first process.
     processes: How many processes there are.
@@ -225,7 +225,10 @@ def record(
     )
 
   def save(model: nnx.Module) -> None:
-    if config.export is not None and jax.process_index() == 0:
+    if config.export is None or jax.process_index() != 0:
+      return
+    # An ensemble is several models, and no file of one format holds them.
+    if not isinstance(model, Ensemble):
       export.to_timm(model, config.export)
 
   return line(
@@ -256,6 +259,9 @@ def table(record: results.Record) -> rich.table.Table:
 def main(config: Config) -> None:
   """Runs one configuration, shows the table and appends the line."""
   if config.distributed:
+    if config.checkpoint is None:
+      # JAX would catch SIGTERM, and there is nothing to save before it ends.
+      jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(
       config.coordinator, config.processes, config.process
     )
@@ -293,7 +299,7 @@ def run_or_recall(
     rich.progress.TextColumn("loss {task.fields[loss]:.3f}"),
     console=console,
   )
-  with bar, stop_on_sigterm() as stop:
+  with bar, stop_on_sigterm(saves=config.checkpoint is not None) as stop:
     # Not every method takes steps: the bar appears with the first one.
     total = config.steps * len(config.method.members())
     task = bar.add_task("training", total=total, loss=0, visible=False)
@@ -308,15 +314,20 @@ def run_or_recall(
     return run(config, domains, model, progress, stop)
 
 
-def finish(
-  config: Config, record: results.Record, console: rich.console.Console
-) -> None:
-  """Appends the line, once, and shows the table."""
+def note(config: Config, record: results.Record) -> None:
+  """Appends the line of a run; once, if it has a folder to note that in."""
   if config.checkpoint is None:
     results.append(config.results, record)
   else:
     ours = described(config) | {"seed": config.seed}
     results.append_once(config.results, record, ours, config.checkpoint)
+
+
+def finish(
+  config: Config, record: results.Record, console: rich.console.Console
+) -> None:
+  """Appends the line, and shows the table."""
+  note(config, record)
   console.print(table(record))
   stats, seconds = record["stats"], record["seconds"]
   console.print(
@@ -327,6 +338,11 @@ def finish(
     f" {stats['forward_passes']} forward passes per image;"
     f" {seconds['evaluate']:.0f} s of evaluation. Appended to {config.results}."
   )
+  if config.export is not None and stats["forward_passes"] > 1:
+    console.print(
+      f"Nothing was exported to {config.export}: an ensemble is"
+      f" {stats['forward_passes']} models."
+    )
 
 
 def parse(arguments: list[str] | None = None) -> Config:

@@ -43,7 +43,7 @@ def open_data(root: pathlib.Path, view: View, case: str, seed: int) -> Opened:
   return Opened(
     source=fold.source,
     targets={fold.target_name: fold.target},
-    words=lambda: [n.replace("_", " ") for n in fold.train.class_names],
+    words=lambda: fold.train.class_names,
     balanced=True,
     batch_size=PER_DOMAIN * len(fold.validation),
     steps=30_000 if large else 10_000,

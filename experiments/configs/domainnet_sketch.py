@@ -43,7 +43,7 @@ def open_data(root: pathlib.Path, view: View, case: str, seed: int) -> Opened:
   return Opened(
     source=hold_out(images.domain("sketch"), fraction=0.2, seed=seed),
     targets={name: images.domain(name) for name in TARGETS},
-    words=lambda: [name.replace("_", " ") for name in images.class_names],
+    words=lambda: images.class_names,
   )
 
 

@@ -52,7 +52,7 @@ def open_data(root: pathlib.Path, view: View, case: str, seed: int) -> Opened:
     source=hold_out(train, fraction=0.1, seed=seed),
     test=test,
     targets={},
-    words=lambda: [name.replace("_", " ") for name in train.class_names],
+    words=lambda: train.class_names,
   )
 
 

@@ -71,13 +71,16 @@ def open_images(
         f"corruption must be one of {', '.join(BENCHMARK + EXTRA)}; got"
         f" {name!r}."
       )
+  for what, given in (("corruptions", corruptions), ("severities", severities)):
+    if not len(given):
+      raise ValueError(f"{what} must name at least one, got {given!r}.")
   for severity in severities:
     if severity not in SEVERITIES:
       raise ValueError(f"severity must be 1 to 5, got {severity}.")
   arrays = [_load(root / f"{name}.npy") for name in corruptions]
   sizes = {len(array) for array in arrays}
   total = sizes.pop()
-  if sizes or total % 5:
+  if sizes or total % 5 or not total:
     raise ValueError(
       f"the files in {root} have {sorted(sizes | {total})} images: expected"
       " five severities of the same number in all of them."
@@ -118,15 +121,19 @@ class _Rows:
     return pixels.name(index)
 
 
+def _read(path: pathlib.Path) -> np.ndarray:
+  try:
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+  except (EOFError, ValueError) as error:
+    raise ValueError(f"{path} is not a NumPy file: {error}") from error
+
+
 def _load(path: pathlib.Path) -> np.ndarray:
   if not path.is_file():
     raise FileNotFoundError(
       f"no {path}: expected <root>/<corruption>.npy and <root>/labels.npy."
     )
-  try:
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
-  except (EOFError, ValueError) as error:
-    raise ValueError(f"{path} is not a NumPy file: {error}") from error
+  array = _read(path)
   if array.ndim != 4 or array.shape[-1] != 3 or array.dtype != np.uint8:
     raise ValueError(
       f"{path} is {array.dtype} {list(array.shape)}: expected uint8"
@@ -139,7 +146,12 @@ def _labels(path: pathlib.Path, count: int) -> np.ndarray:
   """The labels of one severity; they repeat for the others."""
   if not path.is_file():
     raise FileNotFoundError(f"no {path}: expected it beside the corruptions.")
-  labels = np.load(path, allow_pickle=False).astype(np.int32)
+  labels = _read(path)
+  if labels.ndim != 1 or labels.dtype.kind not in "iu":
+    raise ValueError(
+      f"{path} is {labels.dtype} {list(labels.shape)}: expected integers [n]."
+    )
+  labels = np.array(labels, np.int32)
   if len(labels) not in (count, 5 * count):
     raise ValueError(
       f"{path} has {len(labels)} labels: expected {count} or {5 * count}."

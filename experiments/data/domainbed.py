@@ -119,7 +119,8 @@ def read(
 
   Raises:
     FileNotFoundError: if the folder or its images are missing.
-    ValueError: if classes differ between domains or an image is broken.
+    ValueError: if classes differ between domains or an image is broken; or, of
+      those that may be, all of a domain are.
   """
   images = open_images(root, view=View(image_size))
   if skip_broken:
@@ -131,6 +132,11 @@ def read(
         f" {images.broken[0].name}.",
         stacklevel=2,
       )
+    for name, domain in images.by_domain().items():
+      if not len(domain):
+        raise ValueError(
+          f"domain {name!r} in {root} has no image that can be decoded."
+        )
   return {
     name: domain.in_memory(workers=workers)
     for name, domain in images.by_domain().items()

@@ -246,7 +246,17 @@ class ImageSet:
       ValueError: If there is no image, or one is broken; it names the file.
     """
     if not len(self):
-      raise ValueError("there are no images to decode.")
+      where = ", ".join(self.domain_names[:5])
+      where += ", ..." if len(self.domain_names) > 5 else ""
+      why = (
+        f": {len(self.broken)} could not be decoded, the first is"
+        f" {self.broken[0].name}"
+        if self.broken
+        else ""
+      )
+      raise ValueError(
+        f"there are no images to decode in a set of the domains {where}{why}."
+      )
     first = self.loader.load(int(self.rows[0]))
     images = np.empty((len(self), *first.shape), np.uint8)
     done = 0

@@ -42,7 +42,8 @@ def open_images(
   Raises:
     FileNotFoundError: If metadata.csv is missing. Images are looked for when
       they are decoded.
-    ValueError: If it lacks a column, or a value is out of range.
+    ValueError: If it lacks a column, or a line is cut short or has a value out
+      of range.
   """
   root = pathlib.Path(root)
   file = root / "metadata.csv"
@@ -56,6 +57,11 @@ def open_images(
     if lacking := [c for c in _COLUMNS if c not in (reader.fieldnames or ())]:
       raise ValueError(f"{file} lacks the columns {', '.join(lacking)}.")
     for number, row in enumerate(reader, start=2):
+      if absent := [c for c in _COLUMNS if row[c] is None]:
+        raise ValueError(
+          f"{file}:{number}: the line ends before {', '.join(absent)}: is the"
+          " file complete?"
+        )
       if row["split"] not in SPLITS:
         raise ValueError(
           f"{file}:{number}: split {row['split']!r}, expected one of"
@@ -91,6 +97,8 @@ def _names(file: pathlib.Path, count: int) -> tuple[str, ...]:
     rows = list(csv.DictReader(lines))
   if rows and not {"y", "name"} <= rows[0].keys():
     raise ValueError(f"{file} needs the columns y and name.")
+  if rows and rows[-1]["name"] is None:
+    raise ValueError(f"{file}: the last line has no name: is it complete?")
   # Species that no image shows have no label: y is empty or beyond the range.
   names = {row["y"]: row["name"] for row in rows}
   return tuple(names.get(str(label), str(label)) for label in range(count))

@@ -8,7 +8,7 @@ import functools
 import itertools
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from experiments.data import (
   cifar_c,
@@ -31,8 +31,8 @@ class Known(NamedTuple):
   Attributes:
     layout: What a copy looks like.
     parts: Opens a copy.
-    images: How many each part should have; a part that is missing here is not
-      compared.
+    images: How many each part should have. A part that is missing here should
+      not be there; if all are, parts are not compared.
     total: How many all parts together should have, if known.
     classes: How many there should be, if known.
     per_class: By part, how many images every class should have, if all have as
@@ -59,12 +59,11 @@ def _tree(path: pathlib.Path, view: View) -> Parts:
   return {"all": imagenet.tree(path, view=view)}
 
 
-def _cifar(which: str, path: pathlib.Path, view: View) -> Parts:
+def _cifar(
+  which: Literal["benchmark", "all"], path: pathlib.Path, view: View
+) -> Parts:
   del view  # 32 x 32 as they are
-  images = cifar_c.open_images(
-    path, corruptions="all" if which == "all" else "benchmark"
-  )
-  return images.by_domain()
+  return cifar_c.open_images(path, corruptions=which).by_domain()
 
 
 def _long_tail(path: pathlib.Path, view: View) -> Parts:

@@ -55,7 +55,8 @@ class Style:
   """What can be seen in one image besides the digit.
 
   Attributes:
-    font: Stem of a TTF file that matplotlib ships.
+    font: One of `STYLES` or `UNSEEN_FONTS`: the stem of a TTF file that
+      matplotlib ships, or the name of a hand.
     stroke: Index into the outline widths, 0 (as designed) to 3 (heavy).
     rotation: Degrees, counter-clockwise.
     shear: Horizontal slant, in pixels per pixel of height.
@@ -97,7 +98,7 @@ def render(
     seed: Names the sequence; other seeds share no randomness.
     indices: Positions in it. An image depends on its own index alone, so
       slices may be rendered in any order and agree.
-    fonts: Stems of TTF files to draw from.
+    fonts: What to draw from, each as `Style.font`.
 
   Returns:
     Images uint8 [n, 28, 28, 3], labels int32 [n] and n captions.
@@ -132,7 +133,7 @@ def draw_style(
   Args:
     words: Drawn from for colours, face, texture and blemishes.
     shape: Drawn from for place, size and distortion.
-    fonts: Stems of TTF files.
+    fonts: What to draw from, each as `Style.font`.
     clean: Grey, nearly upright, on plain paper, without noise or blur.
 
   Returns:

@@ -4,6 +4,7 @@
   diversity        how members differ, in predictions, features and weights
   landscape        lines and planes in weight space
   members          runs whose snapshots are the ensemble's members
+  slow_mixout      Mixout with λ and k, to compare with GMixout
   by_setting       the first two on the demo's task, against p, λ, k, ...
   between_weights  the third on the demo's task
 

@@ -10,9 +10,6 @@ import rich
 from experiments import demo, methods, results
 from experiments.data import scanned_digits, shifts
 from experiments.diagnostics import FILE, landscape, members
-from experiments.methods.full_finetuning import FullFinetuning
-from experiments.methods.gmixout import GMixout
-from experiments.methods.mixout import Mixout
 
 
 def weights(
@@ -37,8 +34,6 @@ def weights(
   initial = None
   with demo.shared_compilations():
     for method in demo.METHODS:
-      if not isinstance(method, FullFinetuning | GMixout | Mixout):
-        continue
       run = members.collect(
         method,
         model,

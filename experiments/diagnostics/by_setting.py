@@ -14,7 +14,7 @@ import tyro
 from experiments import demo, metrics, results
 from experiments.data import scanned_digits, shifts
 from experiments.diagnostics import FILE, members
-from experiments.diagnostics.settings import SlowMixout
+from experiments.diagnostics.slow_mixout import SlowMixout
 from experiments.methods.gmixout import GMixout
 from experiments.methods.schedule import Schedule
 
@@ -64,6 +64,8 @@ def bvcl(
     ValueError: If there are too few seeds or members, if steps, `every` and k
       do not divide each other, or if the method has no such setting.
   """
+  if every < 1:
+    raise ValueError(f"every must be at least 1 step, got {every}.")
   tried = _settings(method, knob, values, every)
   if steps % every or members_per_run > steps // every:
     raise ValueError(

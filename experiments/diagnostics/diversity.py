@@ -12,9 +12,10 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Float, Int
+
+from experiments.diagnostics.landscape import flat
 
 
 def over_pairs[T](
@@ -70,7 +71,7 @@ def cka(
   """
   x, y = _features(first, second)
   x, y = x - x.mean(axis=0), y - y.mean(axis=0)
-  # Gram matrices of the smaller side: n x n, or features x features.
+  # Always features x features: ‖XᵀX‖ = ‖XXᵀ‖ and ‖YᵀX‖² = ⟨XXᵀ, YYᵀ⟩.
   norm_x, norm_y = np.linalg.norm(x.T @ x), np.linalg.norm(y.T @ y)
   if norm_x == 0 or norm_y == 0:
     raise ValueError("the features do not vary over images.")
@@ -139,13 +140,8 @@ def angle(first: Any, second: Any, origin: Any) -> float:
   Raises:
     ValueError: If one of them did not move.
   """
-  a, b = (_flat(member) - _flat(origin) for member in (first, second))
+  a, b = (flat(member) - flat(origin) for member in (first, second))
   norms = np.linalg.norm(a) * np.linalg.norm(b)
   if norms == 0:
     raise ValueError("a member has the weights it started from.")
   return float(np.degrees(np.arccos(np.clip(a @ b / norms, -1, 1))))
-
-
-def _flat(tree: Any) -> np.ndarray:
-  leaves = jax.tree.leaves(tree)
-  return np.concatenate([np.ravel(np.asarray(x, np.float64)) for x in leaves])

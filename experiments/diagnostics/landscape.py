@@ -54,7 +54,7 @@ class Plane:
   @classmethod
   def through(cls, first: Weights, second: Weights, third: Weights) -> "Plane":
     """The plane through three pytrees of weights."""
-    origin, a, b = (_flat(point) for point in (first, second, third))
+    origin, a, b = (flat(point) for point in (first, second, third))
     u, w = a - origin, b - origin
     length = np.linalg.norm(u)
     along = w @ u / length if length else 0.0
@@ -93,6 +93,7 @@ class Plane:
     return np.array([[score(self.at(a, b)) for a in x] for b in y])
 
 
-def _flat(tree: Weights) -> np.ndarray:
+def flat(tree: Weights) -> Float[np.ndarray, " size"]:
+  """All weights as one vector."""
   leaves = jax.tree.leaves(tree)
   return np.concatenate([np.ravel(np.asarray(x, np.float64)) for x in leaves])

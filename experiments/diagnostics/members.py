@@ -28,7 +28,7 @@ from experiments.methods.method import Method
 from experiments.methods.schedule import Schedule
 from experiments.models import probe
 from experiments.models.classifier import Classifier
-from experiments.training import loop, train_step
+from experiments.training import train_step
 
 Weights = Any  # nested dicts of NumPy arrays
 
@@ -72,7 +72,7 @@ def collect(
     every: Steps between snapshots, a number of whole episodes.
     members: How many snapshots to keep, the last ones.
     key: Of all randomness.
-    schedule: Of the learning rate; `loop.warmup_cosine(steps)` if None.
+    schedule: Of the learning rate; `Schedule(steps)` if None.
 
   Raises:
     ValueError: If there are fewer episodes than members, if `steps` is no
@@ -87,7 +87,7 @@ def collect(
   graphdef, state, rest = nnx.split(model, nnx.Param, ...)
   initial = _to_host(nnx.to_pure_dict(state))
   params = jax.tree.map(jnp.copy, nnx.to_pure_dict(state))
-  schedule = schedule or loop.warmup_cosine(steps)
+  schedule = schedule or Schedule(steps)
   transform = method.transform(params, schedule, transform_key)
   if transform is None:
     raise ValueError(f"{type(method).__name__} does not train: no members.")

@@ -82,10 +82,13 @@ class Trained(Composed):
   """Changes how another method trains, so it needs a run of its own.
 
   Raises:
-    ValueError: If the other method is made of several runs.
+    ValueError: If the other method is made of several runs; or if one of those
+      inside trains packed weights, and a subclass overrides `wrap` or
+      `transform`, which must see whole ones.
   """
 
   def __post_init__(self):
+    self._check_weights()
     if (count := len(self.of.members())) != 1:
       raise ValueError(
         f"{type(self).__name__} changes how one run trains, but"
@@ -93,17 +96,24 @@ class Trained(Composed):
         " other way round."
       )
 
+  def _check_weights(self) -> None:
+    cls = type(self)
+    if cls.wrap is Trained.wrap and cls.transform is Trained.transform:
+      return
+    inside = self.of
+    while isinstance(inside, Composed):
+      inside = inside.of
+    if getattr(inside, "compact", False):
+      raise ValueError(
+        f"{cls.__name__} needs whole weights where"
+        f" {type(inside).__name__}(compact=True) trains packed ones; leave"
+        " compact out."
+      )
+
   def transform(
     self, params: Params, schedule: Schedule, key: jax.Array
   ) -> optax.GradientTransformation:
-    """The other method's, changed by `wrap`, which must see whole weights."""
-    wraps = type(self).wrap is not Trained.wrap
-    if wraps and getattr(self.of, "compact", False):
-      raise ValueError(
-        f"{type(self).__name__} needs whole weights where"
-        f" {type(self.of).__name__}(compact=True) trains packed ones; leave"
-        " compact out."
-      )
+    """The other method's, changed by `wrap`."""
     transform = self.of.transform(params, schedule, key)
     if transform is None:
       raise ValueError(

@@ -23,11 +23,19 @@ class DiWA(Pool):
   one initial head for all.
 
   Attributes:
-    evaluations: Snapshots per run; the paper has one every 300 of 5,000 steps.
+    evaluations: Snapshots per run, at least 1; the paper has one every 300 of
+      5,000 steps.
   """
 
   title: ClassVar[str] = "DiWA, uniform"
   evaluations: int = 10
+
+  def __post_init__(self):
+    super().__post_init__()
+    if self.evaluations < 1:
+      raise ValueError(
+        f"evaluations must be at least 1, got {self.evaluations}."
+      )
 
   def snapshots(self, steps: int) -> tuple[int, ...]:
     """Evenly spaced, the last step included."""

@@ -15,12 +15,17 @@ class EMA(Trained):
   """Deploys θ̄ ← β θ̄ + (1 − β) θ, from the initial weights on.
 
   Attributes:
-    decay: β, in [0, 1]; 1 / (1 − β) steps should be 1 to 10 % of the run. 0.99
+    decay: β, in [0, 1); 1 / (1 − β) steps should be 1 to 10 % of the run. 0.99
       is SWAD's and LT-Soups', for thousands of steps.
   """
 
   title: ClassVar[str] = "EMA"
   decay: float = 0.99
+
+  def __post_init__(self):
+    super().__post_init__()
+    if not 0 <= self.decay < 1:
+      raise ValueError(f"decay must be in [0, 1), got {self.decay}.")
 
   def wrap(
     self, optimizer: optax.GradientTransformation

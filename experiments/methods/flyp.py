@@ -81,14 +81,17 @@ class FLYP(Method):
     )
 
   def export(self, model: Classifier) -> Classifier:
-    """A classifier with the head that the words make now."""
+    """A classifier with the head that the words make now.
+
+    Its prompts hold the tuned text tower, which so is saved with it.
+    """
     assert isinstance(model, TwoTowers)
     return Classifier(
       model.backbone,
       _word_head(model),
       mean=model.mean,
       std=model.std,
-      prompts=model.prompts,
+      prompts=model.tuned_prompts(),
     )
 
 
@@ -145,10 +148,29 @@ class TwoTowers(Classifier):
     by_class = embeddings.reshape(classes, templates, -1).mean(axis=1)
     return normalize(by_class).T * jnp.exp(self.logit_scale[...])
 
+  def tuned_prompts(self) -> Prompts:
+    """The same words beside the towers as they are now."""
+    whole = self._prompts.model
+    encoder: Any = self.backbone
+    tuned = {
+      "vision": encoder.vision,
+      "vision_projection": encoder.projection,
+      "text": self.text,
+      "text_projection": self.text_projection,
+    }
+    params = {name: _params(module) for name, module in tuned.items()}
+    params["logit_scale"] = self.logit_scale[...]
+    model = nnx.merge(nnx.graphdef(whole), params)
+    return dataclasses.replace(self._prompts, model=model)
+
   @property
   def _prompts(self) -> Prompts:
     assert self.prompts is not None
     return self.prompts
+
+
+def _params(module: nnx.Module) -> Any:
+  return nnx.to_pure_dict(nnx.state(module, nnx.Param))
 
 
 @nnx.jit

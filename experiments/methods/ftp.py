@@ -40,6 +40,11 @@ class FTP(Trained):
   radius_rate: float = 1e-2
   shrink: float = 1.0
 
+  def __post_init__(self):
+    super().__post_init__()
+    if not self.shrink >= 0:
+      raise ValueError(f"shrink must be at least 0, got {self.shrink}.")
+
   def wrap(
     self, optimizer: optax.GradientTransformation
   ) -> optax.GradientTransformation:

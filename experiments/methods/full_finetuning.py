@@ -1,6 +1,7 @@
 """Full fine-tuning: every weight trains."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import optax
@@ -20,6 +21,7 @@ class FullFinetuning(Method):
     weight_decay: Of AdamW, on every parameter.
   """
 
+  title: ClassVar[str] = "Full fine-tuning"
   learning_rate: float = 1e-4
   weight_decay: float = 0.0
 

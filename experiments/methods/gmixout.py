@@ -1,7 +1,7 @@
 """GMixout: random sub-networks around an anchor that follows them."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import optax
@@ -27,6 +27,7 @@ class GMixout(Mixed):
       is not for `compact`.
   """
 
+  title: ClassVar[str] = "GMixout"
   learning_rate: float = 1e-3
   head_learning_rate: float = 1e-3
   anchor_decay: float = 0.3

@@ -14,9 +14,8 @@ from jaxtyping import Array, Float
 from experiments.data.batches import Batch
 from experiments.data.images import ImageSet
 from experiments.data.split import Split
+from experiments.methods.run import Params
 from experiments.models.classifier import Classifier
-
-Params = Any
 
 
 class Judge:

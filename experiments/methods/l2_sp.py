@@ -28,6 +28,12 @@ class L2SP(Trained):
   alpha: float = 0.1
   beta: float = 0.01
 
+  def __post_init__(self):
+    super().__post_init__()
+    for name in ("alpha", "beta"):
+      if not (value := getattr(self, name)) >= 0:
+        raise ValueError(f"{name} must be at least 0, got {value}.")
+
   def wrap(
     self, optimizer: optax.GradientTransformation
   ) -> optax.GradientTransformation:

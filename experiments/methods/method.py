@@ -23,14 +23,18 @@ class Method:
   """A way to fine-tune a classifier; subclass and override what differs.
 
   The fields of a subclass are its hyperparameters: they appear on the command
-  line and in the results. The functions are called in the order in which they
-  stand here; what a method has to remember between them (the initial weights,
-  an average) lives in the optimizer's state, so `deploy` finds it there. None
-  of them ever sees a target domain.
+  line and in the results. None of the functions ever sees a target domain.
 
-  What trains is said by the first four, and what a run is good for by the
-  others: most methods are one run and deploy its weights, but a soup is made
-  of many, and several soups can be made of the same ones.
+  First `members` and `snapshots` are asked, to plan the runs. A run calls
+  `prepare`, `transform` and `parametrize` once each, `loss` at every step, and
+  `deploy` and then `export` wherever weights are wanted: for a snapshot, to
+  score a checkpoint, and at the end. `export` is also called before the first
+  step, on what `prepare` returned. What a method has to remember in between
+  (the initial weights, an average) lives in the optimizer's state, so `deploy`
+  finds it there. `combine` comes last, when all runs have ended.
+
+  Most methods are one run and deploy its weights, but a soup is made of many,
+  and several soups can be made of the same ones.
 
   As it stands, this class fits a linear head and trains nothing.
   """

@@ -1,7 +1,7 @@
 """Random masking: one random sub-network trains, the rest stays pretrained."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 from experiments.methods.mixed import Mixed
 
@@ -19,6 +19,7 @@ class RandomMask(Mixed):
     head_learning_rate: The peak, for the head.
   """
 
+  title: ClassVar[str] = "Random Mask"
   learning_rate: float = 3e-4
   head_learning_rate: float = 1e-4
 

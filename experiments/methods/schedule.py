@@ -13,12 +13,13 @@ class Schedule:
   peak to the end, which averages over a trajectory want.
 
   Attributes:
-    steps: The length of the run.
-    warmup: The share of the steps spent rising, in [0, 1).
+    steps: The length of the run, at least 1.
+    warmup: The share of the steps spent rising, in [0, 1). It leaves at least
+      one step to fall in.
     constant: Whether the rate stays at its peak.
 
   Raises:
-    ValueError: If `warmup` lies outside [0, 1).
+    ValueError: If `steps` or `warmup` is out of range.
 
   Example:
     >>> schedule = Schedule(100)
@@ -34,12 +35,23 @@ class Schedule:
   constant: bool = False
 
   def __post_init__(self):
+    if self.steps < 1:
+      raise ValueError(f"steps must be at least 1, got {self.steps}.")
     if not 0 <= self.warmup < 1:
       raise ValueError(f"warmup must be in [0, 1), got {self.warmup}.")
+    if self._rise >= self.steps:
+      raise ValueError(
+        f"warmup must be a share of the steps that leaves some after it, got"
+        f" {self.warmup} of {self.steps} steps."
+      )
+
+  @property
+  def _rise(self) -> int:
+    return round(self.warmup * self.steps)
 
   def __call__(self, peak: float) -> optax.Schedule:
     """The Optax schedule with this peak."""
-    rise = round(self.warmup * self.steps)
+    rise = self._rise
     if self.constant:
       # Optax's warmup_constant_schedule stays at 0 where there is no warm-up.
       ramp = optax.linear_schedule(0.0, peak, rise)

@@ -32,6 +32,11 @@ class SPD(Trained):
   title: ClassVar[str] = "SPD"
   strength: float = 1.0
 
+  def __post_init__(self):
+    super().__post_init__()
+    if not self.strength >= 0:
+      raise ValueError(f"strength must be at least 0, got {self.strength}.")
+
   def wrap(
     self, optimizer: optax.GradientTransformation
   ) -> optax.GradientTransformation:

@@ -26,7 +26,7 @@ class SWAD(Trained):
   host as there are evaluations); the authors keep as many as they look back.
 
   Attributes:
-    evaluations: Segments of the run; the paper has 50 of 100 steps.
+    evaluations: Segments of the run, at least 1; the paper has 50 of 100 steps.
     converge: N_s, see `swad_window`.
     tolerance: N_e.
     ratio: r.
@@ -37,6 +37,13 @@ class SWAD(Trained):
   converge: int = 3
   tolerance: int = 6
   ratio: float = 1.3
+
+  def __post_init__(self):
+    super().__post_init__()
+    if self.evaluations < 1:
+      raise ValueError(
+        f"evaluations must be at least 1, got {self.evaluations}."
+      )
 
   def segment(self, steps: int) -> int:
     """Steps from one evaluation to the next."""
@@ -55,7 +62,7 @@ class SWAD(Trained):
     transform = super().transform(params, constant, key)
     return averaging.average(
       transform,
-      averaging.segments(self.segment(schedule.steps)),
+      averaging.segments(every=self.segment(schedule.steps)),
       deploy=self.of.deploy,
     )
 

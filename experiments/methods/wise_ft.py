@@ -25,6 +25,10 @@ class WiseFT(Composed):
   title: ClassVar[str] = "WiSE-FT"
   alpha: float = 0.5
 
+  def __post_init__(self):
+    if not 0 <= self.alpha <= 1:
+      raise ValueError(f"alpha must be in [0, 1], got {self.alpha}.")
+
   def combine(self, runs: Sequence[Run], judge: Judge) -> Combined:
     """The point; of an ensemble, one for each."""
     combined = self.of.combine(runs, judge)

@@ -1,6 +1,7 @@
 """Zero-shot: evaluate the pretrained model as it is."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 
@@ -17,6 +18,8 @@ class ZeroShot(Method):
   al., 2021, https://arxiv.org/abs/2103.00020). A backbone without a text tower
   has a head of zeros and scores what always naming the first class scores.
   """
+
+  title: ClassVar[str] = "Zero-shot"
 
   def prepare(
     self, model: Classifier, data: Source, key: jax.Array

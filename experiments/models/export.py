@@ -7,6 +7,7 @@ the model, with the names of a linear layer in PyTorch.
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -16,11 +17,12 @@ from flax import nnx
 from experiments.models.classifier import Classifier, ClipImageEncoder
 from gmixout_jax import clip
 from gmixout_jax.clip import weights
+from gmixout_jax.files import Path
 
 HEAD = "head.safetensors"
 
 
-def to_timm(model: nnx.Module, path: weights.Path) -> None:
+def to_timm(model: nnx.Module, path: Path) -> None:
   """Saves a classifier on a ViT, head included, under timm's names.
 
   `clip.vit_from_safetensors(path)` then gives the same logits, of normalised
@@ -46,7 +48,7 @@ def to_timm(model: nnx.Module, path: weights.Path) -> None:
 
 
 def to_hugging_face(
-  model: nnx.Module, folder: weights.Path, whole: clip.CLIP | None = None
+  model: nnx.Module, folder: Path, whole: clip.CLIP | None = None
 ) -> None:
   """Saves a classifier on CLIP's image tower as a Hugging Face folder.
 
@@ -83,7 +85,7 @@ def to_hugging_face(
   weights.save(head, folder / HEAD)
 
 
-def save(model: nnx.Module, path: weights.Path) -> None:
+def save(model: nnx.Module, path: Path) -> None:
   """Saves a classifier in the form of its backbone.
 
   Args:
@@ -101,11 +103,19 @@ def save(model: nnx.Module, path: weights.Path) -> None:
     to_timm(model, path.with_name(path.name + ".safetensors"))
 
 
-def from_hugging_face(folder: weights.Path, **settings: Any) -> Classifier:
+def from_hugging_face(
+  folder: Path,
+  *,
+  mean: Sequence[float] | None = None,
+  std: Sequence[float] | None = None,
+  **settings: Any,
+) -> Classifier:
   """The classifier that `to_hugging_face` saved.
 
   Args:
     folder: The folder.
+    mean: Of the pixels it was trained on; by default what the folder says.
+    std: Likewise.
     **settings: As for `clip.from_pretrained`.
 
   Raises:
@@ -125,13 +135,13 @@ def from_hugging_face(folder: weights.Path, **settings: Any) -> Classifier:
       f"{path} must hold a weight [classes, {width}] and a bias [classes], got"
       f" {tensors.shapes}."
     )
-  mean, std = clip.load_normalization(folder)
+  usual_mean, usual_std = clip.load_normalization(folder)
   return Classifier(
     ClipImageEncoder(model),
     jnp.asarray(tensors["weight"].T),
     jnp.asarray(tensors["bias"]),
-    mean=mean,
-    std=std,
+    mean=mean or usual_mean,
+    std=std or usual_std,
   )
 
 

@@ -18,7 +18,7 @@ from matplotlib import figure
 
 from experiments import results
 from experiments.report import diagnosed, document, figures
-from experiments.report.entries import Entry, by_task
+from experiments.report.entries import Entry, by_task, check
 
 CAPTIONS = {
   "ood_against_id": "Out-of-distribution against in-distribution accuracy:"
@@ -39,7 +39,7 @@ def write(
   """Writes the report.
 
   Args:
-    files: JSON lines, as `experiments.train`, the demo and
+    files: JSON lines, as `experiments.train`, `experiments.run`, the demo and
       `experiments.diagnostics` write them.
     out: The folder to write.
     references: The methods that the others are compared with, where they are
@@ -48,7 +48,13 @@ def write(
   Raises:
     ValueError: If there are no runs in the files, or a line is none.
   """
-  records = [record for file in files for record in results.read(file)]
+  records: list[results.Record] = []
+  for file in files:
+    found = results.read(file)
+    for number, record in enumerate(found, start=1):
+      if diagnosed.split([record])[0]:
+        check(record, f"{file}:{number}")
+    records += found
   if not records:
     raise ValueError(f"no lines in {', '.join(map(str, files))}.")
   runs, bvcl, landscapes = diagnosed.split(records)
@@ -61,7 +67,7 @@ def write(
       table._replace(title=f"{task}: {table.title}" if task else table.title)
       for table in (
         document.summary(entries),
-        document.by_domain(entries),
+        *([document.by_domain(entries)] if _away(entries) else []),
         *_comparisons(entries, references),
       )
     ]
@@ -93,7 +99,14 @@ def write(
   rich.print(f"wrote {out / 'report.html'}, report.md and the pictures")
 
 
+def _away(entries: list[Entry]) -> list[Entry]:
+  """Those that were tested out of distribution, which all pictures show."""
+  return [entry for entry in entries if entry.has_targets]
+
+
 def _draw(entries: list[Entry]) -> dict[str, figure.Figure]:
+  if not (entries := _away(entries)):
+    return {}
   drawn = {
     "ood_against_id": figures.ood_against_id(entries),
     **figures.knob_curves(entries),
@@ -108,11 +121,15 @@ def _comparisons(
 ) -> list[document.Table]:
   """OOD and ID against every reference, where a seed is shared."""
   tables = []
+  away = _away(entries)
   for name in references:
     found = [entry for entry in entries if entry.method == name]
     for entry in found[:1]:
       for metric in ("mean_ood", "id"):
-        table = document.comparison(entries, entry, metric)
+        rows = entries if metric == "id" else away
+        if entry not in rows:
+          continue
+        table = document.comparison(rows, entry, metric)
         if table.rows:
           tables.append(table)
   return tables

@@ -36,8 +36,7 @@ def summary(entries: Sequence[Entry]) -> Table:
   before = [e for e in entries if e.method == looks.ZERO_SHOT]
   for entry in entries:
     columns = [
-      entry.interval(metric).percent()
-      for metric in ("id", "mean_ood", "worst_ood")
+      entry.percent(metric) for metric in ("id", "mean_ood", "worst_ood")
     ]
     columns.append(_relative(entry, before[0]) if before else "–")
     for kind in ("id", "ood"):
@@ -58,7 +57,7 @@ def summary(entries: Sequence[Entry]) -> Table:
 
 def _relative(entry: Entry, zero_shot: Entry) -> str:
   """Zero-shot is one number: it has no seed."""
-  if entry is zero_shot:
+  if entry is zero_shot or not (entry.has_targets and zero_shot.has_targets):
     return "–"
   before = zero_shot.interval("mean_ood").mean
   values = entry.values("mean_ood").values()

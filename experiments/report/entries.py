@@ -41,6 +41,36 @@ class Entry:
     """Its mean over seeds, with a 95 % interval."""
     return metrics.interval(list(self.values(metric).values()))
 
+  def percent(self, metric: str) -> str:
+    """The interval for a table; "–" if it was not measured."""
+    measured = all(metric in run["metrics"] for run in self.runs.values())
+    return self.interval(metric).percent() if measured else "–"
+
+  @property
+  def has_targets(self) -> bool:
+    """Whether it was tested out of distribution."""
+    return all("mean_ood" in run["metrics"] for run in self.runs.values())
+
+
+def check(record: results.Record, name: str) -> None:
+  """Sees whether a record is a training run.
+
+  Args:
+    record: The record.
+    name: What to call it if not, such as its file and line.
+
+  Raises:
+    ValueError: If it is none.
+  """
+  try:
+    found, method = record["metrics"], record["config"]["method"]
+    _ = found["id"], found["ood"], method["name"], record["seed"]
+  except (KeyError, TypeError) as error:
+    raise ValueError(
+      f"{name} is no line of experiments.train, experiments.run or the demo: it"
+      f" lacks {error}."
+    ) from error
+
 
 def group(records: Iterable[results.Record]) -> list[Entry]:
   """Groups runs that differ in nothing but the seed, in order of appearance.
@@ -53,16 +83,9 @@ def group(records: Iterable[results.Record]) -> list[Entry]:
   """
   by_config: dict[str, dict[int, results.Record]] = {}
   for number, record in enumerate(records, start=1):
-    try:
-      {record["metrics"][m] for m in ("id", "mean_ood", "worst_ood")}
-      key = json.dumps(record["config"], sort_keys=True)
-      record["config"]["method"]["name"]
-      by_config.setdefault(key, {})[record["seed"]] = record
-    except (KeyError, TypeError) as error:
-      raise ValueError(
-        f"record {number} is no line of experiments.train or the demo: it"
-        f" lacks {error}."
-      ) from error
+    check(record, f"record {number}")
+    key = json.dumps(record["config"], sort_keys=True)
+    by_config.setdefault(key, {})[record["seed"]] = record
   if not by_config:
     raise ValueError("there are no records.")
   configs = [json.loads(key) for key in by_config]

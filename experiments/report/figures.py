@@ -33,8 +33,8 @@ def _styles(entries: Sequence[Entry]) -> dict[str, tuple[str, str]]:
     known = looks.LOOKS.get(entry.method)
     if entry.method == looks.ZERO_SHOT:
       styles[entry.label] = ("black", "*")
-    elif known and known[1:] not in styles.values():
-      styles[entry.label] = known[1:]
+    elif known and known not in styles.values():
+      styles[entry.label] = known
   spare = [(c, m) for m in _MARKERS for c in _COLOURS]
   for entry in entries:  # those that have no look of their own, or share one
     if entry.label not in styles:

@@ -1,6 +1,6 @@
 """Runs what is missing of the study, and skips what the result files hold.
 
-  python -m experiments.study --root PACS --weights vit_tiny.safetensors
+  python -m experiments.study --root data/PACS --weights FILE --clip FOLDER
   python -m experiments.study --scale gpu ...
   python -m experiments.study --parts rule ablations
 

@@ -55,8 +55,9 @@ def by_variant(
 def best_rate(records: Sequence[results.Record]) -> float:
   """Where the parabola through the best point and its neighbours is lowest.
 
-  Of the Brier score on validation images, over the logarithm of the rate. A
-  best point at an end of the grid is returned as it is.
+  Of the logarithm of the Brier score, on the images that ID accuracy is of,
+  over the logarithm of the rate. A best point at an end of the grid is returned
+  as it is.
   """
   x = np.log([r["config"]["method"]["learning_rate"] for r in records])
   y = np.log([r["metrics"]["details"]["id"]["brier"] for r in records])

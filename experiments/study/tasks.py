@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 
 from experiments import demo, domains
-from experiments.data import scanned_digits, shifts
+from experiments.data import domainbed, scanned_digits, shifts
 from experiments.data.images import ImageSet
 from experiments.data.source import Source
 from experiments.data.split import Split
@@ -109,6 +109,10 @@ def _untrained(source: Source, seed: int) -> Classifier:
 class Domains:
   """PACS, or any folder in DomainBed's layout.
 
+  Where a domain is left out, batches are drawn from the images of all others
+  alike, so that a domain's share of a batch is its share of the images. (The
+  published lines are of such runs; `experiments.train` takes as many of each.)
+
   Attributes:
     data: Which domains train, and at what size.
     backbone: A ViT, safetensors with timm's names, which starts under a linear
@@ -147,7 +151,10 @@ class Domains:
 
 @functools.cache
 def _read(data: domains.Data) -> dict[str, Split]:
-  return data.read()
+  # Not `data.read`, which asks for the default source where none is named.
+  return domainbed.read(
+    data.root, image_size=data.image_size, skip_broken=data.skip_broken
+  )
 
 
 @functools.lru_cache(maxsize=2)
@@ -155,9 +162,10 @@ def _cut(setting: Domains, seed: int) -> tuple[Source, dict[str, Split]]:
   """The source's two parts, and the targets."""
   images = _read(dataclasses.replace(setting.data, source=None, target=None))
   option, name = setting.data.chosen
-  if name not in images:
+  if name not in images or len(images) < 2:
     raise ValueError(
-      f"{option} must be a domain of {setting.data.root}, got {name!r} and"
+      f"{option} must be one of several domains of {setting.data.root}, got"
+      f" {name!r} and"
       f" the domains {', '.join(images)}."
     )
   source = setting.data.source_of(images, seed)

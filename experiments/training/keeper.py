@@ -12,7 +12,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import Float
 
-from experiments.methods.run import Params
+from experiments.methods.run import Params, Snapshot
 from gmixout_jax.checkpoint import Checkpoints
 
 State = tuple[Any, Any]  # parameters in their form, the optimizer's state
@@ -48,6 +48,12 @@ class Trail:
     return cls(
       0, state, np.zeros(steps, np.float32), 0, {}, np.zeros(3, np.float32)
     )
+
+  def taken(self) -> tuple[Snapshot, ...]:
+    """The snapshots, earliest first."""
+    # Restored they come in the order of their names: "100" before "20".
+    steps = sorted(map(int, self.snapshots))
+    return tuple(Snapshot(step, self.snapshots[str(step)]) for step in steps)
 
   def saved(self) -> dict[str, Any]:
     """As a tree of arrays."""
@@ -191,12 +197,20 @@ class Keeper:
 
 
 @contextlib.contextmanager
-def stop_on_sigterm() -> Iterator[Callable[[int], bool]]:
+def stop_on_sigterm(*, saves: bool) -> Iterator[Callable[[int], bool]]:
   """Yields whether SIGTERM has come, to be asked after each step.
+
+  Where nothing is saved nobody asks, so SIGTERM ends the program as ever.
 
   With several processes the step to stop after is agreed on by JAX's
   coordination service, which catches the signal of any of them.
+
+  Args:
+    saves: Whether there is a keeper to ask.
   """
+  if not saves:
+    yield lambda step: False
+    return
   if jax.process_count() > 1:
     yield multihost_utils.reached_preemption_sync_point
     return

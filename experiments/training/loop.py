@@ -68,11 +68,6 @@ class Fitted(NamedTuple):
   snapshots: tuple[Snapshot, ...] = ()
 
 
-def warmup_cosine(steps: int, *, warmup: float = 0.1) -> Schedule:
-  """Linear from 0 to the peak, then half a cosine to 0; see `Schedule`."""
-  return Schedule(steps, warmup)
-
-
 def fit(
   method: Method,
   model: Classifier,
@@ -94,7 +89,7 @@ def fit(
     model: From `method.prepare`. It is not changed, and its arrays stay valid.
     batches: At least `steps` of them; a grain dataset if there is a `keeper`.
     steps: Optimizer steps.
-    schedule: From `warmup_cosine`.
+    schedule: Of the learning rates, over as many steps.
     key: Of all randomness in the transformation and the loss.
     progress: Called after each step with its number, from 0, and its loss.
     snapshots: After how many steps to keep the weights, each in [1, steps].
@@ -121,7 +116,7 @@ def fit(
   # Copies, as a step gives its inputs away and the caller keeps the model.
   params = jax.tree.map(jnp.copy, before)
   transform = method.transform(params, schedule, transform_key)
-  if transform is None or steps == 0:
+  if transform is None:
     return Fitted(method.export(model), np.zeros(0, np.float32), Stats())
   optimizer = faults.guard(transform, skip_nonfinite)
   params = method.parametrize(params, transform_key)
@@ -170,7 +165,7 @@ def fit(
     export.model(deployed),
     trail.losses,
     _measured(trail, _count_differing(deployed, before)),
-    tuple(Snapshot(int(k), weights) for k, weights in trail.snapshots.items()),
+    trail.taken(),
   )
 
 

@@ -76,9 +76,9 @@ class Task:
 class Cost(loop.Stats):
   """What a method's weights cost.
 
-  What `loop.Stats` tells of one run is here the sum over runs (steps, bytes of
-  snapshots, skipped steps), the mean (rates) or the largest (weights, bytes of
-  optimizer state).
+  What `loop.Stats` tells of one run is here the sum over runs (steps, seconds
+  of first steps, bytes of snapshots, skipped steps), all steps over all seconds
+  (the rate) or the largest (weights, bytes of optimizer state).
 
   Attributes:
     runs: How many were trained, shared ones included.

@@ -13,6 +13,7 @@ from experiments.methods.composition import Composed
 from experiments.methods.gmixout import GMixout
 from experiments.methods.mixout import Mixout
 from experiments.methods.random_mask import RandomMask
+from experiments.methods.schedule import Schedule
 from experiments.models import probe
 from experiments.training import loop
 from tests.experiments import tiny
@@ -45,7 +46,7 @@ def train(method, model, source):
     model,
     stream(dataset, 0, STEPS),
     steps=STEPS,
-    schedule=loop.warmup_cosine(STEPS, warmup=0),
+    schedule=Schedule(STEPS, warmup=0),
     key=jax.random.key(0),
   )
 
@@ -204,7 +205,7 @@ def test_gmixout_passes_its_hyperparameters_on(monkeypatch):
     sampler="uniform",
     moments="reset",
   )
-  method.transform({}, loop.warmup_cosine(10), jax.random.key(0))
+  method.transform({}, Schedule(10), jax.random.key(0))
   assert {"key"} ^ set(seen) == {
     field.name
     for field in dataclasses.fields(method)

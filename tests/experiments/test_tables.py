@@ -1,5 +1,7 @@
 """Tests `experiments/tables.py`."""
 
+import pytest
+
 from experiments import results, tables
 
 
@@ -35,6 +37,22 @@ def test_tables_show_means_and_spreads(tmp_path, capsys):
   assert (tmp_path / "ood.png").stat().st_size > 1000
 
 
+def test_runs_without_targets_have_a_dash(tmp_path, capsys):
+  path = tmp_path / "runs.jsonl"
+  for record in RUNS:
+    metrics = {"id": record["metrics"]["id"], "ood": {}}
+    results.append(path, record | {"metrics": metrics})
+  tables.show(path)
+  shown = capsys.readouterr().out
+  assert "70.0 ± 127.1" in shown
+  assert "–" in shown
+  with pytest.raises(ValueError, match=r"runs\.jsonl was tested out of"):
+    tables.show(path, picture=tmp_path / "ood.png")
+  results.append(path, {"seed": 1})
+  with pytest.raises(ValueError, match=r"runs\.jsonl:4 is no line .*'metrics'"):
+    tables.show(path)
+
+
 def test_a_set_has_a_row_and_a_method_a_column():
   view = tables.by_set(RUNS)
   assert [column.header for column in view.columns] == [
@@ -43,6 +61,17 @@ def test_a_set_has_a_row_and_a_method_a_column():
     "Zero-shot",
   ]
   assert view.row_count == 3
+
+
+def test_a_set_that_a_run_was_not_evaluated_on_has_a_dash():
+  other = run("mixout", 0, 0.4)
+  other["metrics"]["ood"] = {"art": 0.1, "clipart": 0.2}
+  view = tables.by_set([RUNS[2], other])
+  assert list(view.columns[0].cells) == [
+    *("in distribution", "photo", "art", "clipart")
+  ]
+  assert list(view.columns[1].cells) == ["50.0", "25.0", "12.5", "–"]
+  assert list(view.columns[2].cells) == ["40.0", "–", "10.0", "20.0"]
 
 
 def test_two_configurations_of_a_method_are_told_apart(tmp_path):

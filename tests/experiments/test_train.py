@@ -121,6 +121,20 @@ def test_end_to_end(files, tmp_path, capsys):
   assert record["metrics"]["ood"]["photo"] == pytest.approx(right.mean())
 
 
+def test_an_ensemble_has_a_line_and_no_export(tmp_path, monkeypatch, capsys):
+  domains = {"sketch": tiny.split(), "photo": tiny.split(seed=1)}
+  monkeypatch.setattr(train, "load", lambda _: (domains, tiny.classifier()))
+  path, deployed = tmp_path / "results.jsonl", tmp_path / "deployed"
+  command = ["output_ensemble", "--runs=2", "--steps=1", "--data.batch-size=4"]
+  command += ["--results", str(path), "--export", str(deployed)]
+  train.main(train.parse(command))
+  shown = " ".join(capsys.readouterr().out.split())
+  assert "Nothing was exported to" in shown
+  assert "an ensemble is 2 models" in shown
+  assert len(results.read(path)) == 1
+  assert not deployed.exists()
+
+
 def test_the_seed_decides_and_the_time_does_not():
   domains = {"sketch": tiny.split(per_class=9), "photo": tiny.split(seed=1)}
   method = GMixout(resample_every=2)

@@ -7,8 +7,10 @@ import shlex
 
 import numpy as np
 import pytest
+import rich.progress
 
 from experiments import configs, methods, results, run
+from experiments.case import open_case
 from experiments.data import cifar_c, five_sets
 from experiments.data.decode import View
 from experiments.experiment import Experiment
@@ -264,6 +266,28 @@ def test_a_pool_of_checkpoints_is_of_one_model(imagenet, soup_folder, tmp_path):
   parsed = run.parse([*arguments, "--methods", "gmixout"])
   with pytest.raises(SystemExit, match="GMixout is not made of the final"):
     run.main(parsed)
+
+
+def test_a_line_names_checkpoints_and_pixels_in_full(imagenet, tmp_path):
+  for name in ("lr0.1", "lr0.2", "lr0.2b"):
+    (tmp_path / f"{name}.safetensors").touch()
+  (tmp_path / "v1.5").mkdir()
+  (tmp_path / "v1.5" / "config.json").touch()
+  experiment = configs.load("manifold_mixing")
+
+  def described(*options):
+    arguments = ["manifold_mixing", "--root", str(imagenet), *options]
+    parsed = run.parse([*arguments, "--checkpoints", str(tmp_path)])
+    bar = rich.progress.Progress()
+    opened = open_case(parsed, experiment, (), "all", 0, bar, lambda _: False)
+    return opened.described
+
+  usual = described()
+  assert usual["checkpoints"] == ["lr0.1", "lr0.2", "lr0.2b", "v1.5"]
+  # As it was before it could be given, where it is not.
+  assert set(usual) == {"data", "image_size", "checkpoints"}
+  given = described("--mean", "0.5", "0.4", "0.3")
+  assert given == usual | {"mean": [0.5, 0.4, 0.3]}
 
 
 def test_sizes_are_parts_of_each_other_and_never_what_is_held_out(imagenet):

@@ -69,6 +69,21 @@ def test_the_eager_reader_counts_what_it_skips(opened, tmp_path):
   assert [len(split) for split in splits.values()] == [8, 9, 9, 9]
 
 
+def test_a_set_without_images_is_named(opened, tmp_path):
+  for index in range(9):
+    with open(opened.name(index), "wb") as file:
+      file.write(b"")
+  with (
+    pytest.warns(UserWarning, match="left out 9 of 36 images"),
+    pytest.raises(ValueError, match=r"domain 'art' in .*data has no image"),
+  ):
+    domainbed.read(tmp_path / "data", image_size=8, skip_broken=True)
+  with pytest.raises(
+    ValueError, match=r"domains art, cartoon, .*: 9 could not .*first is .*art"
+  ):
+    opened.intact().domain("art").in_memory()
+
+
 def test_batches_from_disk_are_those_from_memory(opened):
   lazy = batches(opened, batch_size=10, seed=3)
   eager = opened.in_memory()

@@ -46,10 +46,19 @@ def test_cifar_c_names_what_is_wrong(tmp_path):
   for wrong, message in (
     ({"corruptions": ("haze",)}, "'haze'"),
     ({"corruptions": "most"}, "'most'"),
+    ({"corruptions": ()}, r"corruptions must name at least one, got \(\)"),
+    ({"severities": ()}, r"severities must name at least one, got \(\)"),
     ({"corruptions": ("fog",), "severities": (6,)}, "got 6"),
   ):
     with pytest.raises(ValueError, match=message):
       cifar_c.open_images(root, **wrong)
+  for content in (b"", b"not numpy"):
+    (root / "labels.npy").write_bytes(content)
+    with pytest.raises(ValueError, match=r"labels\.npy is not a NumPy file"):
+      cifar_c.open_images(root, corruptions=("fog",))
+  np.save(root / "labels.npy", np.array(["cat"] * 4))
+  with pytest.raises(ValueError, match=r"labels\.npy is <U3 \[4\]: expected"):
+    cifar_c.open_images(root, corruptions=("fog",))
   np.save(root / "labels.npy", np.arange(7))
   with pytest.raises(ValueError, match="7 labels: expected 4 or 20"):
     cifar_c.open_images(root, corruptions=("fog",))
@@ -101,6 +110,10 @@ def test_iwildcam_names_what_is_wrong(tmp_path):
     ("split,filename,y,location_remapped\n", "no rows"),
     ("split,filename,y,location_remapped\nx,a,0,0\n", r"csv:2: split 'x'"),
     ("split,filename,y,location_remapped\ntrain,a,cat,0\n", r"csv:2: .*'cat'"),
+    (
+      "split,filename,y,location_remapped\ntrain,a,0,0\ntrain,b,1",
+      r"csv:3: the line ends before location_remapped",
+    ),
     ("split,filename,y,location_remapped\ntrain,a,-1,0\n", "a has label -1"),
   ):
     file.write_text(text)

@@ -10,7 +10,7 @@ from experiments import metrics
 from experiments.data.batches import batches, stream
 from experiments.diagnostics import __main__ as command
 from experiments.diagnostics import bvcl, by_setting, members
-from experiments.diagnostics.settings import SlowMixout
+from experiments.diagnostics.slow_mixout import SlowMixout
 from experiments.methods.gmixout import GMixout
 from experiments.methods.linear_probe import LinearProbe
 from experiments.methods.mixout import Mixout
@@ -50,7 +50,7 @@ def test_what_is_deployed_is_what_the_loop_deploys(runs):
     model,
     data(9),
     steps=9,
-    schedule=loop.warmup_cosine(9),
+    schedule=Schedule(9),
     key=jax.random.key(0),
   )
   scorer = members.Scorer(model)
@@ -184,6 +184,7 @@ def test_what_is_undefined_is_left_out_of_a_summary(found):
   ("options", "message"),
   [
     ({"every": 15}, "divide every, got 10 and 15"),
+    ({"every": 0}, "every must be at least 1 step, got 0"),
     ({"knob": "resample_every", "values": (0,)}, "at least 1 .*got 0"),
     ({"steps": 50}, "got 50, 20 and 4"),
     ({"members_per_run": 9}, "got 160, 20 and 9"),

@@ -10,14 +10,17 @@ from experiments.methods import Member, Run
 from experiments.methods.composition import with_rates_times
 from experiments.methods.diwa import DiWA, RestrictedDiWA
 from experiments.methods.ema import EMA
+from experiments.methods.ftp import FTP
 from experiments.methods.full_finetuning import FullFinetuning
 from experiments.methods.gmixout import GMixout
+from experiments.methods.l2_sp import L2SP
 from experiments.methods.manifold_mixing import ManifoldMixing
 from experiments.methods.model_soups import GreedySoup, LearnedSoup, UniformSoup
 from experiments.methods.model_stock import ModelStock
 from experiments.methods.output_ensemble import OutputEnsemble
 from experiments.methods.run import Snapshot
 from experiments.methods.spd import SPD
+from experiments.methods.swa import SWA
 from experiments.methods.swad import SWAD
 from experiments.methods.very_large_dropout import VeryLargeDropout
 from experiments.methods.wise_ft import WiseFT
@@ -188,11 +191,37 @@ def test_what_does_not_compose_says_so():
     GreedySoup(of=UniformSoup())
   with pytest.raises(ValueError, match="runs must be at least 1, got 0"):
     UniformSoup(runs=0)
+  for make, message in (
+    (lambda: SWAD(evaluations=0), "evaluations must be at least 1, got 0"),
+    (lambda: DiWA(evaluations=0), "evaluations must be at least 1, got 0"),
+    (lambda: DiWA(runs=0), "runs must be at least 1, got 0"),
+    (lambda: WiseFT(alpha=1.5), r"alpha must be in \[0, 1\], got 1.5"),
+    (lambda: EMA(decay=1.0), r"decay must be in \[0, 1\), got 1.0"),
+    (lambda: SPD(strength=-1.0), "strength must be at least 0, got -1"),
+    (lambda: FTP(shrink=-0.5), "shrink must be at least 0, got -0.5"),
+    (lambda: L2SP(alpha=-0.1), "alpha must be at least 0, got -0.1"),
+    (lambda: L2SP(beta=float("nan")), "beta must be at least 0, got nan"),
+  ):
+    with pytest.raises(ValueError, match=message):
+      make()
   with pytest.raises(ValueError, match="factors must be positive"):
     UniformSoup(factors=(1.0, -1.0))
   still = SPD(of=methods.METHODS["zero_shot"]())
   with pytest.raises(ValueError, match="ZeroShot trains nothing"):
     still.transform({}, methods.Schedule(3), jax.random.key(0))
+
+
+PACKED = GMixout(compact=True)
+
+
+@pytest.mark.parametrize("cls", [EMA, SWA, SWAD, SPD, L2SP, FTP])
+@pytest.mark.parametrize(
+  "of", [PACKED, VeryLargeDropout(of=PACKED), WiseFT(of=PACKED)]
+)
+def test_what_needs_whole_weights_refuses_packed_ones_however_deep(cls, of):
+  message = rf"{cls.__name__} needs .* GMixout\(compact=True\)"
+  with pytest.raises(ValueError, match=message):
+    cls(of=of)
 
 
 def test_names_of_compositions_and_back():

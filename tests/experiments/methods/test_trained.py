@@ -19,10 +19,11 @@ from experiments.methods.schedule import Schedule
 from experiments.methods.swa import SWA
 from experiments.methods.swad import SWAD
 from experiments.methods.very_large_dropout import Dropped, VeryLargeDropout
-from experiments.models import probe
+from experiments.models import export, probe
 from experiments.models.classifier import Classifier, ClipImageEncoder, Prompts
 from experiments.training import loop
 from gmixout_jax import clip
+from gmixout_jax.clip.model import normalize
 from tests.experiments import tiny
 
 KEY = jax.random.key(0)
@@ -227,7 +228,7 @@ def worded():
   )
 
 
-def test_flyp_trains_both_towers_and_makes_the_head_anew(worded):
+def test_flyp_trains_both_towers_and_makes_the_head_anew(worded, tmp_path):
   source = tiny.source()
   method = FLYP(learning_rate=0.01)
   prepared, fitted = train(method, worded, source, steps=2)
@@ -247,6 +248,23 @@ def test_flyp_trains_both_towers_and_makes_the_head_anew(worded):
   size = sum(leaf.size for leaf in jax.tree.leaves(loop.weights_of(prepared)))
   # Both towers; of the embeddings only the rows of words that occur.
   assert fitted.stats.trained_parameters > 0.5 * size
+  # What is saved makes the deployed head: its text tower is the tuned one.
+  export.to_hugging_face(fitted.model, tmp_path)
+  saved = clip.from_pretrained(tmp_path)
+  tokens = worded.prompts.token_ids.reshape(6, -1)
+  encode = nnx.jit(lambda model, ids: model.encode_text(ids))
+  embeddings = encode(saved, tokens).reshape(3, 2, -1)
+  kernel = normalize(embeddings.mean(axis=1)).T * jnp.exp(
+    saved.logit_scale[...]
+  )
+  np.testing.assert_allclose(
+    kernel, fitted.model.head.kernel[...], rtol=1e-4, atol=1e-5
+  )
+  # The CLIP that training started from is as it was.
+  assert not np.array_equal(
+    saved.text_projection.kernel[...],
+    worded.prompts.model.text_projection.kernel[...],
+  )
 
 
 def test_flyp_needs_words():

@@ -102,6 +102,35 @@ def test_a_line_that_is_no_run_is_named():
     entries.by_task([])
 
 
+def without_targets(line):
+  """As `experiments.run imagenet_lt` writes it."""
+  found = line["metrics"]
+  return line | {"metrics": {"id": found["id"], "ood": {}}}
+
+
+def test_runs_without_targets_are_reported(lines, tmp_path, capsys):
+  path = tmp_path / "runs.jsonl"
+  for line in lines:
+    results.append(path, without_targets(line))
+  assert command.main([str(path), "--out", str(tmp_path / "report")]) == 0
+  text = (tmp_path / "report" / "report.md").read_text()
+  assert "| Zero-shot | 70.0 | – | – | – |" in text
+  assert "Difference from Full fine-tuning, ID" in text
+  assert "OOD mean" not in text
+  assert "Accuracy by domain" not in text
+  capsys.readouterr()
+
+
+def test_a_line_of_a_file_that_is_no_run_is_named(lines, tmp_path, capsys):
+  path = tmp_path / "runs.jsonl"
+  for line in [*lines[:2], {"config": {"method": {"name": "x"}}, "seed": 0}]:
+    results.append(path, line)
+  assert command.main([str(path), "--out", str(tmp_path / "report")]) == 1
+  shown = "".join(capsys.readouterr().out.split())
+  assert "runs.jsonl:3isnoline" in shown
+  assert "lacks'metrics'" in shown
+
+
 def test_the_pareto_front_by_hand():
   points = [(1, 5), (2, 4), (2, 3), (0, 5), (3, 1), (3, 1), (1, 1)]
   assert entries.pareto(points) == [0, 1, 4]

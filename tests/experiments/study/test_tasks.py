@@ -1,6 +1,7 @@
 """Tests `experiments/study/tasks.py`."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -96,6 +97,20 @@ def test_a_smaller_training_set_is_part_of_the_whole(pacs):
   known = {image.tobytes() for image in whole.train.images}
   assert {image.tobytes() for image in part.train.images} <= known
   np.testing.assert_array_equal(part.validation.images, whole.validation.images)
+
+
+def test_domains_may_have_any_names(pacs, tmp_path):
+  shutil.copytree(pacs.data.root, tmp_path, dirs_exist_ok=True)
+  (tmp_path / "sketch").rename(tmp_path / "quickdraw")
+  shutil.rmtree(tmp_path / "art")
+  data = dataclasses.replace(pacs.data, root=tmp_path)
+  source, targets = tasks._cut(dataclasses.replace(pacs, data=data), 0)
+  assert len(source.train) == 12
+  assert sorted(targets) == ["cartoon", "quickdraw"]
+  data = dataclasses.replace(data, source=None, target="cartoon")
+  source, targets = tasks._cut(dataclasses.replace(pacs, data=data), 0)
+  assert len(source.train) == 24
+  assert sorted(targets) == ["cartoon"]
 
 
 def test_a_domain_that_is_not_there_is_named(pacs):

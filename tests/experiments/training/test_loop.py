@@ -10,6 +10,7 @@ from flax import nnx
 
 from experiments.data.batches import batches, stream
 from experiments.methods import Method
+from experiments.methods.schedule import Schedule
 from experiments.training import loop
 from tests.experiments import tiny
 
@@ -35,7 +36,7 @@ def fit(method, steps=4, data_seed=0, key=KEY, batch_size=8, **kwargs):
     kwargs.pop("model", None) or tiny.classifier(),
     stream(dataset, 0, steps),
     steps=steps,
-    schedule=loop.warmup_cosine(steps),
+    schedule=Schedule(steps),
     key=key,
     **kwargs,
   )
@@ -125,7 +126,7 @@ def test_a_method_without_a_transformation_takes_no_step():
     model,
     iter(()),
     steps=5,
-    schedule=loop.warmup_cosine(5),
+    schedule=Schedule(5),
     key=KEY,
   )
   assert fitted.model is model
@@ -148,7 +149,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(at):
       tiny.classifier(),
       poisoned,
       steps=4,
-      schedule=loop.warmup_cosine(4),
+      schedule=Schedule(4),
       key=KEY,
     )
 
@@ -166,19 +167,25 @@ def test_too_few_batches_are_an_error():
         tiny.classifier(),
         itertools.repeat(np.float32(1), count),
         steps=3,
-        schedule=loop.warmup_cosine(3),
+        schedule=Schedule(3),
         key=KEY,
       )
 
 
 def test_schedule():
-  rate = loop.warmup_cosine(200, warmup=0.25)(2.0)
+  rate = Schedule(200, warmup=0.25)(2.0)
   np.testing.assert_allclose(
     [rate(step) for step in (0, 25, 50, 125, 200)],
     [0, 1, 2, 1, 0],
     atol=1e-6,
   )
-  assert loop.warmup_cosine(10, warmup=0)(2.0)(0) == 2
-  for warmup in (-0.1, 1.0):
-    with pytest.raises(ValueError, match=f"got {warmup}"):
-      loop.warmup_cosine(10, warmup=warmup)
+  assert Schedule(10, warmup=0)(2.0)(0) == 2
+  for steps, warmup, message in (
+    (10, -0.1, r"warmup must be in \[0, 1\), got -0.1"),
+    (10, 1.0, r"warmup must be in \[0, 1\), got 1.0"),
+    (10, 0.99, "warmup must be .* got 0.99 of 10 steps"),
+    (0, 0.1, "steps must be at least 1, got 0"),
+    (-5, 0.1, "steps must be at least 1, got -5"),
+  ):
+    with pytest.raises(ValueError, match=message):
+      Schedule(steps, warmup)

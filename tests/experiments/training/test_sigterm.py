@@ -1,0 +1,47 @@
+"""Who catches SIGTERM: a run that is saved, and no other."""
+
+import signal
+
+import pytest
+
+from experiments import pretrain_clip, run, train
+from experiments.training.keeper import Stopped
+
+
+def spied(seen):
+  """Stands in for what trains: notes who would get the signal."""
+
+  def spy(*args, **kwargs):
+    seen.append(signal.getsignal(signal.SIGTERM))
+    raise Stopped("enough is seen")
+
+  return spy
+
+
+def trained(monkeypatch, seen, options):
+  monkeypatch.setattr(train, "load", lambda config: ({}, None))
+  monkeypatch.setattr(train, "run", spied(seen))
+  train.main(train.parse(["gmixout", *options]))
+
+
+def experimented(monkeypatch, seen, options):
+  monkeypatch.setattr(run, "lines", spied(seen))
+  run.main(run.parse(["imagenet", "--root", "data", *options]))
+
+
+def pretrained(monkeypatch, seen, options):
+  monkeypatch.setattr(pretrain_clip, "run", spied(seen))
+  pretrain_clip.main(pretrain_clip.parse(["digits", "--no-locked", *options]))
+
+
+@pytest.mark.parametrize("saves", [False, True])
+@pytest.mark.parametrize("command", [trained, experimented, pretrained])
+def test_sigterm_is_caught_where_a_run_is_saved(
+  tmp_path, monkeypatch, command, saves
+):
+  seen = []
+  options = ["--checkpoint", str(tmp_path / "run")] if saves else []
+  command(monkeypatch, seen, options)
+  (handler,) = seen
+  assert (handler is not signal.SIG_DFL) == saves
+  assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
