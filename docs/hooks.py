@@ -2,8 +2,9 @@
 
 Formulas become MathML, which browsers show without a script, so that the pages
 need no network: ``.. math::`` blocks, ``:math:`` roles, and ``$$`` in pages.
-Links in backticks become Markdown's. The pictures of the experiments lie beside
-the page that shows them.
+Links in backticks become Markdown's, and examples after ``>>>`` code, where
+Markdown has quotations. The pictures of the experiments lie beside the page
+that shows them.
 """
 
 import pathlib
@@ -19,10 +20,13 @@ RESULTS = pathlib.Path(__file__).parents[1] / "experiments" / "results"
 _BLOCK = re.compile(
   r"^(?P<indent> *)\.\. math::(?P<first>.*)\n"
   r"(?P<rest>(?:(?P=indent) +.*\n|\n)*)"
-  r"|^\$\$(?P<dollars>.*?)\$\$",
-  re.MULTILINE | re.DOTALL,
+  r"|^\$\$(?P<dollars>(?s:.*?))\$\$",
+  re.MULTILINE,
 )
 _ROLE = re.compile(r":math:`(?P<tex>[^`]*)`")
+_DOCTEST = re.compile(
+  r"^(?P<indent> *)>>> .*(?:\n(?P=indent) *\S.*)*", re.MULTILINE
+)
 _LINK = re.compile(r"`(?P<text>[^`<]*?)\s*<(?P<url>https?://[^>]*)>`_")
 
 
@@ -39,15 +43,27 @@ class _Preprocessor(Preprocessor):
     if tex is None:
       tex = found["first"] + "\n" + found["rest"]
     if "&" in tex:
-      tex = r"\begin{aligned}" + tex + r"\end{aligned}"
+      # Not aligned, which latex2mathml does not know and lets through.
+      tex = r"\begin{align*}" + tex + r"\end{align*}"
     return f"\n{self._stash(tex, 'block')}\n"
 
   def _stash(self, tex: str, display: str) -> str:
     return self.md.htmlStash.store(convert(tex.strip(), display=display))
 
 
+class _Doctests(Preprocessor):
+  def run(self, lines: list[str]) -> list[str]:
+    def fenced(found: re.Match) -> str:
+      indent = found["indent"]
+      return f"{indent}```pycon\n{found[0]}\n{indent}```"
+
+    return _DOCTEST.sub(fenced, "\n".join(lines)).split("\n")
+
+
 class _Extension(Extension):
   def extendMarkdown(self, md):
+    # Before fenced code (25), which they become.
+    md.preprocessors.register(_Doctests(md), "doctests", 28)
     # After fenced code (25), which is none of its business.
     md.preprocessors.register(_Preprocessor(md), "rest", 22)
 

@@ -38,9 +38,16 @@ def test_it_builds_without_a_warning(tmp_path):
   assert done.returncode == 0, done.stderr
   for page in ("reference/method", "reference/kernels"):
     html = (tmp_path / page / "index.html").read_text()
+    assert "<blockquote" not in html  # what >>> is to Markdown
     assert "<math" in html
     assert ".. math::" not in html
     assert ":math:" not in html
+    formulas = re.findall(r"<math.*?</math>", html, re.DOTALL)
+    shown = " ".join(formulas)
+    assert "<mtable" in shown  # of several lines, aligned
+    assert "<mi>&</mi>" not in shown
+    # A formula ends where its block does: words are no products of letters.
+    assert not re.search(r"(<mi>[a-z]</mi>){5}", shown)
 
 
 def test_every_public_name_is_documented():
