@@ -24,7 +24,7 @@ ROOT = pathlib.Path(__file__).parents[1]
       "tests/pallas_kernels/test_masked_mix.py",
     ),
     ("experiments/line.py", "tests/experiments/test_train.py"),
-    ("experiments/bench/update.py", "tests/experiments/test_bench.py"),
+    ("experiments/bench/update.py", "tests/experiments/bench/test_bench.py"),
     (
       "experiments/configs/imagenet.py",
       "tests/experiments/configs/test_configs.py",

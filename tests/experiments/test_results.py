@@ -9,10 +9,6 @@ import pytest
 from experiments import results
 
 
-def line(seed, ood, **config):
-  return {"config": config, "seed": seed, "metrics": {"mean_ood": ood}}
-
-
 def test_round_trip(tmp_path):
   @dataclasses.dataclass(frozen=True)
   class Config:

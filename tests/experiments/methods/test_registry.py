@@ -1,3 +1,5 @@
+"""Tests what holds of every method, and of those that mix."""
+
 import dataclasses
 import functools
 
