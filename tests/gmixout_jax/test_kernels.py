@@ -265,8 +265,16 @@ def test_fused_adamw_refuses_other_mixes(settings):
 
 def test_fused_adamw_does_not_copy_its_schedule():
   """Which may hold what cannot be copied."""
-  lock = threading.Lock()
-  adamw = gx.FusedAdamW(learning_rate=lambda count: 0.1 * lock.locked())
+
+  class Held:
+    lock = None
+
+    def __call__(self, count):
+      return 0.1
+
+  schedule = Held()
+  schedule.lock = threading.Lock()
+  adamw = gx.FusedAdamW(learning_rate=schedule)
   adamw.init({"kernel": jnp.ones(3)})
 
 
