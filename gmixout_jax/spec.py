@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gmixout_jax import anchor, episodes, kernels, masks, targets
+from pallas_kernels import threefry
 from pallas_kernels.implementation import Implementation
 
 Residual = Literal["reset", "keep"]
@@ -171,20 +172,9 @@ def raw_key(key: Any) -> np.ndarray | jax.Array:
   """
   if isinstance(key, numbers.Integral) and not isinstance(key, bool):
     key = jax.random.key(int(key), impl="threefry2x32")
-  dtype = getattr(key, "dtype", None)
-  if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
-    implementation = str(jax.random.key_impl(key))
-    if implementation != "threefry2x32":
-      raise ValueError(
-        "key must be a threefry2x32 key, whose streams are the same on every"
-        f" device and under vmap, got one of {implementation!r}."
-      )
-    key = jax.random.key_data(key)
-  if getattr(key, "shape", None) != (2,) or key.dtype != jnp.uint32:
-    raise ValueError(
-      "key must be a typed PRNG key, its uint32 data of shape (2,), or an int,"
-      f" got {key!r}."
-    )
+  key = threefry.key_data(
+    key, "a typed PRNG key, its uint32 data of shape (2,), or an int"
+  )
   return key if isinstance(key, jax.core.Tracer) else np.asarray(key)
 
 

@@ -144,9 +144,16 @@ def check_size(shape: tuple[int, ...]) -> None:
 
 
 def check_weights(name: str, array: jax.Array) -> None:
-  """Raises ValueError unless kernels can take the array, called `name`."""
-  if array.dtype not in (jnp.float32, jnp.bfloat16):
-    raise ValueError(f"{name} must be float32 or bfloat16, got {array.dtype}.")
+  """Raises ValueError unless the array, called `name`, holds floats that fit.
+
+  They fit into float32, which all implementations compute in.
+  """
+  if jnp.promote_types(array.dtype, jnp.float32) != jnp.float32 or (
+    not jnp.issubdtype(array.dtype, jnp.floating)
+  ):
+    raise ValueError(
+      f"{name} must be float32 or a narrower float, got {array.dtype}."
+    )
 
 
 def check_scale(scale: float) -> None:
@@ -168,19 +175,7 @@ def seed(key: jax.Array, first_row: jax.typing.ArrayLike = 0) -> jax.Array:
   Raises:
     ValueError: If `key` is neither.
   """
-  dtype = getattr(key, "dtype", None)
-  if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
-    implementation = str(jax.random.key_impl(key))
-    if implementation != "threefry2x32":
-      raise ValueError(
-        f"key must be a threefry2x32 key, got one of {implementation!r}."
-      )
-    key = jax.random.key_data(key)
-  if getattr(key, "shape", None) != (2,) or key.dtype != jnp.uint32:
-    raise ValueError(
-      "key must be a typed threefry key or its uint32 data of shape (2,), got"
-      f" {key!r}."
-    )
+  key = threefry.key_data(key)
   first = jnp.asarray(first_row).astype(jnp.uint32)
   return jnp.concatenate([key, first[None]])
 

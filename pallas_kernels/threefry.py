@@ -42,6 +42,36 @@ def threefry_2x32(
   return first, second
 
 
+def key_data(
+  key: Any,
+  allowed: str = "a typed PRNG key or its uint32 data of shape (2,)",
+) -> Any:
+  """The raw data of a threefry key.
+
+  Args:
+    key: Typed threefry key, or raw uint32 key data ``[2]``.
+    allowed: What the caller takes, for the message of an error.
+
+  Returns:
+    uint32 ``[2]``, as it came if it was raw.
+
+  Raises:
+    ValueError: If `key` is neither, or of another PRNG implementation.
+  """
+  dtype = getattr(key, "dtype", None)
+  if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
+    implementation = str(jax.random.key_impl(key))
+    if implementation != "threefry2x32":
+      raise ValueError(
+        "key must be a threefry2x32 key, whose streams are the same on every"
+        f" device and under vmap, got one of {implementation!r}."
+      )
+    key = jax.random.key_data(key)
+  if getattr(key, "shape", None) != (2,) or key.dtype != jnp.uint32:
+    raise ValueError(f"key must be {allowed}, got {key!r}.")
+  return key
+
+
 def flat_position(shape: tuple[int, ...], out_sharding: Any = None):
   """Row-major position of each entry, uint32 ``[*shape]``."""
   iota = functools.partial(

@@ -263,6 +263,16 @@ def test_fused_adamw_refuses_other_mixes(settings):
     adamw.step(mixed, trainable, adamw.init(trainable))
 
 
+def test_fused_adamw_takes_float16_by_xla():
+  """Which no GPU kernel does."""
+  mixed = gx.MixedParams.create(make_params(jnp.float16), **SETTINGS)
+  adamw, trainable = gx.FusedAdamW(learning_rate=0.1), mixed.trainable()
+  grads = jax.tree.map(jnp.ones_like, trainable)
+  stepped, _ = jit(adamw.step)(mixed, grads, adamw.init(trainable))
+  moved = np.asarray(stepped.params["kernel"] != mixed.params["kernel"])
+  np.testing.assert_array_equal(moved, mixed.masks()["kernel"])
+
+
 def test_fused_adamw_does_not_copy_its_schedule():
   """Which may hold what cannot be copied."""
 
