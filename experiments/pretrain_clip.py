@@ -139,9 +139,8 @@ def check(config: Config) -> None:
       "a locked image tower must be a pretrained one: give --vit, or"
       " --no-locked to train one from scratch."
     )
-  for name in ("steps", "save_every"):
-    if (value := getattr(config, name)) < 1:
-      raise ValueError(f"{name} must be at least 1, got {value}.")
+  if config.save_every < 1:
+    raise ValueError(f"save_every must be at least 1, got {config.save_every}.")
   Schedule(config.steps, config.warmup)  # refuses what is out of range
 
 

@@ -115,11 +115,16 @@ def _of_leaf(
   return what(mix, leaf, memory, Step(draw(), draw, now, anchor_decay))
 
 
+def states_in[S](opt_state: Any, kind: type[S]) -> list[S]:
+  """All states of a kind in a pytree, those inside one another left out."""
+  is_state = lambda node: isinstance(node, kind)
+  nodes = jax.tree.leaves(opt_state, is_leaf=is_state)
+  return [node for node in nodes if isinstance(node, kind)]
+
+
 def _find_states(opt_state: Any) -> list[MixState]:
   """All GMixout states in a pytree, with NNX variables unwrapped."""
-  is_state = lambda node: isinstance(node, MixState)
-  nodes = jax.tree.leaves(opt_state, is_leaf=is_state)
-  states = [nnx.as_pure(node) for node in nodes if is_state(node)]
+  states = [nnx.as_pure(state) for state in states_in(opt_state, MixState)]
   if not states:
     raise ValueError(
       "opt_state holds no state of gmixout, mixout or random_mask; got"

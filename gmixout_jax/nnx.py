@@ -18,6 +18,7 @@ import jax
 import optax
 from flax import nnx
 
+from gmixout_jax import accessors
 from gmixout_jax.fused import FusedAdamW
 from gmixout_jax.taps import Tap
 from gmixout_jax.wrapper import MixedParams, MixSettings
@@ -241,7 +242,11 @@ class MixedOptimizer(nnx.Pytree):
         grads, before, mixed.trainable(), **extra_args
       )
       stepped = True
-      for old, new in zip(*map(_multi_steps, (before, opt_state)), strict=True):
+      counters = (
+        accessors.states_in(state, optax.MultiStepsState)
+        for state in (before, opt_state)
+      )
+      for old, new in zip(*counters, strict=True):
         stepped = stepped & (new.gradient_step != old.gradient_step)
       mixed = mixed.apply_updates(updates, stepped=stepped)
     nnx.update(model, mixed.params)
@@ -257,13 +262,6 @@ class MixedOptimizer(nnx.Pytree):
   def _mixed(self, params: Any) -> MixedParams:
     mix = nnx.as_pure(self.mix)
     return dataclasses.replace(mix, params=nnx.to_pure_dict(params))
-
-
-def _multi_steps(opt_state: Any) -> list[optax.MultiStepsState]:
-  """The states of `optax.MultiSteps`, wherever they are."""
-  is_state = lambda node: isinstance(node, optax.MultiStepsState)
-  nodes = jax.tree.leaves(opt_state, is_leaf=is_state)
-  return [node for node in nodes if is_state(node)]
 
 
 def _variables(tree: Any) -> Any:

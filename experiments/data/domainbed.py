@@ -132,12 +132,12 @@ def read(
         f" {images.broken[0].name}.",
         stacklevel=2,
       )
-    for name, domain in images.by_domain().items():
-      if not len(domain):
-        raise ValueError(
-          f"domain {name!r} in {root} has no image that can be decoded."
-        )
+  domains = images.by_domain()
+  for name, domain in domains.items():
+    if not len(domain):
+      raise ValueError(
+        f"domain {name!r} in {root} has no image that can be decoded."
+      )
   return {
-    name: domain.in_memory(workers=workers)
-    for name, domain in images.by_domain().items()
+    name: domain.in_memory(workers=workers) for name, domain in domains.items()
   }
