@@ -3,6 +3,10 @@
     FOLDER/lock                     held by the run that writes here
     FOLDER/00000200/state/          the arrays, written by Orbax
     FOLDER/00000200/manifest.json   written last: what makes it a checkpoint
+    FOLDER/gmixout-unfinished-00000200/   being saved, or being removed
+
+A checkpoint gets its number when it is whole. What else lies in the folder, by
+whatever name, is somebody's and stays as it is.
 
 The manifest holds what is no array (config, versions, the position in the data)
 and the size and SHA-256 of every file of the state. So a save that was cut off
@@ -13,6 +17,7 @@ objects nor optimizer states are part of the format. Nothing is pickled.
 """
 
 import concurrent.futures
+import errno
 import importlib.metadata
 import os
 import pathlib
@@ -35,6 +40,7 @@ __all__ = [
   "Saved",
 ]
 
+UNFINISHED = "gmixout-unfinished-"
 PACKAGES = ("gmixout-jax", "jax", "flax", "optax", "orbax-checkpoint")
 
 
@@ -108,7 +114,7 @@ class Checkpoints:
       try:
         self._lock = folders.hold(self.folder)
         for path in self.folder.iterdir():
-          if path.name.isdigit() and not (path / "manifest.json").exists():
+          if path.name.startswith(UNFINISHED):
             shutil.rmtree(path)
       except OSError as error:
         self.close()
@@ -195,12 +201,16 @@ class Checkpoints:
     self.wait()
     if self._agreed(step in self.steps):
       return
-    target = self._path(step)
+    unfinished = self._unfinished(step)
     try:
       if self._leads:
-        target.mkdir()
+        if self._path(step).exists():
+          raise FileExistsError(
+            errno.EEXIST, f"{self._path(step)} exists and is no checkpoint"
+          )
+        unfinished.mkdir()
       _together("checkpoint folder made")
-      written = ocp.save_async(str(target / "state"), _on_devices(arrays))
+      written = ocp.save_async(str(unfinished / "state"), _on_devices(arrays))
     except Exception as error:
       raise self._failed(step, error) from error
     self._pending = self._committer.submit(
@@ -253,6 +263,9 @@ class Checkpoints:
   def _path(self, step: int) -> pathlib.Path:
     return self.folder / f"{step:08d}"
 
+  def _unfinished(self, step: int) -> pathlib.Path:
+    return self.folder / f"{UNFINISHED}{step:08d}"
+
   def _score(self, step: int) -> float | None:
     try:
       return manifests.read(self._path(step) / "manifest.json")["score"]
@@ -271,9 +284,10 @@ class Checkpoints:
     try:
       written.result()
       if self._leads:
-        target = self._path(step)
-        manifest["files"] = manifests.digests(target)
-        manifests.write(target / "manifest.json", manifest)
+        unfinished = self._unfinished(step)
+        manifest["files"] = manifests.digests(unfinished)
+        manifests.write(unfinished / "manifest.json", manifest)
+        unfinished.rename(self._path(step))
         self._retain()
     except Exception as error:
       raise self._failed(step, error) from error
@@ -283,13 +297,13 @@ class Checkpoints:
     wanted = {*self.steps[-self.keep :], self.best}
     for step in self.steps:
       if step not in wanted:
-        # First what makes it a checkpoint: it may not be found half-removed.
-        (self._path(step) / "manifest.json").unlink()
-        shutil.rmtree(self._path(step))
+        # First its name: it may not be found half-removed.
+        self._path(step).rename(self._unfinished(step))
+        shutil.rmtree(self._unfinished(step))
 
   def _failed(self, step: int, error: Exception) -> OSError:
     if self._leads:
-      shutil.rmtree(self._path(step), ignore_errors=True)
+      shutil.rmtree(self._unfinished(step), ignore_errors=True)
     newest = self.steps[-1] if self.steps else "none"
     what = (
       f"the checkpoint of step {step} could not be written to {self.folder};"

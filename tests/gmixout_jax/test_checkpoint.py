@@ -184,9 +184,26 @@ def test_if_all_are_damaged_there_is_none(tmp_path):
 
 def test_a_save_that_was_cut_off_is_no_checkpoint(tmp_path):
   save(tmp_path, 3, 5)
-  (tmp_path / "00000005/manifest.json").unlink()
+  cut_off = tmp_path / "gmixout-unfinished-00000005"
+  (tmp_path / "00000005").rename(cut_off)
   assert restore(tmp_path).step == 3
-  assert not (tmp_path / "00000005").exists()
+  assert not cut_off.exists()
+
+
+def test_what_others_keep_in_the_folder_stays(tmp_path):
+  """Steps of another library, class folders: digits are nobody's mark."""
+  for name in ("0", "7", "00000003", "00000005.mine"):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "image.png").write_bytes(name.encode())
+  before = files(tmp_path)
+  assert save(tmp_path, 1, 2, keep=1) == ([2], None)
+  with (
+    Checkpoints(tmp_path) as checkpoints,
+    pytest.raises(OSError, match="00000003 exists and is no checkpoint"),
+  ):
+    checkpoints.save(3, state(3))
+  assert restore(tmp_path).step == 2
+  assert before.items() <= files(tmp_path).items()
 
 
 @pytest.mark.parametrize(
