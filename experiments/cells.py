@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import submitit
 
 from experiments import methods, results, train
-from gmixout_jax.folders import exclusive
+from gmixout_jax.checkpoint.folders import exclusive
 
 Cluster = Literal["local", "slurm"]
 

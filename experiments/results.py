@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 
-from gmixout_jax.files import replacing
+from gmixout_jax.checkpoint.files import replacing
 
 Record = dict[str, Any]
 

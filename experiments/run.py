@@ -29,7 +29,7 @@ from experiments.experiment import Experiment
 from experiments.methods.composition import Composed, Pool
 from experiments.methods.settings import parse_settings
 from experiments.training.keeper import Stopped, stop_on_sigterm
-from gmixout_jax.folders import exclusive
+from gmixout_jax.checkpoint.folders import exclusive
 
 
 def chosen(config: Config, experiment: Experiment) -> list[methods.Method]:

@@ -36,7 +36,7 @@ from experiments.methods.settings import parse_settings
 from experiments.models.classifier import Classifier
 from experiments.training.runs import Runs
 from gmixout_jax import clip
-from gmixout_jax.folders import exclusive
+from gmixout_jax.checkpoint.folders import exclusive
 
 ALL = "all"
 

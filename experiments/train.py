@@ -49,7 +49,7 @@ from experiments.models.classifier import Classifier, Ensemble
 from experiments.training.keeper import Stopped, stop_on_sigterm
 from experiments.training.runs import Runs, Saving, Task
 from gmixout_jax import clip, parallel
-from gmixout_jax.folders import exclusive
+from gmixout_jax.checkpoint.folders import exclusive
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,16 +1,20 @@
 """GMixout for JAX: robust fine-tuning through random sub-networks."""
 
-from gmixout_jax import averaging, clip, linen, nnx, parallel
-from gmixout_jax.accessors import gmixout_eval_params, gmixout_masks
-from gmixout_jax.fused import FusedAdamW
-from gmixout_jax.recipe import (
+from gmixout_jax import averaging, checkpoint, clip, linen, nnx, parallel
+from gmixout_jax.eval_params import gmixout_eval_params, gmixout_masks
+from gmixout_jax.fused_adamw import FusedAdamW
+from gmixout_jax.labels import VIT_RULES, gmixout_labels
+from gmixout_jax.learning_rate import (
   check_gmixout_learning_rate,
   gmixout_learning_rate,
 )
-from gmixout_jax.relatives import mixout, random_mask
-from gmixout_jax.targets import VIT_RULES, gmixout_labels
-from gmixout_jax.transform import GMixoutState, gmixout
-from gmixout_jax.wrapper import MixedParams
+from gmixout_jax.mixed_params import MixedParams
+from gmixout_jax.transform import (
+  GMixoutState,
+  gmixout,
+  mixout,
+  random_mask,
+)
 
 __all__ = [
   "VIT_RULES",
@@ -19,6 +23,7 @@ __all__ = [
   "MixedParams",
   "averaging",
   "check_gmixout_learning_rate",
+  "checkpoint",
   "clip",
   "gmixout",
   "gmixout_eval_params",

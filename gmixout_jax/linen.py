@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from flax import linen
 
-from gmixout_jax.wrapper import MixedParams
+from gmixout_jax.mixed_params import MixedParams
 
 __all__ = [
   "TappedDot",

@@ -18,10 +18,10 @@ import jax
 import optax
 from flax import nnx
 
-from gmixout_jax import accessors
-from gmixout_jax.fused import FusedAdamW
-from gmixout_jax.taps import Tap
-from gmixout_jax.wrapper import MixedParams, MixSettings
+from gmixout_jax import eval_params
+from gmixout_jax._core.packed_grad import Tap
+from gmixout_jax.fused_adamw import FusedAdamW
+from gmixout_jax.mixed_params import MixedParams, MixSettings
 
 __all__ = [
   "MixedOptimizer",
@@ -243,7 +243,7 @@ class MixedOptimizer(nnx.Pytree):
       )
       stepped = True
       counters = (
-        accessors.states_in(state, optax.MultiStepsState)
+        eval_params.states_in(state, optax.MultiStepsState)
         for state in (before, opt_state)
       )
       for old, new in zip(*counters, strict=True):

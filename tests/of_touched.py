@@ -1,11 +1,11 @@
 """Runs the tests of some files: their own, and the examples in them.
 
-  python tests/of_touched.py gmixout_jax/masks.py experiments/train.py
+  python tests/of_touched.py gmixout_jax/labels.py experiments/train.py
 
-Those of ``gmixout_jax/masks.py`` are ``tests/gmixout_jax/test_masks*.py``. Most
-tests are called by their subject, though. So where there is no such file, it is
-the tests that import a module or name it; then those of the modules that import
-it; then all of the folder, as for an ``__init__.py``. For a kernel's files it
+Those of ``gmixout_jax/labels.py`` are ``tests/gmixout_jax/test_labels*.py``.
+Most tests are called by their subject, though. So where there is no such file,
+it is the tests that import a module or name it; then those of the modules that
+import it; then all of the folder, as for an ``__init__.py``. For a kernel's files it
 is all kernels' tests.
 """
 

@@ -12,9 +12,15 @@ ROOT = pathlib.Path(__file__).parents[1]
 @pytest.mark.parametrize(
   ("touched", "test"),
   [
-    ("gmixout_jax/masks.py", "tests/gmixout_jax/test_masks.py"),
-    ("gmixout_jax/anchor.py", "tests/gmixout_jax/test_transform_oracle.py"),
-    ("gmixout_jax/relatives.py", "tests/gmixout_jax/test_wrapper.py"),
+    (
+      "gmixout_jax/_core/samplers.py",
+      "tests/gmixout_jax/_core/test_samplers.py",
+    ),
+    (
+      "gmixout_jax/_core/mixed_leaf.py",
+      "tests/gmixout_jax/test_fused_adamw.py",
+    ),
+    ("gmixout_jax/eval_params.py", "tests/gmixout_jax/test_mixed_params.py"),
     (
       "gmixout_jax/averaging/swad.py",
       "tests/gmixout_jax/averaging/test_trajectory.py",

@@ -22,8 +22,8 @@ from experiments.data import domainbed, known
 from experiments.methods.composition import Trained
 from experiments.methods.full_finetuning import FullFinetuning
 from experiments.study import plan
-from gmixout_jax import anchor, masks, packing
-from pallas_kernels import implementation
+from gmixout_jax._core import layouts, mixed_leaf, samplers
+from pallas_kernels import dispatch
 from tests.experiments import tiny
 from tests.experiments.study import test_plan
 
@@ -107,9 +107,9 @@ def test_the_anchors_rule(monkeypatch):
   params = {"kernel": jnp.ones((4, 8))}
   learned, _ = run(make(), params, 4)
   with monkeypatch.context() as changed:
-    changed.setattr(anchor.ResetResidual, "finish", forget)
+    changed.setattr(mixed_leaf.ResetResidual, "finish", forget)
     changed.setattr(
-      anchor.ResetResidual,
+      mixed_leaf.ResetResidual,
       "deploy",
       lambda self, leaf, memory, step: jnp.zeros_like(leaf),
     )
@@ -124,12 +124,12 @@ def test_the_anchors_rule(monkeypatch):
 def test_a_sampler(monkeypatch):
   """One that keeps the first row of each stratum, whatever the key."""
 
-  class First(packing.WholeRows):
+  class First(layouts.WholeRows):
     def draw(self, key, like):
       count = self.packed_shape[0]
       return jnp.arange(count, dtype=jnp.int32) * (self.rows // count)
 
-  monkeypatch.setitem(masks.SAMPLERS, "first", First)
+  monkeypatch.setitem(samplers.SAMPLERS, "first", First)
   params = {"kernel": jnp.ones((10, 3))}
   tx = gx.gmixout(optax.sgd(0.1), sparsity=0.8, sampler="first", key=0)
   moved, _ = run(tx, params, 1)
@@ -230,7 +230,7 @@ def test_a_kernel(folder):
   assert asked
   assert asked <= defined["mosaic_gpu"]
   assert asked <= defined["triton"]
-  found = implementation.module(folder.name, "xla")
+  found = dispatch.module(folder.name, "xla")
   assert all(hasattr(found, name) for name in asked)
   assert folder.name in defined["api"]
   assert {"NAMED", "SMALL"} <= defined["shapes"]

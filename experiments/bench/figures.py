@@ -13,7 +13,7 @@ import rich
 from rich.progress import track
 from rich.table import Table
 
-from gmixout_jax.files import replacing
+from gmixout_jax.checkpoint.files import replacing
 
 Figures = dict[str, float]
 

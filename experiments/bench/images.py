@@ -8,8 +8,8 @@ import jax.numpy as jnp
 
 from experiments.bench import figures, train_steps
 from experiments.bench.step import Runner
-from pallas_kernels import implementation as implementations
-from pallas_kernels.implementation import Implementation
+from pallas_kernels import dispatch
+from pallas_kernels.dispatch import Implementation
 
 LEAST = {"speedup_stratified": 1.0, "speedup_neuron": 1.25}
 
@@ -49,7 +49,7 @@ def run(
     "lora": train_steps.lora(vit()),
   }
   for name in get_args(Implementation):
-    if implementations.obstacle(name) is None:
+    if dispatch.obstacle(name) is None:
       steps |= _stratified(name, vit)
   seconds = figures.interleaved_medians(
     {name: Runner(one, batch) for name, one in steps.items()}, repeats

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import optax
 
 from experiments.bench import figures
-from pallas_kernels import clip_leaves, implementation
-from pallas_kernels.implementation import Implementation
+from pallas_kernels import clip_shapes, dispatch
+from pallas_kernels.dispatch import Implementation
 from pallas_kernels.masked_mix import bench as masked_mix_bench
 from pallas_kernels.masked_mix import shapes as masked_mix_shapes
 from pallas_kernels.pack import bench as pack_bench
@@ -21,7 +21,7 @@ from pallas_kernels.packed_step import bench as packed_step_bench
 from pallas_kernels.packed_step import shapes as packed_step_shapes
 from pallas_kernels.workload import Workload, normal
 
-WORKLOADS: dict[str, tuple[Callable[..., Workload], clip_leaves.Shapes]] = {
+WORKLOADS: dict[str, tuple[Callable[..., Workload], clip_shapes.Shapes]] = {
   "masked_mix": (masked_mix_bench.workload, masked_mix_shapes.NAMED),
   "bernoulli_mix": (
     functools.partial(masked_mix_bench.workload, sampler="bernoulli"),
@@ -62,11 +62,11 @@ def run(json: pathlib.Path | None = None, repeats: int = 15) -> None:
         timer.compare(label, work)
         if kernel == "packed_step":
           timer.against_adamw(label, [shapes[shape]], dtype)
-  for model, counts in clip_leaves.BLOCK_MATRICES.items():
+  for model, counts in clip_shapes.BLOCK_MATRICES.items():
     if not on_gpu:
       counts = {leaf: n // REDUCED_FACTOR for leaf, n in counts.items()}
     leaves = [
-      clip_leaves.CLIP[leaf] for leaf, n in counts.items() for _ in range(n)
+      clip_shapes.CLIP[leaf] for leaf, n in counts.items() for _ in range(n)
     ]
     for dtype in DTYPES:
       label = f"blocks/{model}/{dtype}"
@@ -91,7 +91,7 @@ class Timer:
     self.steps, self.repeats = steps, repeats
     names: list[Implementation] = ["xla", "mosaic_gpu", "triton"]
     self.usable: list[Implementation] = [
-      name for name in names if implementation.obstacle(name) is None
+      name for name in names if dispatch.obstacle(name) is None
     ]
 
   def measure(self, label: str, work: Workload) -> None:
@@ -186,7 +186,7 @@ def blocks_workload(
   """`packed_step` on all matrices of a model's blocks."""
   parts = [
     packed_step_bench.workload(
-      clip_leaves.CLIP[leaf], DTYPES[dtype], name, copies=n
+      clip_shapes.CLIP[leaf], DTYPES[dtype], name, copies=n
     )
     for leaf, n in counts.items()
   ]

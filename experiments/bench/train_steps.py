@@ -16,7 +16,7 @@ import optax
 from flax import nnx
 
 import gmixout_jax as gx
-from pallas_kernels.implementation import Implementation
+from pallas_kernels.dispatch import Implementation
 
 Batch = tuple[Any, Any]
 

@@ -12,7 +12,7 @@ from flax import nnx
 
 import gmixout_jax as gx
 from experiments.bench import figures, train_steps
-from gmixout_jax import targets
+from gmixout_jax import labels
 
 BLOCK_MATRICES = gx.VIT_RULES[0][0]
 
@@ -56,7 +56,7 @@ def run(json: pathlib.Path | None = None, repeats: int = 15) -> None:
   seconds = figures.interleaved_medians(steps, repeats)
   blocks = {
     path: leaf
-    for path, leaf in targets.named_leaves(shapes)
+    for path, leaf in labels.named_leaves(shapes)
     if re.search(BLOCK_MATRICES, path)
   }
   state_bytes = {

@@ -13,7 +13,7 @@ import gmixout_jax as gx
 from experiments.data.source import Source
 from experiments.methods.method import Method, Params, Schedule
 from experiments.models.classifier import Classifier
-from gmixout_jax.targets import named_leaves
+from gmixout_jax.labels import named_leaves
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,8 +16,8 @@ from flax import nnx
 
 from experiments.models.classifier import Classifier, ClipImageEncoder
 from gmixout_jax import clip
+from gmixout_jax.checkpoint.files import Path
 from gmixout_jax.clip import weights
-from gmixout_jax.files import Path
 
 HEAD = "head.safetensors"
 

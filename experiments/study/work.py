@@ -18,7 +18,7 @@ from experiments.study.choose import identity, line_of
 from experiments.study.plan import Cell
 from experiments.study.tasks import Setting
 from experiments.training.runs import Runs
-from gmixout_jax.folders import Held, exclusive
+from gmixout_jax.checkpoint.folders import Held, exclusive
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from gmixout_jax.averaging.interpolation import interpolate
-from gmixout_jax.targets import named_leaves
+from gmixout_jax.labels import named_leaves
 
 Components = dict[str, tuple[str, ...]]
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from gmixout_jax.targets import named_leaves
+from gmixout_jax.labels import named_leaves
 
 
 def interpolate(start: Any, end: Any, alpha: ArrayLike) -> Any:

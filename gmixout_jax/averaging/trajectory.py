@@ -12,7 +12,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from gmixout_jax.targets import named_leaves
+from gmixout_jax.labels import named_leaves
 
 Rate = Callable[[Int[Array, ""]], Any]
 """From the number of the step, from 1, to the weight of its result."""

@@ -1,5 +1,6 @@
 """CLIP and vision transformers in Flax NNX, with pretrained weights."""
 
+from gmixout_jax.checkpoint.files import CheckpointError
 from gmixout_jax.clip.config import CLIPConfig, TextConfig, VisionConfig
 from gmixout_jax.clip.convert import from_pretrained, save_pretrained
 from gmixout_jax.clip.images import (
@@ -22,7 +23,6 @@ from gmixout_jax.clip.zero_shot import (
   STYLE_TEMPLATES,
   zero_shot_head,
 )
-from gmixout_jax.files import CheckpointError
 
 __all__ = [
   "CLIP",

@@ -8,10 +8,10 @@ from typing import Any
 from flax import nnx
 from jax.typing import DTypeLike
 
+from gmixout_jax.checkpoint.files import Path, replacing
 from gmixout_jax.clip import huggingface, names, weights
 from gmixout_jax.clip.config import CLIPConfig
 from gmixout_jax.clip.model import CLIP
-from gmixout_jax.files import Path, replacing
 
 
 def read_config(directory: Path, **fields: Any) -> CLIPConfig:

@@ -11,7 +11,7 @@ import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
-from gmixout_jax.files import Path, replacing
+from gmixout_jax.checkpoint.files import Path, replacing
 
 # Of OpenAI's training images; nearly every CLIP keeps them.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)

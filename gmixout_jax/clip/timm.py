@@ -10,10 +10,10 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
+from gmixout_jax.checkpoint.files import CheckpointError, Path
 from gmixout_jax.clip import names, weights
 from gmixout_jax.clip.config import Activation, VisionConfig
 from gmixout_jax.clip.vision import ViT
-from gmixout_jax.files import CheckpointError, Path
 
 # timm parts that we would have to leave out, and would then compute nonsense.
 _UNSUPPORTED = {

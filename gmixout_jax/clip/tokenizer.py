@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from gmixout_jax.checkpoint.files import Path
 from gmixout_jax.clip import huggingface
 from gmixout_jax.clip.config import LEGACY_EOS, TextConfig
-from gmixout_jax.files import Path
 
 
 class Tokenizer:

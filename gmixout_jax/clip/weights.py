@@ -11,9 +11,9 @@ import safetensors
 import safetensors.numpy
 from flax import nnx
 
+from gmixout_jax.checkpoint.files import CheckpointError, replacing
 from gmixout_jax.clip.names import NameMap, Shape
 from gmixout_jax.clip.vision import resize_positions
-from gmixout_jax.files import CheckpointError, replacing
 
 # Of JSON that is damaged, or something else than was expected.
 _NOT_WHAT_IT_SHOULD_BE = (

@@ -6,9 +6,9 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from pallas_kernels import implementation as implementations
+from pallas_kernels import dispatch
 from pallas_kernels import leaf as leaves
-from pallas_kernels.implementation import Implementation
+from pallas_kernels.dispatch import Implementation
 from pallas_kernels.masked_mix import reference
 from pallas_kernels.pack import api as pack_api
 
@@ -90,7 +90,7 @@ def masked_mix(
     leaf,
     scale,
     jnp.dtype(anchor.dtype if dtype is None else dtype),
-    implementations.choose(implementation),
+    dispatch.choose(implementation),
     anchor,
     residual,
     leaves.seed(key, first_row),
@@ -99,7 +99,7 @@ def masked_mix(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
 def _stratified(leaf, scale, dtype, name, anchor, residual, seed):
-  return implementations.module("masked_mix", name).stratified(
+  return dispatch.module("masked_mix", name).stratified(
     leaf, anchor, residual, seed, scale=scale, dtype=dtype
   )
 
@@ -121,7 +121,7 @@ _stratified.defvjp(_stratified_forward, _stratified_backward)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
 def _bernoulli(leaf, scale, dtype, name, anchor, residual, seed):
-  return implementations.module("masked_mix", name).bernoulli(
+  return dispatch.module("masked_mix", name).bernoulli(
     anchor, residual, seed, kept=leaf.kept, scale=scale, dtype=dtype
   )
 

@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from pallas_kernels import leaf as leaves
-from pallas_kernels.implementation import Implementation
+from pallas_kernels.dispatch import Implementation
 from pallas_kernels.masked_mix.api import Sampler, masked_mix
 from pallas_kernels.workload import KEPT, Workload, normal, turn_key
 

@@ -8,7 +8,7 @@ import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from pallas_kernels import implementation
+from pallas_kernels import dispatch
 from pallas_kernels import leaf as leaves
 from pallas_kernels.lanes import NOWHERE, WARPGROUP, Lanes
 
@@ -34,7 +34,7 @@ def stratified(
   """
   leaf.check_positions()
   slots = -(-leaf.slots_within(TILE) // WARPGROUP) * WARPGROUP
-  interpret = implementation.is_interpreted()
+  interpret = dispatch.is_interpreted()
   lanes = Lanes(slots, interpret)
 
   def masked_mix(seed_ref, anchor_ref, residual_ref, live_ref):
@@ -66,7 +66,7 @@ def bernoulli(
 ) -> jax.Array:
   """`reference.bernoulli`: one threefry per entry."""
   leaves.check_size(anchor.shape)
-  lanes = Lanes(TILE, implementation.is_interpreted())
+  lanes = Lanes(TILE, dispatch.is_interpreted())
   cols = np.uint32(anchor.shape[-1])
 
   def masked_mix(seed_ref, anchor_ref, residual_ref, live_ref):
@@ -92,7 +92,7 @@ def _over_tiles(body: Any, anchor: jax.Array, dtype: Any) -> Any:
     out_type=jax.ShapeDtypeStruct((anchor.size,), dtype),
     grid=(-(-anchor.size // TILE),),
     grid_names=("tile",),
-    interpret=implementation.interpreter(),
+    interpret=dispatch.interpreter(),
   )
 
 

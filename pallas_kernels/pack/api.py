@@ -5,9 +5,9 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from pallas_kernels import implementation as implementations
+from pallas_kernels import dispatch
 from pallas_kernels import leaf as leaves
-from pallas_kernels.implementation import Implementation
+from pallas_kernels.dispatch import Implementation
 
 
 def pack(
@@ -56,7 +56,7 @@ def pack(
   return pack_seeded(
     leaf,
     scale,
-    implementations.choose(implementation),
+    dispatch.choose(implementation),
     dense,
     leaves.seed(key, first_row),
   )
@@ -71,9 +71,7 @@ def pack_seeded(
   seed: jax.Array,
 ) -> jax.Array:
   """`pack` with its arguments checked; for the gradient of `masked_mix`."""
-  return implementations.module("pack", name).pack(
-    leaf, dense, seed, scale=scale
-  )
+  return dispatch.module("pack", name).pack(leaf, dense, seed, scale=scale)
 
 
 def _forward(leaf, scale, name, dense, seed):
@@ -83,7 +81,7 @@ def _forward(leaf, scale, name, dense, seed):
 
 def _backward(leaf, scale, name, saved, gradient):
   seed, dense = saved
-  mix = implementations.module("masked_mix", name)
+  mix = dispatch.module("masked_mix", name)
   zeros = jnp.zeros(leaf.shape, dense.dtype)
   return (
     mix.stratified(leaf, zeros, gradient, seed, scale=scale, dtype=dense.dtype),

@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from pallas_kernels import leaf as leaves
-from pallas_kernels.implementation import Implementation
+from pallas_kernels.dispatch import Implementation
 from pallas_kernels.pack.api import pack
 from pallas_kernels.workload import (
   KEPT,

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from pallas_kernels import implementation
+from pallas_kernels import dispatch
 from pallas_kernels import leaf as leaves
 from pallas_kernels.lanes import NOWHERE, Lanes
 
@@ -22,7 +22,7 @@ def pack(
 ) -> jax.Array:
   """`reference.pack`: a lane per slot; the entries between are not read."""
   leaf.check_positions()
-  lanes = Lanes(BLOCK, implementation.is_interpreted())
+  lanes = Lanes(BLOCK, dispatch.is_interpreted())
 
   def pack(seed_ref, dense_ref, packed_ref):
     block = jax.lax.axis_index("block").astype(jnp.uint32)
@@ -37,5 +37,5 @@ def pack(
     out_type=jax.ShapeDtypeStruct((leaf.packed_size,), jnp.float32),
     grid=(-(-leaf.packed_size // BLOCK),),
     grid_names=("block",),
-    interpret=implementation.interpreter(),
+    interpret=dispatch.interpreter(),
   )(seed, dense.reshape(-1)).reshape(leaf.packed_shape)

@@ -5,9 +5,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from pallas_kernels import implementation as implementations
+from pallas_kernels import dispatch
 from pallas_kernels import leaf as leaves
-from pallas_kernels.implementation import Implementation
+from pallas_kernels.dispatch import Implementation
 from pallas_kernels.packed_step.arithmetic import Memory, Scalars
 
 Number = jax.typing.ArrayLike
@@ -113,9 +113,7 @@ def packed_step(
   _check(leaf, live, gradient, memory, packed_gradient)
   scale = leaf.kept_fraction if scale is None else scale
   leaves.check_scale(scale)
-  module = implementations.module(
-    "packed_step", implementations.choose(implementation)
-  )
+  module = dispatch.module("packed_step", dispatch.choose(implementation))
   if packed_gradient and leaf.packed_shape == live.shape:
     # Implementations tell the two kinds by their shape.
     gradient = gradient * scale

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from pallas_kernels import leaf as leaves
-from pallas_kernels.implementation import Implementation
+from pallas_kernels.dispatch import Implementation
 from pallas_kernels.packed_step.api import init, packed_step
 from pallas_kernels.workload import (
   KEPT,

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from pallas_kernels import implementation
+from pallas_kernels import dispatch
 from pallas_kernels import leaf as leaves
 from pallas_kernels.lanes import NOWHERE, Lanes
 from pallas_kernels.packed_step.arithmetic import Memory, Scalars, step_entries
@@ -31,7 +31,7 @@ def packed_step(
   read nor written.
   """
   leaf.check_positions()
-  lanes = Lanes(BLOCK, implementation.is_interpreted())
+  lanes = Lanes(BLOCK, dispatch.is_interpreted())
   dense_gradient = gradient.shape == live.shape
 
   def packed_step(seed_ref, scalars_ref, gradient_ref, live_ref, *memory_refs):
@@ -67,7 +67,7 @@ def packed_step(
     out_type=(),
     grid=(-(-leaf.packed_size // BLOCK),),
     grid_names=("block",),
-    interpret=implementation.interpreter(),
+    interpret=dispatch.interpreter(),
   )(seed, jnp.stack(scalars), gradient.reshape(-1), live_ref, *memory_refs)
   stepped = Memory(
     *(jax.freeze(ref).reshape(leaf.packed_shape) for ref in memory_refs)

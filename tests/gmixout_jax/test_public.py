@@ -10,7 +10,7 @@ from typing import Required, get_args, get_origin
 import pytest
 
 import gmixout_jax as gx
-from gmixout_jax.wrapper import MixSettings
+from gmixout_jax.mixed_params import MixSettings
 
 ROOT = pathlib.Path(__file__).parents[2]
 PROJECT = ROOT / "tests" / "typing" / "user_project.py"

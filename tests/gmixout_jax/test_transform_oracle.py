@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import gmixout_jax as gx
-from gmixout_jax import masks
+from gmixout_jax._core import samplers
 from tests.gmixout_jax import oracle
 
 SAMPLERS = ("stratified", "uniform", "bernoulli", "neuron")
@@ -53,11 +53,11 @@ def _kernel(params):
 
 def draw_mask(sampler, kept, seed=0):
   """Function episode -> boolean mask of the leaf, and its layout."""
-  layout = masks.leaf_layout(sampler, "layer/kernel", SHAPE, kept)
+  layout = samplers.leaf_layout(sampler, "layer/kernel", SHAPE, kept)
   like = jnp.zeros(SHAPE)
 
   def mask(episode):
-    key = masks.leaf_keys(jax.random.key(seed), episode, ["layer/kernel"])[0]
+    key = samplers.leaf_keys(jax.random.key(seed), episode, ["layer/kernel"])[0]
     return np.asarray(layout.mask(layout.draw(key, like), like))
 
   return mask, layout

@@ -5,15 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gmixout_jax import masks
-from pallas_kernels import clip_leaves
+from gmixout_jax._core import samplers
+from pallas_kernels import clip_shapes
 from pallas_kernels import leaf as leaves
 from pallas_kernels.masked_mix.api import masked_mix
 from pallas_kernels.pack.api import pack
 from pallas_kernels.packed_step import api as packed_step_api
 
 SHAPES = {
-  name: shape for name, shape in clip_leaves.EDGES.items() if len(shape) > 1
+  name: shape for name, shape in clip_shapes.EDGES.items() if len(shape) > 1
 } | {"b16_attention": (768, 768)}
 CASES = [(name, 0.1) for name in SHAPES] + [
   ("odd_columns", 0.02),
@@ -26,7 +26,7 @@ KEY = jax.random.key(7, impl="threefry2x32")
 @pytest.mark.parametrize(("name", "kept"), CASES)
 def test_columns_are_those_of_the_sampler(name, kept):
   shape = SHAPES[name]
-  layout = masks.Stratified(shape, kept)
+  layout = samplers.Stratified(shape, kept)
   leaf = leaves.StratifiedLeaf(shape, kept)
   assert leaf.packed_shape == layout.packed_shape
   assert leaf.kept_fraction == pytest.approx(layout.kept_fraction, rel=1e-15)
@@ -53,7 +53,7 @@ def test_a_window_never_touches_more_strata_than_the_bound(name, kept):
 
 @pytest.mark.parametrize("shape", [(37, 127), (2, 3, 5, 64)])
 def test_bernoulli_is_that_of_the_sampler(shape):
-  layout = masks.Bernoulli(shape, 0.1)
+  layout = samplers.Bernoulli(shape, 0.1)
   expected = layout.mask(layout.draw(KEY, jnp.zeros(shape)), jnp.zeros(shape))
   size = np.prod(shape)
   active = leaves.bernoulli_active(

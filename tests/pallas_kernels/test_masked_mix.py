@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, PartitionSpec
 
-from gmixout_jax import masks
-from pallas_kernels import implementation
+from gmixout_jax._core import samplers
+from pallas_kernels import dispatch
 from pallas_kernels import leaf as leaves
 from pallas_kernels.masked_mix import mosaic_gpu as mix_mosaic
 from pallas_kernels.masked_mix import shapes as mix_shapes
@@ -56,7 +56,7 @@ jitted_pack = jax.jit(pack, static_argnames=("kept", "scale", "implementation"))
 
 def sampler_mask(sampler, shape):
   """The mask that gmixout_jax draws."""
-  layout = masks.SAMPLERS[sampler](shape, KEPT)
+  layout = samplers.SAMPLERS[sampler](shape, KEPT)
 
   @jax.jit
   def mask(like):
@@ -107,7 +107,7 @@ def test_mosaic_gpu_masked_mix(rng, sampler, name, dtype):
   shape = mix_shapes.SMALL[name]
   anchor, residual = problem(rng, shape, dtype, sampler)
   options = {"kept": KEPT, "sampler": sampler}
-  with implementation.interpreted():
+  with dispatch.interpreted():
     live = jitted_mix(
       anchor, residual, KEY, implementation="mosaic_gpu", **options
     )
@@ -123,7 +123,7 @@ def test_mosaic_gpu_packs_the_very_entries(name):
   shape = pack_shapes.SMALL[name]
   position = jnp.arange(np.prod(shape), dtype=jnp.float32).reshape(shape)
   options = {"kept": KEPT, "scale": 1.0}
-  with implementation.interpreted():
+  with dispatch.interpreted():
     packed = jitted_pack(position, KEY, implementation="mosaic_gpu", **options)
   expected = jitted_pack(position, KEY, implementation="xla", **options)
   np.testing.assert_array_equal(packed, expected)
@@ -131,7 +131,7 @@ def test_mosaic_gpu_packs_the_very_entries(name):
 
 def test_mosaic_gpu_packs_bfloat16(rng):
   dense = normal(rng, pack_shapes.SMALL["blocks"], jnp.bfloat16)
-  with implementation.interpreted():
+  with dispatch.interpreted():
     packed = jitted_pack(dense, KEY, kept=KEPT, implementation="mosaic_gpu")
   assert_close(packed, jitted_pack(dense, KEY, kept=KEPT), jnp.float32)
 
@@ -163,7 +163,7 @@ def test_pack_and_masked_mix_are_each_others_gradient(rng, name):
   anchor, residual = problem(rng, shape, jnp.float32, "stratified")
   toward = normal(rng, shape)
   options = {"kept": KEPT, "implementation": name}
-  with implementation.interpreted():
+  with dispatch.interpreted():
     _, pull = jax.vjp(
       jax.jit(lambda a, r: masked_mix(a, r, KEY, **options)), anchor, residual
     )
@@ -208,7 +208,7 @@ def test_jit_vmap_and_scan(rng):
       for a, r, k in zip(anchors, residuals, keys, strict=True)
     ]
   )
-  with implementation.interpreted():
+  with dispatch.interpreted():
     mapped = jax.jit(jax.vmap(mix))(anchors, residuals, keys)
     _, scanned = jax.jit(
       lambda *stacks: jax.lax.scan(
@@ -235,7 +235,7 @@ def test_shards_of_a_leaf_draw_its_mask(rng, name):
       implementation=name,
     )
 
-  with implementation.interpreted():
+  with dispatch.interpreted():
     live = jax.jit(
       jax.shard_map(mix, mesh=mesh, in_specs=(rows, rows), out_specs=rows)
     )(anchor, residual)
@@ -266,7 +266,7 @@ def test_what_does_not_fit_is_named():
 @pytest.mark.parametrize("name", ["mosaic_gpu", "triton"])
 @pytest.mark.parametrize("shape", mix_shapes.NAMED.values())
 def test_on_the_device(rng, shape, name, dtype):
-  reason = implementation.obstacle(name)
+  reason = dispatch.obstacle(name)
   if reason is not None:
     pytest.skip(reason)
   for sampler in SAMPLERS:

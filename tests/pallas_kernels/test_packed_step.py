@@ -14,8 +14,8 @@ import optax
 import pytest
 
 import gmixout_jax as gx
-from gmixout_jax import masks
-from pallas_kernels import implementation
+from gmixout_jax._core import samplers
+from pallas_kernels import dispatch
 from pallas_kernels import leaf as leaves
 from pallas_kernels.packed_step import mosaic_gpu, shapes
 from pallas_kernels.packed_step.api import init, packed_step
@@ -38,7 +38,7 @@ RATE, DECAY, LAMBDA = 0.01, 0.2, 0.3
 
 
 def leaf_key(episode, path="w"):
-  return masks.leaf_keys(KEY, jnp.int32(episode), [path])[0]
+  return samplers.leaf_keys(KEY, jnp.int32(episode), [path])[0]
 
 
 def run(live, gradient, *, dtype=jnp.float32, **options):
@@ -84,7 +84,7 @@ def problem(rng):
 
 def test_reference_against_numpy(rng):
   weights, gradient = problem(rng)
-  layout = masks.Stratified(SHAPE, KEPT)
+  layout = samplers.Stratified(SHAPE, KEPT)
   like = jnp.zeros(SHAPE)
   expected = oracle.gmixout(
     weights,
@@ -194,7 +194,7 @@ def assert_steps_agree(rng, shape, dtype, name, **options):
 )
 def test_mosaic_gpu_by_flags(rng, name, dtype, ends):
   options = {"ends": ends, "starts": not ends}
-  with implementation.interpreted():
+  with dispatch.interpreted():
     assert_steps_agree(rng, shapes.SMALL[name], dtype, "mosaic_gpu", **options)
 
 
@@ -202,7 +202,7 @@ def test_mosaic_gpu_by_flags(rng, name, dtype, ends):
   "name", [n for n in shapes.SMALL if n not in ("odd_columns", "blocks")]
 )
 def test_mosaic_gpu_by_shape(rng, name):
-  with implementation.interpreted():
+  with dispatch.interpreted():
     assert_steps_agree(rng, shapes.SMALL[name], jnp.float32, "mosaic_gpu")
 
 
@@ -214,7 +214,7 @@ def test_gradients_may_be_packed(rng, name):
   packed = packed / leaf.kept_fraction
   options = {"count": 3, "learning_rate": RATE, "kept": KEPT}
   expected, _ = packed_step(live, gradient, memory, KEY, **options)
-  with implementation.interpreted():
+  with dispatch.interpreted():
     stepped, _ = packed_step(
       live,
       packed,
@@ -288,7 +288,7 @@ def test_scan_with_traced_rates_and_flags(rng):
       lambda carry: jax.lax.scan(step, carry, (rates, jnp.arange(3)))[0]
     )((live, memory))
 
-  with implementation.interpreted():
+  with dispatch.interpreted():
     ours = steps("mosaic_gpu")
   for one, other in zip(
     jax.tree.leaves(ours), jax.tree.leaves(steps("xla")), strict=True
@@ -314,7 +314,7 @@ def test_vmap_over_leaves_and_keys(rng):
       implementation=name,
     )
 
-  with implementation.interpreted():
+  with dispatch.interpreted():
     ours = jax.vmap(lambda *leaf: step("mosaic_gpu", *leaf))(
       live, gradient, memory, keys
     )
@@ -363,7 +363,7 @@ def test_what_does_not_fit_is_named():
 @pytest.mark.parametrize("name", ["mosaic_gpu", "triton"])
 @pytest.mark.parametrize("shape", shapes.NAMED.values())
 def test_on_the_device(rng, name, shape, dtype):
-  reason = implementation.obstacle(name)
+  reason = dispatch.obstacle(name)
   if reason is not None:
     pytest.skip(reason)
   for ends in (False, True):

@@ -8,7 +8,7 @@ from experiments.methods.linear_probe import LinearProbe
 from experiments.methods.model_soups import UniformSoup
 from experiments.methods.wise_ft import WiseFT
 from experiments.study import choose, plan, work
-from gmixout_jax.folders import exclusive
+from gmixout_jax.checkpoint.folders import exclusive
 from tests.experiments import tiny
 from tests.experiments.study.settings import FULL, TINY, Tiny
 

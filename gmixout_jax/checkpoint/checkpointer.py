@@ -31,14 +31,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
-from gmixout_jax import folders, manifests, parallel
-from gmixout_jax.files import CheckpointError, Path
-
-__all__ = [
-  "CheckpointError",
-  "Checkpoints",
-  "Saved",
-]
+from gmixout_jax import parallel
+from gmixout_jax.checkpoint import folders, manifests
+from gmixout_jax.checkpoint.files import CheckpointError, Path
 
 UNFINISHED = "gmixout-unfinished-"
 PACKAGES = ("gmixout-jax", "jax", "flax", "optax", "orbax-checkpoint")

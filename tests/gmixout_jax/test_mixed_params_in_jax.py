@@ -1,4 +1,4 @@
-"""Tests `gmixout_jax/wrapper.py` in JAX: donated, abstract, saved."""
+"""Tests `gmixout_jax/mixed_params.py` in JAX: donated, abstract, saved."""
 
 import functools
 

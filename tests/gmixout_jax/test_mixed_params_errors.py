@@ -1,4 +1,4 @@
-"""Tests what `gmixout_jax/wrapper.py` refuses."""
+"""Tests what `gmixout_jax/mixed_params.py` refuses."""
 
 import functools
 

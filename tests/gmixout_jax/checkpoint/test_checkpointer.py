@@ -18,8 +18,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import gmixout_jax as gx
 from gmixout_jax.checkpoint import Checkpoints
+from gmixout_jax.checkpoint.folders import exclusive
 from gmixout_jax.clip import CheckpointError
-from gmixout_jax.folders import exclusive
 
 pytestmark = pytest.mark.slow
 

@@ -1,4 +1,4 @@
-"""Tests `gmixout_jax/wrapper.py` with weights narrower than float32.
+"""Tests `gmixout_jax/mixed_params.py` with weights narrower than float32.
 
 The references are the NumPy oracle and `gmixout`.
 """
@@ -12,7 +12,7 @@ import optax
 import pytest
 
 import gmixout_jax as gx
-from gmixout_jax import masks
+from gmixout_jax._core import samplers
 from tests.gmixout_jax import oracle
 from tests.gmixout_jax.mixed_runs import (
   BATCH,
@@ -33,12 +33,12 @@ pytestmark = pytest.mark.slow
 
 def drawn_mask(shape, s):
   """Function episode -> boolean mask of the leaf "w"."""
-  layout = masks.leaf_layout("stratified", "w", shape, s)
+  layout = samplers.leaf_layout("stratified", "w", shape, s)
   like = jnp.zeros(shape)
 
   @functools.cache
   def mask(episode):
-    key = masks.leaf_keys(jax.random.key(5), episode, ["w"])[0]
+    key = samplers.leaf_keys(jax.random.key(5), episode, ["w"])[0]
     return np.asarray(layout.mask(layout.draw(key, like), like))
 
   return mask

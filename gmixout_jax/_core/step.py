@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from gmixout_jax import episodes, masks
-from gmixout_jax.anchor import Memory, MixedLeaf, Step
-from gmixout_jax.spec import MixSpec
+from gmixout_jax._core import resampling, samplers
+from gmixout_jax._core.mixed_leaf import Memory, MixedLeaf, Step
+from gmixout_jax._core.settings import MixSpec
 
 
 class Unmixed(optax.MaskedNode):
@@ -52,7 +52,7 @@ class MixState:
   anchor_decay: jax.Array
   anchor: optax.Params
   learned: optax.Params
-  scheduled: episodes.Scheduled | None
+  scheduled: resampling.Scheduled | None
   spec: MixSpec = struct.field(pytree_node=False)
 
   @classmethod
@@ -80,7 +80,7 @@ class MixState:
       key=jnp.array(key),
       anchor_decay=spec.decay(zero, anchor_decay),
       **_memory_trees(treedef, places, zeros),
-      scheduled=episodes.first_schedule(spec.resample_every),
+      scheduled=resampling.first_schedule(spec.resample_every),
       spec=spec,
       **others,
     )
@@ -107,7 +107,7 @@ class Begun(NamedTuple):
   mixes: dict[int, MixedLeaf]
   steps: dict[int, Step]
   memories: dict[int, Memory]
-  episode: episodes.Episode
+  episode: resampling.Episode
   anchor_decay: jax.Array
   count_after: jax.Array
 
@@ -128,7 +128,7 @@ def begin(
       steps of `optax.MultiSteps`, it is not counted and ends no episode.
   """
   spec = state.spec
-  episode = episodes.locate(state.count, spec.resample_every, state.scheduled)
+  episode = resampling.locate(state.count, spec.resample_every, state.scheduled)
   episode = episode._replace(ends=episode.ends & stepped)
   count = jnp.where(stepped, optax.safe_increment(state.count), state.count)
   decay = spec.decay(episode.number, anchor_decay)
@@ -155,13 +155,13 @@ def _draw_steps(
   mixes: dict[int, MixedLeaf],
   leaves: list[Any],
   key: jax.Array,
-  episode: episodes.Episode,
+  episode: resampling.Episode,
   anchor_decay: jax.Array,
 ) -> dict[int, Step]:
   """What each mixed leaf needs to know about a step, by position."""
   paths = [mix.path for mix in mixes.values()]
-  now = masks.leaf_keys(key, episode.number, paths)
-  following = masks.leaf_keys(key, episode.number + episode.ends, paths)
+  now = samplers.leaf_keys(key, episode.number, paths)
+  following = samplers.leaf_keys(key, episode.number + episode.ends, paths)
   return {
     i: Step(
       indices=mix.layout.draw(now[n], leaves[i]),
@@ -212,7 +212,7 @@ def advance[State: MixState](
     count=begun.count_after,
     anchor_decay=begun.anchor_decay,
     **_memory_trees(begun.treedef, places, after),
-    scheduled=episodes.advance(
+    scheduled=resampling.advance(
       begun.episode, state.spec.resample_every, state.scheduled
     ),
   )

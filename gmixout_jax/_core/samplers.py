@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gmixout_jax import packing
+from gmixout_jax._core import layouts
 from pallas_kernels import leaf, strata, threefry
 
 # A Bernoulli draw has room for its mean count and this many standard
@@ -27,7 +27,7 @@ from pallas_kernels import leaf, strata, threefry
 _BERNOULLI_MARGIN = 8.0
 
 
-class Stratified(packing.PerRow):
+class Stratified(layouts.PerRow):
   """Per row, one uniformly drawn entry in each of k strata (the default).
 
   ``k = max(1, round(cols · kept))``: an exact count in every row, columns in
@@ -42,7 +42,7 @@ class Stratified(packing.PerRow):
     return strata.draw_columns(words, self.cols)
 
 
-class Neuron(packing.WholeRows):
+class Neuron(layouts.WholeRows):
   """Whole input rows, one per stratum: the mask of the original Mixout.
 
   A row of a kernel ``[in, out]`` holds all outgoing weights of one input
@@ -57,7 +57,7 @@ class Neuron(packing.WholeRows):
     return strata.draw_columns(words, self.rows)
 
 
-class Uniform(packing.Anywhere):
+class Uniform(layouts.Anywhere):
   """Exactly ``int(size · kept)`` entries of the leaf, without replacement.
 
   The law of the GMixout authors' code. Each draw sorts as many random words
@@ -80,7 +80,7 @@ class Uniform(packing.Anywhere):
     return jnp.sort(order[: self.packed_shape[0]])
 
 
-class Bernoulli(packing.Anywhere):
+class Bernoulli(layouts.Anywhere):
   """Each entry on its own with probability ``kept``: the paper's text."""
 
   @property
@@ -115,7 +115,7 @@ def whole_count(size: int, kept: float) -> int:
   return int(size * kept + 1e-6 + 1e-12 * size)
 
 
-SAMPLERS: dict[str, type[packing.Layout]] = {
+SAMPLERS: dict[str, type[layouts.Layout]] = {
   "stratified": Stratified,
   "uniform": Uniform,
   "bernoulli": Bernoulli,
@@ -125,7 +125,7 @@ SAMPLERS: dict[str, type[packing.Layout]] = {
 
 def leaf_layout(
   sampler: str, path: str, shape: tuple[int, ...], kept: float
-) -> packing.Layout:
+) -> layouts.Layout:
   """Binds a sampler to one leaf.
 
   Args:
@@ -155,7 +155,7 @@ def leaf_layout(
   limit = 2**31 - 1
   largest = (
     layout.size
-    if isinstance(layout, packing.Anywhere)
+    if isinstance(layout, layouts.Anywhere)
     else max(layout.rows, layout.cols)
   )
   if largest > limit:

@@ -1,9 +1,10 @@
-"""Tests `gmixout_jax/files.py`."""
+"""Tests `gmixout_jax/checkpoint/files.py`."""
 
 import pytest
 
 import gmixout_jax as gx
-from gmixout_jax import checkpoint, files
+from gmixout_jax import checkpoint
+from gmixout_jax.checkpoint import files
 
 
 def test_the_error_is_one_class_wherever_it_is_imported_from():

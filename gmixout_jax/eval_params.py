@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from gmixout_jax import episodes, masks, targets
-from gmixout_jax.anchor import Memory, MixedLeaf, Step
-from gmixout_jax.mixing import MixState, Unmixed
+from gmixout_jax import labels
+from gmixout_jax._core import resampling, samplers
+from gmixout_jax._core.mixed_leaf import Memory, MixedLeaf, Step
+from gmixout_jax._core.step import MixState, Unmixed
 
 
 def gmixout_eval_params(opt_state: Any, params: Any) -> Any:
@@ -108,7 +109,7 @@ def _of_leaf(
   leaf: jax.Array,
   memory: Memory,
   key: jax.Array,
-  now: episodes.Episode,
+  now: resampling.Episode,
   anchor_decay: jax.Array,
 ) -> jax.Array:
   draw = functools.partial(mix.layout.draw, key, leaf)
@@ -147,10 +148,10 @@ def _map_leaves(
   Leaves are matched by path, as a state may be a `flax.nnx.State` or a masked
   tree while `params` is a plain dict.
   """
-  named = targets.named_leaves(params)
+  named = labels.named_leaves(params)
   results = [unseen(leaf) for _, leaf in named]
   for state in _find_states(opt_state):
-    now = episodes.locate(
+    now = resampling.locate(
       state.count, state.spec.resample_every, state.scheduled
     )
     memories = _memories_by_path(state)
@@ -169,7 +170,7 @@ def _map_leaves(
       elif path in memories:
         results[i] = dense(leaf)
     paths = [named[i][0] for i in mixes]
-    keys = masks.leaf_keys(state.key, now.number, paths)
+    keys = samplers.leaf_keys(state.key, now.number, paths)
     for n, (i, mix) in enumerate(mixes.items()):
       path, leaf = named[i]
       # Leaves of one shape share a program: but for the path they are alike.
@@ -183,8 +184,8 @@ def _map_leaves(
 def _memories_by_path(state: MixState) -> dict[str, Memory | None]:
   """Memory of each mixed leaf, None for unmixed ones; masked ones left out."""
   is_node = lambda node: isinstance(node, optax.MaskedNode)
-  anchors = targets.named_leaves(state.anchor, is_node)
-  learned = dict(targets.named_leaves(state.learned, is_node))
+  anchors = labels.named_leaves(state.anchor, is_node)
+  learned = dict(labels.named_leaves(state.learned, is_node))
   memories = {}
   for path, anchor in anchors:
     if not is_node(anchor):

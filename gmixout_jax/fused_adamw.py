@@ -7,17 +7,18 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gmixout_jax import masks, mixing
-from gmixout_jax.anchor import (
+from gmixout_jax._core import samplers
+from gmixout_jax._core import step as mixing
+from gmixout_jax._core.kernel_layout import KernelStratified
+from gmixout_jax._core.layouts import PerRow
+from gmixout_jax._core.mixed_leaf import (
   Memory,
   MixedLeaf,
   ResetResidual,
   accumulator_dtype,
 )
-from gmixout_jax.kernels import KernelStratified
-from gmixout_jax.packing import PerRow
-from gmixout_jax.wrapper import MixedParams
-from pallas_kernels.implementation import Implementation
+from gmixout_jax.mixed_params import MixedParams
+from pallas_kernels.dispatch import Implementation
 from pallas_kernels.packed_step.api import packed_step
 from pallas_kernels.packed_step.arithmetic import Memory as PackedMemory
 
@@ -92,7 +93,7 @@ class FusedAdamW:
     if callable(rate):
       rate = rate(opt_state[-1].count)
     paths = [mix.path for mix in begun.mixes.values()]
-    keys = masks.leaf_keys(mixed.key, begun.episode.number, paths)
+    keys = samplers.leaf_keys(mixed.key, begun.episode.number, paths)
     memories = mixing.memories(begun.treedef, mixed)
     for key, (i, mix) in zip(keys, begun.mixes.items(), strict=True):
       (anchor, learned), (mu, nu) = memories[i], moments[i]

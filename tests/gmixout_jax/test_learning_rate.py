@@ -1,4 +1,4 @@
-"""Tests `gmixout_jax/recipe.py` against runs whose end is known."""
+"""Tests `gmixout_jax/learning_rate.py` against runs whose end is known."""
 
 import math
 import warnings

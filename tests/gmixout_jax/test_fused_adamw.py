@@ -1,4 +1,4 @@
-"""Tests `gmixout_jax/kernels.py` and `fused.py`: GPU kernels in whole steps.
+"""Tests `fused_adamw.py` and `_core/kernel_layout.py`: GPU kernels in steps.
 
 The reference is the same step by XLA, which other tests check against NumPy,
 with `optax.adamw`. The GPU interpreter stands in for a GPU.
@@ -15,7 +15,7 @@ import pytest
 from flax import nnx
 
 import gmixout_jax as gx
-from pallas_kernels import implementation as implementations
+from pallas_kernels import dispatch
 from tests.gmixout_jax.compiling import jit
 from tests.pallas_kernels.kernels import TOLERANCE, cuda_module, gpu
 
@@ -114,7 +114,7 @@ def wrapped(params, implementation, optimizer, **settings):
 def test_kernels_in_gmixout():
   params = make_params()
   expected = transformed(params, "xla")
-  with implementations.interpreted():
+  with dispatch.interpreted():
     actual = transformed(params, "mosaic_gpu")
   close((actual[0], actual[2]), (expected[0], expected[2]), jnp.float32)
   np.testing.assert_array_equal(
@@ -129,7 +129,7 @@ def test_kernels_in_the_wrapper(dtype, fused):
   params = make_params(dtype)
   expected, _ = wrapped(params, "xla", optax.adamw(**ADAMW))
   optimizer = (gx.FusedAdamW if fused else optax.adamw)(**ADAMW)
-  with implementations.interpreted():
+  with dispatch.interpreted():
     actual, _ = wrapped(params, "mosaic_gpu", optimizer)
   close(actual.params, expected.params, dtype)
   close(actual.anchor["kernel"], expected.anchor["kernel"], dtype)
@@ -194,7 +194,7 @@ def test_fused_adamw_in_an_nnx_optimizer():
 
 @pytest.mark.parametrize("fused", [False, True])
 def test_a_whole_step_lowers_for_cuda(monkeypatch, fused):
-  monkeypatch.setattr(implementations, "obstacle", lambda name: None)
+  monkeypatch.setattr(dispatch, "obstacle", lambda name: None)
   mixed = gx.MixedParams.create(
     make_params(), **SETTINGS, implementation="mosaic_gpu"
   )
@@ -217,8 +217,8 @@ def test_a_whole_step_lowers_for_cuda(monkeypatch, fused):
 
 
 def test_none_leaves_to_xla_what_kernels_cannot(monkeypatch):
-  monkeypatch.setattr(implementations, "obstacle", lambda name: None)
-  monkeypatch.setattr(implementations, "PREFERENCE", ("mosaic_gpu", "xla"))
+  monkeypatch.setattr(dispatch, "obstacle", lambda name: None)
+  monkeypatch.setattr(dispatch, "PREFERENCE", ("mosaic_gpu", "xla"))
   kinds = {}
   for dtype in (jnp.float32, jnp.float16):
     mixed = gx.MixedParams.create(make_params(dtype), **SETTINGS)
@@ -232,7 +232,7 @@ def test_what_cannot_run_says_why(monkeypatch):
     gx.gmixout(key=0, implementation="mosaic_gpu")
   with pytest.raises(ValueError, match=r"implementation must be.*'cuda'"):
     gx.gmixout(key=0, implementation="cuda")
-  monkeypatch.setattr(implementations, "obstacle", lambda name: None)
+  monkeypatch.setattr(dispatch, "obstacle", lambda name: None)
   with pytest.raises(ValueError, match=r"'stratified' only, got.*'neuron'"):
     gx.gmixout(key=0, implementation="mosaic_gpu", sampler="neuron")
   with pytest.raises(ValueError, match=r"leaf 'kernel'.*float16"):
@@ -243,7 +243,7 @@ def test_what_cannot_run_says_why(monkeypatch):
 
 def test_kernels_refuse_an_explicit_mesh():
   mesh = jax.make_mesh((2,), ("data",), (jax.sharding.AxisType.Explicit,))
-  with implementations.interpreted(), jax.set_mesh(mesh):
+  with dispatch.interpreted(), jax.set_mesh(mesh):
     sharding = jax.P("data", None)
     params = {"kernel": jax.device_put(jnp.ones((4, 20)), sharding)}
     mixed = gx.MixedParams.create(
@@ -292,7 +292,7 @@ def test_fused_adamw_does_not_copy_its_schedule():
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ["mosaic_gpu", "triton"])
 def test_kernels_on_the_device(name, dtype):
-  reason = implementations.obstacle(name)
+  reason = dispatch.obstacle(name)
   if reason is not None:
     pytest.skip(reason)
   params = make_params(dtype)

@@ -1,4 +1,4 @@
-"""Tests `gmixout_jax/targets.py`."""
+"""Tests `gmixout_jax/labels.py`."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 import gmixout_jax as gx
-from gmixout_jax import targets
+from gmixout_jax import labels
 
 PARAMS = {
   "blocks": [{"fc1": {"kernel": jnp.ones((4, 8)), "bias": jnp.ones(8)}}],
@@ -18,8 +18,8 @@ PARAMS = {
 
 
 def selected(target):
-  chosen = targets.select_leaves(target, PARAMS)
-  named = targets.named_leaves(PARAMS)
+  chosen = labels.select_leaves(target, PARAMS)
+  named = labels.named_leaves(PARAMS)
   return {path for (path, _), yes in zip(named, chosen, strict=True) if yes}
 
 
@@ -36,7 +36,7 @@ def test_regex_and_predicate_narrow_the_default():
 
 def test_integers_are_never_mixed():
   params = {"table": jnp.ones((4, 4), jnp.int32), "w": jnp.ones((4, 4))}
-  assert targets.select_leaves(None, params) == [False, True]
+  assert labels.select_leaves(None, params) == [False, True]
 
 
 @pytest.mark.parametrize("target", ["nothing", lambda path, leaf: False])
@@ -53,11 +53,11 @@ def test_paths_are_the_same_with_and_without_nnx_variables():
     value: jax.Array  # must not be taken for a variable's value
 
   state = nnx.state(nnx.Linear(2, 3, rngs=nnx.Rngs(0)), nnx.Param)
-  names = [path for path, _ in targets.named_leaves(state)]
+  names = [path for path, _ in labels.named_leaves(state)]
   assert names == ["bias", "kernel"]
-  assert names == [path for path, _ in targets.named_leaves(nnx.as_pure(state))]
+  assert names == [path for path, _ in labels.named_leaves(nnx.as_pure(state))]
   tree = {"attention": Attention(jnp.ones(1), jnp.ones(1))}
-  assert [path for path, _ in targets.named_leaves(tree)] == [
+  assert [path for path, _ in labels.named_leaves(tree)] == [
     "attention/query",
     "attention/value",
   ]

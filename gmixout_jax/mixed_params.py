@@ -13,11 +13,13 @@ import jax
 import optax
 from flax import struct
 
-from gmixout_jax import accessors, episodes, mixing
-from gmixout_jax.spec import MixSpec, Residual, raw_key
-from gmixout_jax.taps import Tap
-from gmixout_jax.targets import Rules, Target, named_leaves
-from pallas_kernels.implementation import Implementation
+from gmixout_jax import eval_params
+from gmixout_jax._core import resampling
+from gmixout_jax._core import step as mixing
+from gmixout_jax._core.packed_grad import Tap
+from gmixout_jax._core.settings import MixSpec, Residual, raw_key
+from gmixout_jax.labels import Rules, Target, named_leaves
+from pallas_kernels.dispatch import Implementation
 
 
 class MixSettings(TypedDict, total=False):
@@ -25,8 +27,8 @@ class MixSettings(TypedDict, total=False):
 
   key: Required[jax.Array | int]
   sparsity: float
-  anchor_decay: float | episodes.Schedule
-  resample_every: episodes.Period
+  anchor_decay: float | resampling.Schedule
+  resample_every: resampling.Period
   sampler: str
   target: Target | Rules
   residual: Residual
@@ -89,8 +91,8 @@ class MixedParams(mixing.MixState):
     *,
     key: jax.Array | int,
     sparsity: float = 0.9,
-    anchor_decay: float | episodes.Schedule = 0.3,
-    resample_every: episodes.Period = 10,
+    anchor_decay: float | resampling.Schedule = 0.3,
+    resample_every: resampling.Period = 10,
     sampler: str = "stratified",
     target: Target | Rules = None,
     residual: Residual = "reset",
@@ -239,11 +241,11 @@ class MixedParams(mixing.MixState):
 
   def eval_params(self) -> Any:
     """The weights to evaluate and deploy; see `gmixout_eval_params`."""
-    return accessors.gmixout_eval_params(self, self.params)
+    return eval_params.gmixout_eval_params(self, self.params)
 
   def masks(self) -> Any:
     """What the current episode trains; see `gmixout_masks`."""
-    return accessors.gmixout_masks(self, self.params)
+    return eval_params.gmixout_masks(self, self.params)
 
   def trainable_leaves(self, tree: Any, name: str = "trainable") -> list[Any]:
     """Leaves of a tree like `trainable`, one per leaf of the parameters.

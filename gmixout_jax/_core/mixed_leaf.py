@@ -25,8 +25,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gmixout_jax import packing
-from gmixout_jax.episodes import Episode
+from gmixout_jax._core import layouts
+from gmixout_jax._core.resampling import Episode
 
 
 class Memory(NamedTuple):
@@ -68,7 +68,7 @@ class MixedLeaf(abc.ABC):
   """
 
   path: str
-  layout: packing.Layout
+  layout: layouts.Layout
   scale: float
 
   @abc.abstractmethod

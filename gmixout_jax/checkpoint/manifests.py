@@ -13,7 +13,7 @@ import reprlib
 from collections.abc import Mapping
 from typing import Any
 
-from gmixout_jax.files import CheckpointError, replacing
+from gmixout_jax.checkpoint.files import CheckpointError, replacing
 
 
 class _Absent:

@@ -1,4 +1,4 @@
-"""Tests `gmixout_jax/wrapper.py`: the same weights as with `gmixout`.
+"""Tests `gmixout_jax/mixed_params.py`: the same weights as with `gmixout`.
 
 Which other tests check against NumPy.
 """

@@ -1,4 +1,4 @@
-"""Tests `gmixout_jax/manifests.py`: what is no array, of a checkpoint."""
+"""Tests `gmixout_jax/checkpoint/manifests.py`: what is no array."""
 
 import json
 

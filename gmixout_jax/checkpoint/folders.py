@@ -7,7 +7,7 @@ import pathlib
 import platform
 from collections.abc import Iterator
 
-from gmixout_jax.files import Path
+from gmixout_jax.checkpoint.files import Path
 
 
 class Held(ValueError):

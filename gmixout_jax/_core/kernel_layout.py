@@ -12,16 +12,16 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from gmixout_jax import packing
-from pallas_kernels import implementation as implementations
-from pallas_kernels.implementation import Implementation
+from gmixout_jax._core import layouts
+from pallas_kernels import dispatch
+from pallas_kernels.dispatch import Implementation
 from pallas_kernels.leaf import StratifiedLeaf
 from pallas_kernels.masked_mix.api import masked_mix
 from pallas_kernels.pack.api import pack
 
 
 @dataclasses.dataclass(frozen=True)
-class KernelStratified(packing.PerRow):
+class KernelStratified(layouts.PerRow):
   """As `masks.Stratified`, by kernels; indices are the key's data ``[2]``.
 
   Attributes:
@@ -87,7 +87,7 @@ def check_implementation(
   """
   if implementation is None:
     return
-  implementations.choose(implementation)
+  dispatch.choose(implementation)
   if implementation != "xla" and sampler != "stratified":
     raise ValueError(
       f"implementation={implementation!r} has kernels for sampler"
@@ -115,7 +115,7 @@ def kernel_layout(
   Raises:
     ValueError: If kernels are asked for by name and the leaf is not for them.
   """
-  name = implementations.choose(wanted)
+  name = dispatch.choose(wanted)
   if name == "xla":
     return None
   try:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from pallas_kernels import implementation
+from pallas_kernels import dispatch
 from pallas_kernels.masked_mix.api import masked_mix
 from pallas_kernels.pack.api import pack
 from pallas_kernels.packed_step.api import init, packed_step
@@ -45,12 +45,12 @@ def test_what_cannot_run_says_why(name, reason):
 
 @on_cpu
 def test_none_falls_back_to_xla():
-  assert implementation.choose(None) == "xla"
+  assert dispatch.choose(None) == "xla"
 
 
 def test_a_wrong_name_is_quoted():
   with pytest.raises(ValueError, match="'cuda'"):
-    implementation.choose("cuda")  # pyright: ignore[reportArgumentType]
+    dispatch.choose("cuda")  # pyright: ignore[reportArgumentType]
 
 
 class _Device:
@@ -75,19 +75,19 @@ class _Device:
 )
 def test_devices(monkeypatch, device, mosaic, triton):
   monkeypatch.setattr(jax, "local_devices", lambda: [device])
-  monkeypatch.setattr(implementation, "_triton_obstacle", lambda: None)
-  reasons: dict[implementation.Implementation, str | None]
+  monkeypatch.setattr(dispatch, "_triton_obstacle", lambda: None)
+  reasons: dict[dispatch.Implementation, str | None]
   reasons = {"mosaic_gpu": mosaic, "triton": triton}
   for name, reason in reasons.items():
     if reason is None:
-      assert implementation.obstacle(name) is None
+      assert dispatch.obstacle(name) is None
     else:
       with pytest.raises(NotImplementedError, match=reason):
-        implementation.choose(name)
+        dispatch.choose(name)
 
 
 def test_jax_triton_versions():
-  mismatch = implementation.triton_mismatch
+  mismatch = dispatch.triton_mismatch
   assert mismatch("0.4.1", "0.11.2") is None
   assert "0.4.1 breaks on jax 0.12.0" in str(mismatch("0.4.1", "0.12.0"))
   assert "0.4.1 breaks on jax 0.12.0" in str(mismatch("0.4.1", "0.12.0.1"))

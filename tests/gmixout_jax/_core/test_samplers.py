@@ -1,4 +1,4 @@
-"""Tests `gmixout_jax/masks.py`: the laws of the four samplers."""
+"""Tests `gmixout_jax/_core/samplers.py`: the laws of the four samplers."""
 
 import hashlib
 
@@ -9,21 +9,21 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import gmixout_jax as gx
-from gmixout_jax import masks
+from gmixout_jax._core import samplers
 
-SAMPLERS = tuple(masks.SAMPLERS)
+SAMPLERS = tuple(samplers.SAMPLERS)
 DRAWS = 4000
 
 
 def draw_masks(sampler, shape, kept, draws=DRAWS, path="w", seed=0):
   """Masks of the first episodes, [draws, *shape], and their layout."""
-  layout = masks.leaf_layout(sampler, path, shape, kept)
+  layout = samplers.leaf_layout(sampler, path, shape, kept)
   like = jnp.zeros(shape)
 
   @jax.jit
   @jax.vmap
   def mask(episode):
-    key = masks.leaf_keys(jax.random.key(seed), episode, [path])[0]
+    key = samplers.leaf_keys(jax.random.key(seed), episode, [path])[0]
     return layout.mask(layout.draw(key, like), like)
 
   return np.asarray(mask(jnp.arange(draws))), layout
@@ -130,8 +130,8 @@ def test_masks_are_independent_across_leaves_and_episodes(sampler):
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_same_bits_under_jit_vmap_and_on_eight_devices(sampler):
   shape = (16, 24)
-  layout = masks.leaf_layout(sampler, "w", shape, 0.25)
-  key = masks.leaf_keys(jax.random.key(3), jnp.int32(5), ["w"])[0]
+  layout = samplers.leaf_layout(sampler, "w", shape, 0.25)
+  key = samplers.leaf_keys(jax.random.key(3), jnp.int32(5), ["w"])[0]
   draw = lambda like: layout.draw(key, like)
   like = jnp.zeros(shape)
   eager = draw(like)
@@ -151,7 +151,7 @@ def test_same_bits_under_jit_vmap_and_on_eight_devices(sampler):
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("shape", [(12, 25), (3, 4, 25)])
 def test_take_and_put_are_inverse_on_the_mask(sampler, shape, rng):
-  layout = masks.leaf_layout(sampler, "w", shape, 0.3)
+  layout = samplers.leaf_layout(sampler, "w", shape, 0.3)
   dense = jnp.asarray(rng.normal(size=shape), jnp.float32)
   indices = layout.draw(jax.random.key(0), dense)
   packed = layout.take(dense, indices)
@@ -181,8 +181,8 @@ def test_masks_never_change(sampler, digest, x64):
   masks in mid-episode: note it in the changelog before renewing the digests.
   """
   with jax.enable_x64(x64):
-    layout = masks.leaf_layout(sampler, "blocks/0/fc1/kernel", (24, 50), 0.1)
-    key = masks.leaf_keys(jax.random.key(0), 7, ["blocks/0/fc1/kernel"])[0]
+    layout = samplers.leaf_layout(sampler, "blocks/0/fc1/kernel", (24, 50), 0.1)
+    key = samplers.leaf_keys(jax.random.key(0), 7, ["blocks/0/fc1/kernel"])[0]
     indices = layout.draw(key, jnp.zeros((24, 50)))
   digest_now = hashlib.sha256(np.asarray(indices, "<i4").tobytes())
   assert digest_now.hexdigest()[:16] == digest
@@ -191,10 +191,10 @@ def test_masks_never_change(sampler, digest, x64):
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_refuses_a_leaf_too_small_to_keep_one_entry(sampler):
   with pytest.raises(ValueError, match=r"'w' of shape \(2, 4\) is too small"):
-    masks.leaf_layout(sampler, "w", (2, 4), 0.1)
+    samplers.leaf_layout(sampler, "w", (2, 4), 0.1)
 
 
 def test_refuses_positions_beyond_32_bits():
   with pytest.raises(ValueError, match="at most 2147483647"):
-    masks.leaf_layout("uniform", "w", (2**16, 2**16), 0.1)
-  masks.leaf_layout("stratified", "w", (2**16, 2**16), 0.1)
+    samplers.leaf_layout("uniform", "w", (2**16, 2**16), 0.1)
+  samplers.leaf_layout("stratified", "w", (2**16, 2**16), 0.1)

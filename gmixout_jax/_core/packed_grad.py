@@ -19,8 +19,8 @@ from typing import Any
 import jax
 from flax import struct
 
-from gmixout_jax import packing
-from gmixout_jax.anchor import MixedLeaf
+from gmixout_jax._core import layouts
+from gmixout_jax._core.mixed_leaf import MixedLeaf
 
 
 @struct.dataclass
@@ -107,7 +107,7 @@ def _tapped_dot(
   dot: Callable[..., jax.Array], tap: Tap, inputs: jax.Array, kernel: jax.Array
 ) -> jax.Array:
   mix, dtype = tap.mix, tap.residual.dtype
-  whole_rows = isinstance(mix.layout, packing.WholeRows)
+  whole_rows = isinstance(mix.layout, layouts.WholeRows)
   inputs_type = jax.ShapeDtypeStruct(inputs.shape, inputs.dtype)
 
   @jax.custom_vjp

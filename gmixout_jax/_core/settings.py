@@ -9,9 +9,10 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
-from gmixout_jax import anchor, episodes, kernels, masks, targets
+from gmixout_jax import labels
+from gmixout_jax._core import kernel_layout, mixed_leaf, resampling, samplers
 from pallas_kernels import threefry
-from pallas_kernels.implementation import Implementation
+from pallas_kernels.dispatch import Implementation
 
 Residual = Literal["reset", "keep"]
 
@@ -34,9 +35,9 @@ class MixSpec:
 
   sampler: str
   kept: float
-  resample_every: episodes.Period
-  target: targets.Target | targets.Rules
-  decay_schedule: episodes.Schedule | None
+  resample_every: resampling.Period
+  target: labels.Target | labels.Rules
+  decay_schedule: resampling.Schedule | None
   residual: Residual
   rescale: bool
   implementation: Implementation | None
@@ -47,8 +48,8 @@ class MixSpec:
     *,
     sparsity: float,
     sampler: str,
-    resample_every: episodes.Period,
-    target: targets.Target | targets.Rules,
+    resample_every: resampling.Period,
+    target: labels.Target | labels.Rules,
     anchor_decay: Any,
     residual: Residual,
     rescale: bool,
@@ -71,12 +72,12 @@ class MixSpec:
         "sparsity must be in [0, 1): the fraction of entries held at the"
         f" anchor, got {sparsity!r}."
       )
-    _check_choice("sampler", sampler, tuple(masks.SAMPLERS))
+    _check_choice("sampler", sampler, tuple(samplers.SAMPLERS))
     _check_choice("residual", residual, ("reset", "keep"))
-    episodes.check_period(resample_every)
+    resampling.check_period(resample_every)
     check_anchor_decay(anchor_decay)
-    targets.check_target(target)
-    kernels.check_implementation(implementation, sampler)
+    labels.check_target(target)
+    kernel_layout.check_implementation(implementation, sampler)
     # 1 - 0.9 is 0.09999999999999998, of which ten entries would keep none.
     kept = round(1.0 - float(sparsity), 12)
     if isinstance(resample_every, numbers.Integral):
@@ -104,35 +105,35 @@ class MixSpec:
     Raises:
       ValueError: If no leaf is targeted.
     """
-    return targets.label_leaves(self.target, params)
+    return labels.label_leaves(self.target, params)
 
-  def mixed_leaves(self, params: Any) -> dict[int, anchor.MixedLeaf]:
+  def mixed_leaves(self, params: Any) -> dict[int, mixed_leaf.MixedLeaf]:
     """How each mixed leaf is mixed, by its position among the leaves.
 
     Raises:
       ValueError: If no leaf is targeted, one is too small to keep an entry, or
         two have one path, which would give them one mask.
     """
-    named = targets.named_leaves(params)
-    targets.check_paths(named)
+    named = labels.named_leaves(params)
+    labels.check_paths(named)
     return {
       i: self.mixed_leaf(*named[i])
       for i, label in enumerate(self.labels(params))
       if label == "mixed"
     }
 
-  def mixed_leaf(self, path: str, leaf: Any) -> anchor.MixedLeaf:
+  def mixed_leaf(self, path: str, leaf: Any) -> mixed_leaf.MixedLeaf:
     """How the leaf at `path` is mixed if it is."""
-    layout = masks.leaf_layout(self.sampler, path, leaf.shape, self.kept)
+    layout = samplers.leaf_layout(self.sampler, path, leaf.shape, self.kept)
     if self.sampler == "stratified":
-      by_kernels = kernels.kernel_layout(
+      by_kernels = kernel_layout.kernel_layout(
         path, leaf, self.kept, self.implementation
       )
       layout = by_kernels or layout
     scale = layout.kept_fraction if self.rescale else 1.0
     if self.residual == "reset":
-      return anchor.ResetResidual(path, layout, scale)
-    return anchor.KeptResidual(path, layout, scale)
+      return mixed_leaf.ResetResidual(path, layout, scale)
+    return mixed_leaf.KeptResidual(path, layout, scale)
 
 
 def check_anchor_decay(anchor_decay: Any) -> None:

@@ -1,0 +1,1 @@
+"""What users never import: masks, arithmetic and state behind both forms."""
