@@ -5,8 +5,8 @@
 Those of ``gmixout_jax/labels.py`` are ``tests/gmixout_jax/test_labels*.py``.
 Most tests are called by their subject, though. So where there is no such file,
 it is the tests that import a module or name it; then those of the modules that
-import it; then all of the folder, as for an ``__init__.py``. For a kernel's files it
-is all kernels' tests.
+import it; then all of the folder, as for an ``__init__.py``. For a kernel's
+files it is all kernels' tests.
 """
 
 import pathlib
