@@ -11,9 +11,14 @@ import optax
 from flax import nnx
 
 from gmixout_jax import labels
-from gmixout_jax._core import resampling, samplers
-from gmixout_jax._core.mixed_leaf import Memory, MixedLeaf, Step
-from gmixout_jax._core.step import MixState, Unmixed
+from gmixout_jax._core import resampling
+from gmixout_jax._core.mixed_leaf import LeafStep, Memory, MixedLeaf
+from gmixout_jax._core.step import (
+  MixState,
+  Unmixed,
+  check_memory,
+  leaf_steps,
+)
 
 
 def gmixout_eval_params(opt_state: Any, params: Any) -> Any:
@@ -54,7 +59,9 @@ def gmixout_eval_params(opt_state: Any, params: Any) -> Any:
   >>> round(float(deployed["kernel"].min()), 3)
   0.3
   """
-  return _map_leaves(opt_state, params, mixed=_deploy, dense=lambda leaf: leaf)
+  return _map_leaves(
+    opt_state, params, mixed=_evaluated, dense=lambda leaf: leaf
+  )
 
 
 def gmixout_masks(opt_state: Any, params: Any) -> Any:
@@ -88,14 +95,14 @@ def gmixout_masks(opt_state: Any, params: Any) -> Any:
   )
 
 
-def _deploy(
-  mix: MixedLeaf, leaf: jax.Array, memory: Memory, step: Step
+def _evaluated(
+  mix: MixedLeaf, leaf: jax.Array, memory: Memory, step: LeafStep
 ) -> jax.Array:
-  return mix.deploy(leaf, memory, step)
+  return mix.evaluated(leaf, memory, step)
 
 
 def _mask(
-  mix: MixedLeaf, leaf: jax.Array, memory: Memory, step: Step
+  mix: MixedLeaf, leaf: jax.Array, memory: Memory, step: LeafStep
 ) -> jax.Array:
   del memory
   return mix.layout.mask(step.indices, leaf)
@@ -108,12 +115,15 @@ def _of_leaf(
   mix: MixedLeaf,
   leaf: jax.Array,
   memory: Memory,
-  key: jax.Array,
-  now: resampling.Episode,
+  indices: jax.Array,
+  episode: resampling.Episode,
   anchor_decay: jax.Array,
 ) -> jax.Array:
-  draw = functools.partial(mix.layout.draw, key, leaf)
-  return what(mix, leaf, memory, Step(draw(), draw, now, anchor_decay))
+  def redraw(ends: jax.Array) -> jax.Array:
+    raise AssertionError("no accessor looks beyond the current mask")
+
+  step = LeafStep(indices, redraw, episode, anchor_decay)
+  return what(mix, leaf, memory, step)
 
 
 def states_in[S](opt_state: Any, kind: type[S]) -> list[S]:
@@ -151,8 +161,9 @@ def _map_leaves(
   named = labels.named_leaves(params)
   results = [unseen(leaf) for _, leaf in named]
   for state in _find_states(opt_state):
-    now = resampling.locate(
-      state.count, state.spec.resample_every, state.scheduled
+    settings = state.settings
+    episode = resampling.locate(
+      state.count, settings.resample_every, state.scheduled
     )
     memories = _memories_by_path(state)
     unknown = sorted(set(memories) - {path for path, _ in named})
@@ -165,18 +176,29 @@ def _map_leaves(
     for i, (path, leaf) in enumerate(named):
       memory = memories.get(path)
       if memory is not None:
-        mixes[i] = state.spec.mixed_leaf(path, leaf)
-        _check_fits(path, leaf, memory, mixes[i])
+        mixes[i] = settings.mixed_leaf(path, leaf)
+        check_memory(mixes[i], leaf, memory)
       elif path in memories:
         results[i] = dense(leaf)
-    paths = [named[i][0] for i in mixes]
-    keys = samplers.leaf_keys(state.key, now.number, paths)
-    for n, (i, mix) in enumerate(mixes.items()):
+    steps = leaf_steps(
+      mixes,
+      [leaf for _, leaf in named],
+      state.key,
+      episode,
+      state.anchor_decay,
+    )
+    for i, mix in mixes.items():
       path, leaf = named[i]
       # Leaves of one shape share a program: but for the path they are alike.
       alike = dataclasses.replace(mix, path="")
       results[i] = _of_leaf(
-        mixed, alike, leaf, memories[path], keys[n], now, state.anchor_decay
+        mixed,
+        alike,
+        leaf,
+        memories[path],
+        steps[i].indices,
+        episode,
+        state.anchor_decay,
       )
   return jax.tree.unflatten(jax.tree.structure(params), results)
 
@@ -194,15 +216,3 @@ def _memories_by_path(state: MixState) -> dict[str, Memory | None]:
     elif isinstance(anchor, Unmixed):
       memories[path] = None
   return memories
-
-
-def _check_fits(
-  path: str, leaf: jax.Array, memory: Memory, mix: MixedLeaf
-) -> None:
-  expected = jax.eval_shape(lambda: mix.init(leaf)).anchor.shape
-  if memory.anchor.shape != expected:
-    raise ValueError(
-      f"leaf {path!r} of shape {leaf.shape} needs an anchor of shape"
-      f" {expected}, but opt_state holds one of shape {memory.anchor.shape}:"
-      " they belong to different models."
-    )

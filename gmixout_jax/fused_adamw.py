@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from gmixout_jax._core import samplers
-from gmixout_jax._core import step as mixing
+from gmixout_jax._core import step as steps
 from gmixout_jax._core.kernel_layout import KernelStratified
 from gmixout_jax._core.layouts import PerRow
 from gmixout_jax._core.mixed_leaf import (
@@ -18,7 +18,6 @@ from gmixout_jax._core.mixed_leaf import (
   accumulator_dtype,
 )
 from gmixout_jax.mixed_params import MixedParams
-from pallas_kernels.dispatch import Implementation
 from pallas_kernels.packed_step.api import packed_step
 from pallas_kernels.packed_step.arithmetic import Memory as PackedMemory
 
@@ -86,19 +85,21 @@ class FusedAdamW:
     Raises:
       ValueError: If `mixed` is of another kind, or `grads` does not fit.
     """
-    begun = mixing.begin(mixed, mixed.params, mixed.anchor_decay)
-    gradients = mixed.trainable_leaves(grads, "grads")
+    begun = mixed._begun()
+    tree = begun.tree
+    gradients = mixed._leaves_of(begun, grads, "grads")
     live, moments, state = self._step_dense(begun, gradients, opt_state)
     rate = self.learning_rate
     if callable(rate):
       rate = rate(opt_state[-1].count)
-    paths = [mix.path for mix in begun.mixes.values()]
+    paths = [mix.path for mix in tree.mixes.values()]
     keys = samplers.leaf_keys(mixed.key, begun.episode.number, paths)
-    memories = mixing.memories(begun.treedef, mixed)
-    for key, (i, mix) in zip(keys, begun.mixes.items(), strict=True):
+    memories = steps.memories(tree, mixed)
+    for key, (i, mix) in zip(keys, tree.mixes.items(), strict=True):
       (anchor, learned), (mu, nu) = memories[i], moments[i]
-      live[i], after = packed_step(
-        begun.leaves[i],
+      layout = _layout(mix, tree.leaves[i])
+      rows, after = packed_step(
+        layout.rows_of(tree.leaves[i]),
         gradients[i],
         PackedMemory(anchor, mu, nu, learned),
         key,
@@ -112,16 +113,21 @@ class FusedAdamW:
         starts=begun.episode.starts,
         ends=begun.episode.ends,
         kept=mix.layout.kept,
-        scale=mix.scale,
+        scale=mix.divisor,
         packed_gradient=True,
-        implementation=_implementation(mix, begun.leaves[i]),
+        implementation=(
+          layout.implementation
+          if isinstance(layout, KernelStratified)
+          else "xla"
+        ),
       )
+      live[i] = rows.reshape(tree.leaves[i].shape)
       moments[i] = (after.mu, after.nu)
       memories[i] = Memory(after.anchor, after.learned)
-    mus, nus = map(begun.treedef.unflatten, zip(*moments, strict=True))
+    mus, nus = map(tree.packed.unflatten, zip(*moments, strict=True))
     mixed = dataclasses.replace(
-      mixing.advance(mixed, begun, memories),
-      params=begun.treedef.unflatten(live),
+      steps.advance(mixed, begun, memories),
+      params=tree.treedef.unflatten(live),
     )
     return mixed, (state[0]._replace(mu=mus, nu=nus), *state[1:])
 
@@ -137,7 +143,7 @@ class FusedAdamW:
     )
 
   def _step_dense(
-    self, begun: mixing.Begun, gradients: list[Any], opt_state: Any
+    self, begun: steps.Begun, gradients: list[Any], opt_state: Any
   ) -> tuple[list[Any], list[Any], Any]:
     """Steps the leaves that train but are not mixed.
 
@@ -146,9 +152,10 @@ class FusedAdamW:
       belongs to mixed leaves is still that of the step before; the state's
       moments are without them.
     """
-    treedef, adam = begun.treedef, opt_state[0]
+    tree, adam = begun.tree, opt_state[0]
+    treedef = tree.packed
     hidden = [
-      i in begun.mixes or isinstance(gradient, optax.MaskedNode)
+      i in tree.mixes or isinstance(gradient, optax.MaskedNode)
       for i, gradient in enumerate(gradients)
     ]
 
@@ -168,7 +175,7 @@ class FusedAdamW:
     updates, stepped_mus, stepped_nus = map(
       treedef.flatten_up_to, (updates, state[0].mu, state[0].nu)
     )
-    live, moments = list(begun.leaves), list(zip(mus, nus, strict=True))
+    live, moments = list(tree.leaves), list(zip(mus, nus, strict=True))
     for i, hide in enumerate(hidden):
       if not hide:
         live[i] = (live[i] + updates[i]).astype(live[i].dtype)
@@ -176,11 +183,11 @@ class FusedAdamW:
     return live, moments, state
 
 
-def _implementation(mix: MixedLeaf, leaf: jax.Array) -> Implementation:
-  """Which `packed_step` runs for a leaf.
+def _layout(mix: MixedLeaf, leaf: jax.Array) -> PerRow:
+  """The layout of a leaf that `packed_step` can step.
 
   Raises:
-    ValueError: If none can.
+    ValueError: If it cannot.
   """
   layout = mix.layout
   if not isinstance(mix, ResetResidual) or not isinstance(layout, PerRow):
@@ -194,6 +201,4 @@ def _implementation(mix: MixedLeaf, leaf: jax.Array) -> Implementation:
       "FusedAdamW computes in float32, got the leaf"
       f" {mix.path!r} of dtype {leaf.dtype}; use optax.adamw and apply_updates."
     )
-  return (
-    layout.implementation if isinstance(layout, KernelStratified) else "xla"
-  )
+  return layout

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 from flax import linen
 
+from gmixout_jax._core import packed_grad
 from gmixout_jax.mixed_params import MixedParams
 
 __all__ = [
@@ -77,7 +78,9 @@ def variables(mixed: MixedParams, trainable: Any) -> dict[str, Any]:
     >>> mixed, opt_state = step(mixed, opt_state, x, y)
     >>> out = model.apply({"params": mixed.eval_params()}, x)
   """
-  taps = mixed.taps(trainable)
+  begun = mixed._begun()
+  leaves = mixed._leaves_of(begun, trainable)
+  taps = packed_grad.taps(begun, leaves)
   collection: dict[str, Any] = {}
   for path, tap in taps.items():
     *modules, name = path.split("/")
@@ -87,5 +90,5 @@ def variables(mixed: MixedParams, trainable: Any) -> dict[str, Any]:
       for module in (*modules, f"{TappedDot.__name__}_0"):
         scope = scope.setdefault(module, {})
       scope[_NAME] = tap
-  params = mixed.inject_taps(taps, trainable)
+  params = packed_grad.tapped_weights(begun, taps, leaves)
   return {"params": params, _COLLECTION: collection}

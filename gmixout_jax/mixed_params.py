@@ -7,59 +7,63 @@ has to reduce are as small as the mask.
 """
 
 import dataclasses
-from typing import Any, Required, Self, TypedDict
+from collections.abc import Callable
+from typing import Any, Protocol, Self, Unpack
 
 import jax
+import jax.core
 import optax
 from flax import struct
 
 from gmixout_jax import eval_params
-from gmixout_jax._core import resampling
-from gmixout_jax._core import step as mixing
-from gmixout_jax._core.packed_grad import Tap
-from gmixout_jax._core.settings import MixSpec, Residual, raw_key
-from gmixout_jax.labels import Rules, Target, named_leaves
-from pallas_kernels.dispatch import Implementation
+from gmixout_jax._core import packed_grad
+from gmixout_jax._core import step as steps
+from gmixout_jax._core.settings import (
+  MixSettings,
+  Settings,
+  raw_key,
+  takes_settings,
+)
+from gmixout_jax.labels import named_leaves
 
 
-class MixSettings(TypedDict, total=False):
-  """The settings of `MixedParams.create`, for what hands them on to it."""
+class FusedOptimizer(Protocol):
+  """An optimizer that steps weights, state and mix at once: `FusedAdamW`."""
 
-  key: Required[jax.Array | int]
-  sparsity: float
-  anchor_decay: float | resampling.Schedule
-  resample_every: resampling.Period
-  sampler: str
-  target: Target | Rules
-  residual: Residual
-  rescale: bool
-  implementation: Implementation | None
+  def init(self, trainable: Any) -> Any:
+    """The optimizer's state."""
+    ...
+
+  def step(
+    self, mixed: "MixedParams", grads: Any, opt_state: Any
+  ) -> tuple["MixedParams", Any]:
+    """Takes a step."""
+    ...
 
 
 @struct.dataclass
-class MixedParams(mixing.MixState):
+class MixedParams(steps.MixState):
   """Parameters that `gmixout` would train likewise, from packed gradients.
 
   An immutable pytree, to be used like a Flax ``TrainState``: checkpoint it,
   donate it, carry it through a scan. One step, with any Optax optimizer `tx`:
 
-      trainable = mixed.trainable()  # Δ, packed; opt_state = tx.init(it)
-      loss = lambda trainable: model_loss(mixed.inject(trainable), batch)
-      grads = jax.grad(loss)(trainable)  # packed as well
-      updates, opt_state = tx.update(grads, opt_state, trainable)
-      mixed = mixed.apply_updates(updates)
+      value, grads = mixed.value_and_grad(loss)(batch)  # loss(params, batch)
+      mixed, opt_state = mixed.apply_gradients(tx, grads, opt_state)
 
-  and at evaluation `mixed.eval_params()`. Key, data and inner optimizer being
-  the same, the weights follow those of ``gmixout(tx, ...)``, see there for the
-  method. Jit the whole step and donate `mixed`, so that the weights change in
-  place.
+  where ``opt_state = tx.init(mixed.trainable())``, and at evaluation
+  `mixed.eval_params()`. Key, data and inner optimizer being the same, the
+  weights follow those of ``gmixout(tx, ...)``, see there for the method. Jit
+  the whole step and donate `mixed`, so that the weights change in place.
 
-  To accumulate gradients over parts of a batch, add up `grads` before the
-  update; or wrap `tx` in `optax.MultiSteps` and tell `apply_updates` when it
-  has stepped.
+  The gradients are a tree like `trainable`: average them over devices, clip
+  them, add them up over the parts of a batch. For a loop that wants the pieces
+  there are `inject`, the weights whose gradients go to `trainable`, and
+  `apply_updates`, which adds what an optimizer returned.
 
   Attributes:
-    params: The live weights W, all of them, as the model computes with them.
+    params: The training weights W, all of them, as the model computes with
+      them.
 
   Example:
     >>> import jax, jax.numpy as jnp, optax
@@ -71,10 +75,8 @@ class MixedParams(mixing.MixState):
     >>> loss = lambda p: jnp.mean((p["kernel"].sum(0) + p["bias"]) ** 2)
     >>> @jax.jit
     ... def step(mixed, opt_state):
-    ...   trainable = mixed.trainable()
-    ...   grads = jax.grad(lambda t: loss(mixed.inject(t)))(trainable)
-    ...   updates, opt_state = tx.update(grads, opt_state, trainable)
-    ...   return mixed.apply_updates(updates), opt_state
+    ...   value, grads = mixed.value_and_grad(loss)()
+    ...   return mixed.apply_gradients(tx, grads, opt_state)
     >>> for _ in range(7):
     ...   mixed, opt_state = step(mixed, opt_state)
     >>> jax.tree.map(jnp.shape, mixed.trainable())
@@ -85,61 +87,111 @@ class MixedParams(mixing.MixState):
   params: Any
 
   @classmethod
+  @takes_settings
   def create(
-    cls,
-    params: Any,
-    *,
-    key: jax.Array | int,
-    sparsity: float = 0.9,
-    anchor_decay: float | resampling.Schedule = 0.3,
-    resample_every: resampling.Period = 10,
-    sampler: str = "stratified",
-    target: Target | Rules = None,
-    residual: Residual = "reset",
-    rescale: bool = True,
-    implementation: Implementation | None = None,
+    cls, params: Any, *, key: jax.Array | int, **settings: Unpack[MixSettings]
   ) -> Self:
     """Wraps the weights to start from.
 
     Args:
       params: Any pytree of arrays. They are held, not copied: if the result is
         donated, they are gone.
-      key: As for `gmixout`, like all arguments below.
-      sparsity: Fraction of entries held at the anchor, in [0, 1).
-      anchor_decay: λ in [0, 1], or a schedule episode → λ.
-      resample_every: k >= 1, optimizer steps per episode; a schedule; or None.
-      sampler: "stratified", "uniform", "bernoulli" or "neuron". With "neuron"
-        and layers that are handed their taps (`gmixout_jax.nnx`,
-        `gmixout_jax.linen`), the backward pass saves the work and the memory
-        of the rows that do not train.
-      target: Which leaves are mixed, the others train densely; or, in place of
-        `optax.partition`, rules that label every leaf "mixed", "dense" or
-        "frozen", such as `VIT_RULES`. Frozen leaves cost nothing but their
-        own memory.
-      residual: "keep" is Mixout (with ``anchor_decay=1, resample_every=1``).
-        Its residual and gradient are dense, but the work that "neuron" saves
-        is saved.
-      rescale: Whether the forward pass divides Δ by s.
-      implementation: As for `gmixout`.
+      key: As for `gmixout`.
+      **settings: As for `gmixout`, and `target` may also be rules that label
+        every leaf "mixed", "dense" or "frozen", such as `VIT_RULES`, in place
+        of `optax.partition`. Frozen leaves cost nothing but their own memory.
+        With ``sampler="neuron"`` and layers that are handed their taps
+        (`gmixout_jax.nnx`, `gmixout_jax.linen`) the backward pass saves the
+        work and the memory of the inputs that do not train, also with
+        ``residual="keep"``, whose residual is dense.
 
     Raises:
       ValueError: If an argument is out of range, no leaf is mixed, or a leaf
         is too small to keep one entry. The message quotes the value.
       NotImplementedError: If `implementation` cannot run here; says why.
     """
-    spec = MixSpec.create(
-      sparsity=sparsity,
-      sampler=sampler,
-      resample_every=resample_every,
-      target=target,
-      anchor_decay=anchor_decay,
-      residual=residual,
-      rescale=rescale,
-      implementation=implementation,
+    mix = Settings(**settings)
+    if mix.moments != "carry":
+      raise ValueError(
+        "MixedParams leaves the optimizer's state to you, so it takes"
+        f" moments='carry' only, got {mix.moments!r}; gmixout has 'reset'."
+      )
+    return cls.of(params, mix, key=raw_key(key), params=params)
+
+  def value_and_grad(
+    self, loss: Callable[..., Any], *, has_aux: bool = False
+  ) -> Callable[..., tuple[Any, Any]]:
+    """Like `jax.value_and_grad`, with packed gradients.
+
+    Args:
+      loss: A function of the weights, a pytree like `params`, and of anything
+        else that returns a scalar.
+      has_aux: Whether it returns a pair of the loss and something more.
+
+    Returns:
+      A function of all arguments of `loss` but the weights, that returns what
+      `loss` does and the gradients, a tree like `trainable`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gmixout_jax as gx
+      >>> mixed = gx.MixedParams.create({"kernel": jnp.ones((4, 20))}, key=0)
+      >>> loss = lambda params, x: jnp.sum(x @ params["kernel"])
+      >>> value, grads = mixed.value_and_grad(loss)(jnp.ones(4))
+      >>> float(value), grads["kernel"].shape
+      (80.0, (4, 2))
+    """
+
+    def of(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
+      begun = self._begun()
+      return jax.value_and_grad(
+        lambda trainable: loss(self._inject(begun, trainable), *args, **kwargs),
+        has_aux=has_aux,
+      )(self._trainable(begun))
+
+    return of
+
+  def apply_gradients(
+    self,
+    tx: optax.GradientTransformation | FusedOptimizer,
+    grads: Any,
+    opt_state: Any,
+    **extra_args: Any,
+  ) -> tuple[Self, Any]:
+    """Takes one optimizer step.
+
+    Args:
+      tx: Any Optax optimizer, or `FusedAdamW`. Around an `optax.MultiSteps`
+        only the steps that it takes count.
+      grads: From `value_and_grad`, or any tree like `trainable`.
+      opt_state: From ``tx.init(mixed.trainable())``, or the last call.
+      **extra_args: For the `update` of an Optax optimizer.
+
+    Returns:
+      The weights and the optimizer's state after the step.
+
+    Raises:
+      ValueError: If `grads` does not fit, or the optimizer holds weights that
+        nobody knows how to restart; see `gmixout`.
+    """
+    if not hasattr(tx, "update"):
+      return tx.step(self, grads, opt_state)  # pyright: ignore
+    transformation = optax.with_extra_args_support(tx)  # pyright: ignore
+    begun = self._begun()
+    trainable = self._trainable(begun)
+    self._leaves_of(begun, grads, "grads")
+    before = opt_state
+    updates, opt_state = transformation.update(
+      grads, before, trainable, **extra_args
     )
-    return cls.of(
-      params, spec, key=raw_key(key), anchor_decay=anchor_decay, params=params
+    stepped = True
+    counters = (
+      eval_params.states_in(state, optax.MultiStepsState)
+      for state in (before, opt_state)
     )
+    for old, new in zip(*counters, strict=True):
+      stepped = stepped & (new.gradient_step != old.gradient_step)
+    return self.apply_updates(updates, stepped=stepped), opt_state
 
   def trainable(self) -> Any:
     """What the optimizer trains, a pytree like `params`.
@@ -150,41 +202,15 @@ class MixedParams(mixing.MixState):
       has no leaves, for one that is frozen. Decoupled weight decay on Δ pulls
       towards the anchor.
     """
-    step = self._begin()
-    return step.treedef.unflatten(
-      [
-        optax.MaskedNode() if label == "frozen" else residual
-        for label, residual in zip(
-          self.spec.labels(self.params), step.residuals, strict=True
-        )
-      ]
-    )
-
-  def taps(self, trainable: Any) -> dict[str, Tap]:
-    """The tap of every mixed leaf by its '/'-joined path.
-
-    For layers that put taps into their products; `inject` is enough otherwise.
-
-    Args:
-      trainable: As `trainable` returns it; perhaps traced by `jax.grad`.
-
-    Raises:
-      ValueError: If it does not have that structure.
-    """
-    step = self._begin()
-    residuals = self.trainable_leaves(trainable)
-    paths = [path for path, _ in named_leaves(self.params)]
-    return {
-      paths[i]: Tap(residuals[i], step.steps[i].indices, mix)
-      for i, mix in step.mixes.items()
-    }
+    return self._trainable(self._begun())
 
   def inject(self, trainable: Any) -> Any:
     """The weights for the model, with taps that send gradients to `trainable`.
 
     Args:
-      trainable: As `trainable` returns it. Of the mixed leaves only the
-        gradient is taken: their values are in `params` already.
+      trainable: As `trainable` returns it; perhaps traced by `jax.grad`. Of
+        the mixed leaves only the gradient is taken: their values are in
+        `params` already.
 
     Returns:
       A pytree like `params`.
@@ -192,21 +218,7 @@ class MixedParams(mixing.MixState):
     Raises:
       ValueError: If `trainable` does not fit.
     """
-    return self.inject_taps(self.taps(trainable), trainable)
-
-  def inject_taps(self, taps: dict[str, Tap], trainable: Any) -> Any:
-    """`inject`, with the taps that `taps` has made of the same argument."""
-    leaves = [
-      taps[path].weights(leaf)
-      if path in taps
-      else (leaf if isinstance(own, optax.MaskedNode) else own)
-      for (path, leaf), own in zip(
-        named_leaves(self.params),
-        self.trainable_leaves(trainable),
-        strict=True,
-      )
-    ]
-    return jax.tree.unflatten(jax.tree.structure(self.params), leaves)
+    return self._inject(self._begun(), trainable)
 
   def apply_updates(
     self, updates: Any, *, stepped: bool | jax.Array = True
@@ -224,20 +236,24 @@ class MixedParams(mixing.MixState):
     Raises:
       ValueError: If `updates` does not fit.
     """
-    step = self._begin(stepped)
-    moves = [
-      None if isinstance(move, optax.MaskedNode) else move
-      for move in self.trainable_leaves(updates, "updates")
-    ]
-    changes, mixed = mixing.finish(self, step, moves)
-    leaves = list(step.leaves)
+    begun = steps.only_if(self._begun(), self, stepped)
+    tree = begun.tree
+    changes, mixed = steps.finish(
+      self,
+      begun,
+      [
+        None if isinstance(update, optax.MaskedNode) else update
+        for update in self._leaves_of(begun, updates, "updates")
+      ],
+    )
+    leaves = list(tree.leaves)
     for i, change in enumerate(changes):
-      if i in step.mixes:
-        indices = step.steps[i].indices
-        leaves[i] = step.mixes[i].changed(leaves[i], change, indices)
+      if i in tree.mixes:
+        indices = begun.steps[i].indices
+        leaves[i] = tree.mixes[i].changed(leaves[i], change, indices)
       elif change is not None:
-        leaves[i] = (leaves[i] + change).astype(leaves[i].dtype)
-    return dataclasses.replace(mixed, params=step.treedef.unflatten(leaves))
+        leaves[i] = optax.apply_updates(leaves[i], change)
+    return dataclasses.replace(mixed, params=tree.treedef.unflatten(leaves))
 
   def eval_params(self) -> Any:
     """The weights to evaluate and deploy; see `gmixout_eval_params`."""
@@ -247,25 +263,57 @@ class MixedParams(mixing.MixState):
     """What the current episode trains; see `gmixout_masks`."""
     return eval_params.gmixout_masks(self, self.params)
 
-  def trainable_leaves(self, tree: Any, name: str = "trainable") -> list[Any]:
+  def _begun(self) -> steps.Begun:
+    """Masks and residuals of the next step: drawn once in a trace.
+
+    They are kept where they are valid as long as this object is: while its
+    arrays are traced, and if no trace inside made them.
+    """
+    begun = self.__dict__.get("_kept")
+    if begun is None:
+      begun = steps.begin(self, self.params, self.anchor_decay)
+      made = _traces((begun.residuals, begun.steps, begun.memories))
+      if made and made <= _traces(self):
+        object.__setattr__(self, "_kept", begun)
+    return begun
+
+  def _trainable(self, begun: steps.Begun) -> Any:
+    return begun.tree.packed.unflatten(self._without_frozen(begun.residuals))
+
+  def _without_frozen(self, leaves: list[Any]) -> list[Any]:
+    labels = self.settings.labels(self.params)
+    return [
+      optax.MaskedNode() if label == "frozen" else leaf
+      for label, leaf in zip(labels, leaves, strict=True)
+    ]
+
+  def _inject(self, begun: steps.Begun, trainable: Any) -> Any:
+    leaves = self._leaves_of(begun, trainable)
+    taps = packed_grad.taps(begun, leaves)
+    return packed_grad.tapped_weights(begun, taps, leaves)
+
+  def _leaves_of(
+    self, begun: steps.Begun, tree: Any, name: str = "trainable"
+  ) -> list[Any]:
     """Leaves of a tree like `trainable`, one per leaf of the parameters.
 
     Args:
+      begun: The step.
       tree: The tree.
       name: What the message of an error calls it.
 
     Raises:
       ValueError: If it does not have that structure.
     """
-    treedef = jax.tree.structure(self.params)
+    packed = begun.tree.packed
     try:
-      leaves = treedef.flatten_up_to(tree)
+      leaves = packed.flatten_up_to(tree)
     except ValueError as error:
       raise ValueError(
         f"{name} must have the structure that trainable() returns, got"
         f" {jax.tree.structure(tree)}: {error}"
       ) from error
-    anchors = treedef.flatten_up_to(self.anchor)
+    anchors = packed.flatten_up_to(self.anchor)
     for (path, leaf), anchor, own in zip(
       named_leaves(self.params), anchors, leaves, strict=True
     ):
@@ -288,5 +336,11 @@ class MixedParams(mixing.MixState):
         )
     return leaves
 
-  def _begin(self, stepped: bool | jax.Array = True) -> mixing.Begun:
-    return mixing.begin(self, self.params, self.anchor_decay, stepped)
+
+def _traces(tree: Any) -> set[Any]:
+  """The traces that the arrays of a tree belong to; none of concrete ones."""
+  return {
+    getattr(leaf, "_trace", None)
+    for leaf in jax.tree.leaves(tree)
+    if isinstance(leaf, jax.core.Tracer)
+  }

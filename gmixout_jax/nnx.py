@@ -19,9 +19,11 @@ import optax
 from flax import nnx
 
 from gmixout_jax import eval_params
+from gmixout_jax._core import packed_grad
 from gmixout_jax._core.packed_grad import Tap
+from gmixout_jax._core.settings import MixSettings, takes_settings
 from gmixout_jax.fused_adamw import FusedAdamW
-from gmixout_jax.mixed_params import MixedParams, MixSettings
+from gmixout_jax.mixed_params import MixedParams
 
 __all__ = [
   "MixedOptimizer",
@@ -56,10 +58,12 @@ class TappedDot(nnx.Pytree):
     return tap.dot_general(inputs, kernel, dimension_numbers, **options)
 
 
+@takes_settings
 def split(
   model: Any,
   *,
   wrt: nnx.filterlib.Filter = nnx.Param,
+  key: jax.Array | int,
   **settings: Unpack[MixSettings],
 ) -> tuple[Any, MixedParams, Any]:
   """Splits a module like `flax.nnx.split`, with its parameters mixed.
@@ -67,7 +71,8 @@ def split(
   Args:
     model: An NNX module.
     wrt: What its parameters are.
-    **settings: As for `MixedParams.create`: key, sparsity, target, ...
+    key: As for `gmixout`.
+    **settings: As for `MixedParams.create`.
 
   Returns:
     The graph definition; the mixed parameters, whose `params` are nested
@@ -99,7 +104,7 @@ def split(
   """
   graphdef, params, rest = nnx.split(model, wrt, ...)
   params = nnx.to_pure_dict(params)
-  return graphdef, MixedParams.create(params, **settings), rest
+  return graphdef, MixedParams.create(params, key=key, **settings), rest
 
 
 def merge(graphdef: Any, mixed: MixedParams, trainable: Any, rest: Any) -> Any:
@@ -118,8 +123,10 @@ def merge(graphdef: Any, mixed: MixedParams, trainable: Any, rest: Any) -> Any:
   Raises:
     ValueError: As `MixedParams.inject`.
   """
-  taps = mixed.taps(trainable)
-  params = mixed.inject_taps(taps, trainable)
+  begun = mixed._begun()
+  leaves = mixed._leaves_of(begun, trainable)
+  taps = packed_grad.taps(begun, leaves)
+  params = packed_grad.tapped_weights(begun, taps, leaves)
   model = nnx.merge(graphdef, params, rest, copy=True)
   for path, module in nnx.iter_modules(model):
     tap = taps.get("/".join(map(str, (*path, "kernel"))))
@@ -165,12 +172,14 @@ class MixedOptimizer(nnx.Pytree):
     opt_state: State of `tx`.
   """
 
+  @takes_settings
   def __init__(
     self,
     model: Any,
     tx: optax.GradientTransformation | FusedAdamW,
     *,
     wrt: nnx.filterlib.Filter = nnx.Param,
+    key: jax.Array | int,
     **settings: Unpack[MixSettings],
   ):
     """Wraps the parameters of a model.
@@ -179,12 +188,13 @@ class MixedOptimizer(nnx.Pytree):
       model: An NNX module. It is read, not changed.
       tx: The optimizer of packed residuals and of leaves that are not mixed.
       wrt: What its parameters are.
-      **settings: As for `MixedParams.create`: key, sparsity, target, ...
+      key: As for `gmixout`.
+      **settings: As for `MixedParams.create`.
 
     Raises:
       ValueError: As `MixedParams.create`.
     """
-    _, mixed, _ = split(model, wrt=wrt, **settings)
+    _, mixed, _ = split(model, wrt=wrt, key=key, **settings)
     self.tx = tx
     self.wrt = wrt
     self.mix = nnx.data(_variables(dataclasses.replace(mixed, params=None)))

@@ -5,22 +5,27 @@ Medeiros, Granger & Pedersoli, 2025, arXiv 2510.06982.
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import optax
 from flax import struct
 
-from gmixout_jax._core import resampling
-from gmixout_jax._core import step as mixing
-from gmixout_jax._core.inner_optimizer import InnerOptimizer, Moments
-from gmixout_jax._core.settings import MixSpec, Residual, check_moments, raw_key
+from gmixout_jax._core import axes as axes_lib
+from gmixout_jax._core import step as steps
+from gmixout_jax._core.inner_optimizer import InnerOptimizer
+from gmixout_jax._core.settings import (
+  MixSettings,
+  Settings,
+  raw_key,
+  takes_settings,
+)
 from gmixout_jax.labels import Target
 from pallas_kernels.dispatch import Implementation
 
 
 @struct.dataclass
-class GMixoutState(mixing.MixState):
+class GMixoutState(steps.MixState):
   """State of `gmixout`. With ``residual="reset"`` no array in it is dense.
 
   Attributes:
@@ -30,19 +35,12 @@ class GMixoutState(mixing.MixState):
   inner_state: optax.OptState
 
 
+@takes_settings
 def gmixout(
   inner: optax.GradientTransformation | None = None,
   *,
-  sparsity: float = 0.9,
-  anchor_decay: float | resampling.Schedule = 0.3,
-  resample_every: resampling.Period = 10,
   key: jax.Array | int,
-  sampler: str = "stratified",
-  target: Target = None,
-  residual: Residual = "reset",
-  moments: Moments = "carry",
-  rescale: bool = True,
-  implementation: Implementation | None = None,
+  **settings: Unpack[MixSettings],
 ) -> optax.GradientTransformationExtraArgs:
   r"""Fine-tunes through random sub-networks around a moving anchor.
 
@@ -84,12 +82,21 @@ def gmixout(
       episode → steps (rounded, at least 1); or None to never redraw.
     key: Key of the masks: a typed threefry key, its raw data, or an int.
     sampler: "stratified" (exact count per row, fast), "uniform" (exact count
-      per matrix, as in the authors' code, slow), "bernoulli" (each entry on
-      its own, as in the paper's text) or "neuron" (whole input rows).
+      per matrix, as in the authors' code), "bernoulli" (each entry on its own,
+      as in the paper's text) or "neuron" (whole inputs, with all of their
+      outgoing weights; each layer of a stack on its own).
     target: Which leaves are mixed. None: every floating-point leaf with at
-      least two axes, seen as a matrix ``[..., cols]``. A regular expression
-      (searched in the '/'-joined path) or a predicate on (path, leaf) narrows
-      that. For the paper's choice on a ViT see `gmixout_labels`.
+      least two axes, but those whose name says bias, scale, norm, embedding or
+      token (`labels.PASSED_OVER`). A regular expression (searched in the
+      '/'-joined path) or a predicate on (path, leaf) is taken at its word.
+      `gmixout_summary` shows what is taken; for the paper's choice on a ViT
+      see `gmixout_labels`.
+    axes: What the axes of a leaf mean, for "neuron": "flax" (``[in, out]``,
+      ``[h, w, in, out]``, attention's kernels by name), "torch" (``[out,
+      in]``, ``[out, in, h, w]``), or a function (path, leaf) → one letter an
+      axis: ``i`` input, ``o`` output, ``s`` space, ``l`` layer of a stack; or
+      None for a leaf that it does not know. `gx.nnx.axes` and `gx.linen.axes`
+      make one from a module.
     residual: "reset" empties Δ at every redraw; "keep" never does, which
       needs dense memory (see `mixout`).
     moments: "carry" keeps the inner optimizer's moments over a redraw, where
@@ -98,7 +105,7 @@ def gmixout(
       The inner optimizer then runs apart on mixed and on other leaves.
     rescale: Whether the forward pass divides Δ by s. False takes s = 1 in the
       equations above (not in the draw).
-    implementation: Who reads and writes the active entries of stratified masks:
+    implementation: Who reads and writes active entries of stratified masks:
       "xla", or the GPU kernels "mosaic_gpu" or "triton" (arrays on one device;
       inside `jax.shard_map` if there are more). None picks the fastest that
       can run.
@@ -144,39 +151,25 @@ def gmixout(
     With `optax.inject_hyperparams`, list `sparsity`, `resample_every`,
     `target` and a scheduled `anchor_decay` in ``static_args``.
   """
-  spec = MixSpec.create(
-    sparsity=sparsity,
-    sampler=sampler,
-    resample_every=resample_every,
-    target=target,
-    anchor_decay=anchor_decay,
-    residual=residual,
-    rescale=rescale,
-    implementation=implementation,
-  )
-  if isinstance(target, tuple):
+  mix = Settings(**settings)
+  if isinstance(mix.target, tuple):
     raise ValueError(
       "gmixout freezes nothing, so it takes no rules as target; use"
-      f" optax.partition with gmixout_labels, got {target!r}."
+      f" optax.partition with gmixout_labels, got {mix.target!r}."
     )
-  check_moments(moments)
   key_data = raw_key(key)
   optimizer = InnerOptimizer(
     optax.with_extra_args_support(optax.identity() if inner is None else inner),
-    moments,
+    mix.moments,
   )
 
   def init_fn(params: optax.Params) -> Any:
-    residuals, treedef = jax.tree.flatten(params)
-    mixes = spec.mixed_leaves(params)
-    for i, mix in mixes.items():
-      residuals[i] = mix.zero_residual(residuals[i])
+    tree = steps.MixedTree.of(params, mix)
     return GMixoutState.of(
       params,
-      spec,
+      mix,
       key=key_data,
-      anchor_decay=anchor_decay,
-      inner_state=optimizer.init(treedef, residuals, mixes),
+      inner_state=optimizer.init(tree.packed, tree.residuals, tree.mixes),
     )
 
   def update_fn(
@@ -190,29 +183,30 @@ def gmixout(
         "gmixout mixes the current weights with their anchor, so its update"
         " needs them: call update(updates, state, params), got params=None."
       )
-    step = mixing.begin(state, params, anchor_decay)
-    gradients = step.treedef.flatten_up_to(updates)
-    for i, mix in step.mixes.items():
+    begun = steps.begin(state, params, mix.anchor_decay)
+    tree = begun.tree
+    gradients = tree.treedef.flatten_up_to(updates)
+    for i, leaf in tree.mixes.items():
       if gradients[i] is not None:
-        active = mix.active(gradients[i], step.steps[i].indices)
-        gradients[i] = active if inner is None else active / mix.scale
-    moves, inner_state = optimizer.update(
-      step.treedef,
+        active = leaf.active(gradients[i], begun.steps[i].indices)
+        gradients[i] = active if inner is None else active / leaf.divisor
+    inner_updates, inner_state = optimizer.update(
+      tree.packed,
       gradients,
       state.inner_state,
-      step.residuals,
-      step.mixes,
-      restart=step.episode.starts,
+      begun.residuals,
+      tree.mixes,
+      restart=begun.episode.starts,
       extra_args=extra_args,
     )
-    changes, state = mixing.finish(state, step, moves)
-    for i, mix in step.mixes.items():
+    changes, state = steps.finish(state, begun, inner_updates)
+    for i, leaf in tree.mixes.items():
       if changes[i] is not None:
-        changes[i] = mix.dense(
-          changes[i], step.steps[i].indices, step.leaves[i]
+        changes[i] = leaf.dense(
+          changes[i], begun.steps[i].indices, tree.leaves[i]
         )
     state = dataclasses.replace(state, inner_state=inner_state)
-    return step.treedef.unflatten(changes), state
+    return tree.treedef.unflatten(changes), state
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
@@ -224,6 +218,8 @@ def mixout(
   key: jax.Array | int,
   sampler: str = "neuron",
   target: Target = None,
+  axes: axes_lib.Axes = "flax",
+  implementation: Implementation | None = None,
 ) -> optax.GradientTransformationExtraArgs:
   """Mixout: swaps a new random part of the weights back at every step.
 
@@ -241,6 +237,8 @@ def mixout(
       as the original does; High-Rate Mixout on ViTs swaps entries one by one,
       "bernoulli".
     target: Which leaves are mixed.
+    axes: What the axes of a leaf mean, see `gmixout`.
+    implementation: Of stratified masks, see `gmixout`.
 
   Returns:
     An `optax.GradientTransformationExtraArgs` with state `GMixoutState`.
@@ -274,7 +272,9 @@ def mixout(
     key=key,
     sampler=sampler,
     target=target,
+    axes=axes,
     residual="keep",
+    implementation=implementation,
   )
 
 
@@ -285,6 +285,7 @@ def random_mask(
   key: jax.Array | int,
   sampler: str = "stratified",
   target: Target = None,
+  axes: axes_lib.Axes = "flax",
   implementation: Implementation | None = None,
 ) -> optax.GradientTransformationExtraArgs:
   """Random masking: one mask for the whole run trains, the rest is frozen.
@@ -299,6 +300,7 @@ def random_mask(
     key: Key of the mask.
     sampler: Law of the mask, see `gmixout`.
     target: Which leaves are masked.
+    axes: What the axes of a leaf mean, see `gmixout`.
     implementation: Of stratified masks, see `gmixout`.
 
   Returns:
@@ -328,6 +330,7 @@ def random_mask(
     key=key,
     sampler=sampler,
     target=target,
+    axes=axes,
     rescale=False,
     implementation=implementation,
   )

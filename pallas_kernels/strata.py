@@ -10,6 +10,7 @@ multiply, add, shift and mask, and floor division.
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +31,33 @@ def stratum_count(cols: int, kept: float) -> int:
   (77, 1)
   """
   return max(1, round(cols * kept))
+
+
+def row_view(shape: tuple[int, ...], kept: float) -> tuple[int, ...]:
+  """A leaf's shape with as many of its last axes merged as a row needs.
+
+  A row of three entries cannot keep a tenth of them. Axes are merged from the
+  last one on until a row's count is within a tenth of ``cols · kept``, or the
+  leaf is one row, whose count is within half an entry. It depends on no axis
+  before the row, so a part of a leaf is cut as the whole is.
+
+  Args:
+    shape: Shape of the leaf, at least one axis.
+    kept: Wanted fraction of active entries, in (0, 1].
+
+  Returns:
+    The shape with its last axes merged into one, ``[..., cols]``.
+
+  >>> row_view((768, 3072), 0.1), row_view((64, 32, 3, 3), 0.1)
+  ((768, 3072), (64, 288))
+  >>> row_view((300, 1), 0.1)
+  (300,)
+  """
+  for axis in reversed(range(1, len(shape))):
+    cols = math.prod(shape[axis:])
+    if abs(stratum_count(cols, kept) - cols * kept) <= 0.1 * cols * kept + 1e-9:
+      return (*shape[:axis], cols)
+  return (math.prod(shape),)
 
 
 def stratum_start[Integers: (np.ndarray, jax.Array)](

@@ -28,7 +28,7 @@ class KernelStratified(layouts.PerRow):
     implementation: Which kernels, other than "xla".
   """
 
-  implementation: Implementation
+  implementation: Implementation = "mosaic_gpu"
 
   def draw(self, key: jax.Array, like: jax.Array) -> jax.Array:
     """Key data, uint32 ``[2]``: nothing is drawn before a kernel runs."""
@@ -43,7 +43,7 @@ class KernelStratified(layouts.PerRow):
   def take(self, dense: jax.Array, indices: jax.Array) -> jax.Array:
     """One `pack`; float32, or wide enough for it, whatever `dense` is."""
     return pack(
-      dense,
+      self.rows_of(dense),
       indices,
       kept=self.kept,
       scale=1.0,
@@ -62,14 +62,15 @@ class KernelStratified(layouts.PerRow):
     self, dense: jax.Array, packed: jax.Array, indices: jax.Array
   ) -> jax.Array:
     """One `masked_mix`."""
-    return masked_mix(
-      dense,
+    rows = masked_mix(
+      self.rows_of(dense),
       packed,
       indices,
       kept=self.kept,
       scale=1.0,
       implementation=self.implementation,
     )
+    return rows.reshape(self.shape)
 
   def mask(self, indices: jax.Array, like: jax.Array) -> jax.Array:
     """Where a `masked_mix` of ones is not zero."""
@@ -98,15 +99,15 @@ def check_implementation(
 def kernel_layout(
   path: str,
   leaf: jax.ShapeDtypeStruct,
-  kept: float,
+  layout: layouts.Layout,
   wanted: Implementation | None,
 ) -> KernelStratified | None:
   """The layout of a leaf whose masks are stratified, if kernels are to run.
 
   Args:
     path: The leaf's '/'-joined path, for messages.
-    leaf: The leaf; its shape and dtype count.
-    kept: Wanted fraction of active entries.
+    leaf: The leaf; its dtype counts.
+    layout: Its layout by XLA.
     wanted: An implementation, or None for the fastest that can run.
 
   Returns:
@@ -118,8 +119,9 @@ def kernel_layout(
   name = dispatch.choose(wanted)
   if name == "xla":
     return None
+  kernels = KernelStratified(layout.shape, layout.kept, layout.axes, name)
   try:
-    StratifiedLeaf(tuple(leaf.shape), kept).check_positions()
+    StratifiedLeaf(kernels.view, layout.kept).check_positions()
     if leaf.dtype not in (jnp.float32, jnp.bfloat16):
       raise ValueError(
         f"a leaf of dtype {leaf.dtype} has no GPU kernels, which take float32"
@@ -129,4 +131,4 @@ def kernel_layout(
     if wanted is None:
       return None
     raise ValueError(f"leaf {path!r}: {error}") from error
-  return KernelStratified(tuple(leaf.shape), kept, name)
+  return kernels

@@ -1,23 +1,21 @@
 """Dense leaf ↔ packed active entries, for each way of indexing a leaf.
 
-A leaf ``[..., cols]`` is seen as a matrix ``[rows, cols]``. Its active entries
-are addressed in one of three ways, and packed accordingly:
-
-===========  ======================  =====================
-layout       indices                 packed array
-===========  ======================  =====================
-`PerRow`     columns ``[..., k]``    ``[..., k]``
-`WholeRows`  rows ``[r]``            ``[r, cols]``
-`Anywhere`   flat positions ``[n]``  ``[n]``
-===========  ======================  =====================
+=============  =========================  ==============================
+layout         indices                    packed array
+=============  =========================  ==============================
+`PerRow`       columns ``[..., k]``       ``[..., k]``
+`WholeInputs`  inputs ``[*layers, r]``    the leaf with r of its inputs
+`Anywhere`     flat positions ``[n]``     ``[n]``
+=============  =========================  ==============================
 
 `take` reads the active entries of a dense array; `put` spreads packed values
 over zeros. Which entries are active is the business of the samplers in
-`masks`, each of which builds on one of these layouts.
+`samplers`, each of which builds on one of these layouts.
 """
 
 import abc
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -36,27 +34,19 @@ class Layout(abc.ABC):
   """The active entries of one leaf: how many, where, and how packed.
 
   Attributes:
-    shape: Shape of the leaf, ``[..., cols]``, at least two axes.
+    shape: Shape of the leaf, at least two axes.
     kept: Wanted fraction of active entries, in (0, 1].
+    axes: What the axes mean, see `axes.letters`; None if nobody knows.
   """
 
   shape: tuple[int, ...]
   kept: float
+  axes: str | None = None
 
   @property
   def size(self) -> int:
     """Number of entries of the leaf."""
     return math.prod(self.shape)
-
-  @property
-  def rows(self) -> int:
-    """Number of rows: the product of all axes but the last."""
-    return math.prod(self.shape[:-1])
-
-  @property
-  def cols(self) -> int:
-    """Number of columns: the last axis."""
-    return self.shape[-1]
 
   @property
   @abc.abstractmethod
@@ -67,6 +57,11 @@ class Layout(abc.ABC):
   def kept_fraction(self) -> float:
     """Fraction of entries that a draw makes active: the paper's s."""
     return math.prod(self.packed_shape) / self.size
+
+  @property
+  @abc.abstractmethod
+  def largest_position(self) -> int:
+    """The largest number that an index may have to hold."""
 
   @abc.abstractmethod
   def draw(self, key: jax.Array, like: jax.Array) -> jax.Array:
@@ -89,15 +84,25 @@ class Layout(abc.ABC):
     self, dense: jax.Array, packed: jax.Array, indices: jax.Array
   ) -> jax.Array:
     """Adds packed values to the active entries; keeps the dtype of `dense`."""
-    return (dense + self.put(packed, indices, dense)).astype(dense.dtype)
+    spread = self.put(packed, indices, dense)
+    wide = jnp.promote_types(dense.dtype, spread.dtype)
+    return (dense.astype(wide) + spread.astype(wide)).astype(dense.dtype)
 
   def mask(self, indices: jax.Array, like: jax.Array) -> jax.Array:
     """Boolean ``[*shape]``, True at the active entries."""
     ones = jnp.ones(self.packed_shape, jnp.bool_)
     return self.put(ones, indices, like)
 
+  @abc.abstractmethod
+  def packed_names(self, names: tuple) -> tuple:
+    """What stands for the axes of a packed array, given one name an axis.
+
+    Whatever names an axis: a mesh axis, a logical one. The packed axis has
+    None, which is replicated; the others keep their names.
+    """
+
   def packed_zeros(self, leaf: Any, dtype: Any) -> jax.Array:
-    """Packed zeros, laid out over devices as the rows of `leaf` are.
+    """Packed zeros, laid out over devices as the leaf is.
 
     Args:
       leaf: The dense leaf: a concrete array, a tracer or a ShapeDtypeStruct.
@@ -121,68 +126,169 @@ class Layout(abc.ABC):
     return None if sharding is None else self._packed_like(sharding)
 
   def _packed_like(self, sharding: NamedSharding) -> NamedSharding:
-    rows = (*sharding.spec, *(None,) * len(self.shape))[: len(self.shape) - 1]
-    return NamedSharding(sharding.mesh, self._packed_spec(rows))
-
-  def _packed_spec(self, rows: tuple) -> PartitionSpec:
-    """Partition of a packed array, given that of the leaf's leading axes."""
-    del rows  # only `PerRow` keeps the leading axes
-    return PartitionSpec(*(None for _ in self.packed_shape))
+    unnamed = (None,) * len(self.shape)
+    names = (*sharding.spec, *unnamed)[: len(self.shape)]
+    return NamedSharding(
+      sharding.mesh, PartitionSpec(*self.packed_names(names))
+    )
 
 
 class PerRow(Layout):
   """The same number of active columns in every row; indices ``[..., k]``.
 
-  Index j lies in stratum j of the row's k: from ``j·cols // k`` up to
-  ``(j+1)·cols // k``. `put` looks for it nowhere else.
+  Rows lie along the last axis, or along as many of the last axes as make a row
+  long enough for its count to be right: see `strata.row_view`. Index j lies in
+  stratum j of the row's k, from ``j·cols // k`` up to ``(j+1)·cols // k``, and
+  `put` looks for it nowhere else.
   """
+
+  @functools.cached_property
+  def view(self) -> tuple[int, ...]:
+    """The leaf's shape with the axes of a row merged, ``[..., cols]``."""
+    return strata.row_view(self.shape, self.kept)
+
+  @property
+  def cols(self) -> int:
+    """Length of a row."""
+    return self.view[-1]
 
   @property
   def packed_shape(self) -> tuple[int, ...]:
-    """``[..., k]``: the leaf's shape with k instead of cols."""
-    return (*self.shape[:-1], strata.stratum_count(self.cols, self.kept))
+    """``[..., k]``: the view with k instead of cols."""
+    return (*self.view[:-1], strata.stratum_count(self.cols, self.kept))
+
+  @property
+  def largest_position(self) -> int:
+    """Rows are numbered, and columns in them."""
+    return max(self.size // self.cols, self.cols)
 
   def take(self, dense: jax.Array, indices: jax.Array) -> jax.Array:
     """Gathers the active columns of each row."""
-    dense = _reshard(dense, (*_spec(dense)[:-1], None))
-    return leaves.take(dense, indices)
+    return leaves.take(self.rows_of(dense), indices)
 
   def put(
     self, packed: jax.Array, indices: jax.Array, like: jax.Array
   ) -> jax.Array:
     """Lets each column ask its own stratum whether it was drawn."""
-    return _reshard(leaves.put(packed, indices, self.cols), _spec(like))
+    rows = leaves.put(packed, indices, self.cols)
+    return _reshard(rows.reshape(self.shape), _spec(like))
 
-  def _packed_spec(self, rows: tuple) -> PartitionSpec:
-    return PartitionSpec(*rows, None)
+  def rows_of(self, dense: jax.Array) -> jax.Array:
+    """The leaf as rows, each of them whole on its device."""
+    leading = len(self.view) - 1
+    whole = (None,) * (len(self.shape) - leading)
+    return _reshard(dense, (*_spec(dense)[:leading], *whole)).reshape(self.view)
+
+  def packed_names(self, names: tuple) -> tuple:
+    """Leading axes keep their names."""
+    return (*names[: len(self.view) - 1], None)
 
 
-class WholeRows(Layout):
-  """Some rows are active, with all of their columns; indices ``[r]``.
+class WholeInputs(Layout):
+  """Some inputs are active, each with all of its weights.
 
-  Index j lies in stratum j of r, as in `PerRow`.
+  Indices are ``[*layers, r]``: each layer of a stack has its own. Inputs that
+  span several axes (heads x head_dim) are numbered in row-major order. Index j
+  lies in stratum j of r, as in `PerRow`. The packed array has one axis of r in
+  place of the inputs'.
   """
+
+  @functools.cached_property
+  def _inputs(self) -> slice:
+    """Which axes are the inputs'."""
+    assert self.axes is not None
+    return slice(self.axes.index("i"), self.axes.rindex("i") + 1)
+
+  @property
+  def inputs(self) -> int:
+    """Number of inputs of a layer."""
+    return math.prod(self.shape[self._inputs])
+
+  @property
+  def count(self) -> int:
+    """Active inputs of a layer, r."""
+    return strata.stratum_count(self.inputs, self.kept)
+
+  @property
+  def layers(self) -> tuple[int, ...]:
+    """Lengths of the axes that number layers."""
+    assert self.axes is not None
+    return tuple(
+      length
+      for letter, length in zip(self.axes, self.shape, strict=True)
+      if letter == "l"
+    )
 
   @property
   def packed_shape(self) -> tuple[int, ...]:
-    """``[r, cols]``."""
-    return (strata.stratum_count(self.rows, self.kept), self.cols)
+    """The leaf's shape with one axis of r in place of the inputs'."""
+    return self.packed_names(self.shape, self.count)
+
+  @property
+  def largest_position(self) -> int:
+    """Inputs are numbered."""
+    return self.inputs
 
   def take(self, dense: jax.Array, indices: jax.Array) -> jax.Array:
-    """Gathers the active rows."""
-    matrix = _reshard(dense, ()).reshape(self.rows, self.cols)
-    return jnp.take(matrix, indices, axis=0, mode="clip")
+    """Gathers the active inputs."""
+    # A gather on an Explicit mesh would have to be told where its result goes.
+    names = self.packed_names(_spec(dense))
+    whole = _reshard(dense, ())
+    merged = whole.reshape(self.packed_names(self.shape, self.inputs))
+    before = (slice(None),) * self._axis_in_layer
+
+    def pick(layer: jax.Array, indices: jax.Array) -> jax.Array:
+      return layer.at[(*before, indices)].get(mode="promise_in_bounds")
+
+    return _reshard(self._by_layer(pick)(merged, indices), names)
 
   def put(
     self, packed: jax.Array, indices: jax.Array, like: jax.Array
   ) -> jax.Array:
-    """Lets each row ask its own stratum whether it was drawn."""
-    packed = jax.lax.optimization_barrier(packed)  # as in `leaves.put`
-    stratum = strata.stratum_of_column(self.rows, packed.shape[0])
-    drawn = indices[stratum] == np.arange(self.rows, dtype=np.int32)
-    zero = jnp.zeros((), packed.dtype)
-    matrix = jnp.where(drawn[:, None], packed[stratum], zero)
-    return _reshard(matrix.reshape(self.shape), _spec(like))
+    """Lets each input ask its own stratum whether it was drawn."""
+    # The barrier is that of `leaves.put`.
+    packed = jax.lax.optimization_barrier(_reshard(packed, ()))
+    stratum = strata.stratum_of_column(self.inputs, self.count)
+    own = np.arange(self.inputs, dtype=np.int32)
+    before = (slice(None),) * self._axis_in_layer
+
+    def spread(packed: jax.Array, indices: jax.Array) -> jax.Array:
+      shape = [1] * packed.ndim
+      shape[self._axis_in_layer] = self.inputs
+      drawn = (indices[stratum] == own).reshape(shape)
+      values = packed[(*before, stratum)]
+      return jnp.where(drawn, values, jnp.zeros((), packed.dtype))
+
+    dense = self._by_layer(spread)(packed, indices)
+    return _reshard(dense.reshape(self.shape), _spec(like))
+
+  def packed_names(self, names: tuple, packed: Any = None) -> tuple:
+    """All axes but the inputs' keep their names."""
+    inputs = self._inputs
+    return (*names[: inputs.start], packed, *names[inputs.stop :])
+
+  @property
+  def _axis(self) -> int:
+    """The inputs' axis once they are merged."""
+    return self._inputs.start
+
+  @property
+  def _axis_in_layer(self) -> int:
+    """The same with the layers' axes taken away."""
+    assert self.axes is not None
+    return self._axis - self.axes[: self._axis].count("l")
+
+  def _by_layer(self, function: Any) -> Any:
+    """Maps a function of (array, indices) over the axes that number layers."""
+    assert self.axes is not None
+    merged = "".join(self.packed_names(tuple(self.axes), "i"))
+    for axis in reversed(
+      [i for i, letter in enumerate(merged) if letter == "l"]
+    ):
+      # Outer maps have taken away the layers' axes before this one.
+      axis -= merged[:axis].count("l")
+      function = jax.vmap(function, in_axes=(axis, 0), out_axes=axis)
+    return function
 
 
 class Anywhere(Layout):
@@ -191,6 +297,11 @@ class Anywhere(Layout):
   A position equal to `size` marks an unused slot: it reads zero and writes
   nowhere.
   """
+
+  @property
+  def largest_position(self) -> int:
+    """All entries are numbered, and one more marks an unused slot."""
+    return self.size
 
   def take(self, dense: jax.Array, indices: jax.Array) -> jax.Array:
     """Gathers from the flattened leaf."""
@@ -206,6 +317,11 @@ class Anywhere(Layout):
     flat = jnp.zeros(self.size, packed.dtype)
     flat = flat.at[indices].set(packed, mode="drop", indices_are_sorted=True)
     return _reshard(flat.reshape(self.shape), _spec(like))
+
+  def packed_names(self, names: tuple) -> tuple:
+    """Entries from anywhere have no axis to be split by."""
+    del names
+    return (None,)
 
 
 def _explicit_sharding(array: Any) -> NamedSharding | None:

@@ -1,9 +1,9 @@
-"""Anchor, residual and live weights of one mixed leaf.
+"""Anchor, residual and training weights of one mixed leaf.
 
-The live weights W are the parameters that a user holds and the model computes
-with. With s the kept fraction, A the anchor, Δ the residual and idx the active
-entries of the current episode, W = A off idx and W = A + Δ/s on it. What has
-to be remembered from step to step depends on the residual:
+The training weights W are the parameters that a user holds and the model
+computes with. With s the kept fraction, A the anchor, Δ the residual and idx
+the active entries of the current episode, W = A off idx and W = A + Δ/s on it.
+What has to be remembered from step to step depends on the residual:
 
 * `ResetResidual` (GMixout): Δ returns to zero with every redraw. A is stored
   at idx alone, packed, and Δ = s·(W − A) follows. Off idx, A is W. A dtype
@@ -14,7 +14,7 @@ to be remembered from step to step depends on the residual:
 
 The anchor is read off W when it is first needed: at the first step of an
 episode, or of the run if the residual is kept. So weights that were loaded
-after `init`, or that a narrow dtype has rounded, are the ones that count.
+after `init`, or that a low-precision dtype has rounded, are those that count.
 """
 
 import abc
@@ -41,18 +41,18 @@ class Memory(NamedTuple):
   learned: jax.Array | None = None
 
 
-class Step(NamedTuple):
+class LeafStep(NamedTuple):
   """What the arithmetic of one leaf needs to know about an optimizer step.
 
   Attributes:
     indices: The leaf's active entries in this step.
-    redraw: Draws those of the next step.
+    redraw: Draws those of the next step, given whether the episode ends.
     episode: Where the step stands in its episode.
     anchor_decay: λ, scalar.
   """
 
   indices: jax.Array
-  redraw: Callable[[], jax.Array]
+  redraw: Callable[[jax.Array], jax.Array]
   episode: Episode
   anchor_decay: jax.Array
 
@@ -64,12 +64,17 @@ class MixedLeaf(abc.ABC):
   Attributes:
     path: Its '/'-joined path, which its masks depend on.
     layout: How many entries are active, and how they are packed.
-    scale: s in W = A + M⊙Δ/s; 1 where the forward pass is not rescaled.
+    divisor: s in W = A + M⊙Δ/s; 1 where the forward pass is not rescaled.
   """
 
   path: str
   layout: layouts.Layout
-  scale: float
+  divisor: float
+
+  @property
+  @abc.abstractmethod
+  def packed_layout(self) -> layouts.Layout | None:
+    """How Δ and memory are packed; None if they are dense."""
 
   @abc.abstractmethod
   def zero_residual(self, leaf: Any) -> jax.Array:
@@ -81,7 +86,7 @@ class MixedLeaf(abc.ABC):
 
   @abc.abstractmethod
   def begin(
-    self, leaf: jax.Array, memory: Memory, step: Step
+    self, leaf: jax.Array, memory: Memory, step: LeafStep
   ) -> tuple[jax.Array, Memory]:
     """Δ before the step, and memory with the anchor read off if it is due."""
 
@@ -104,20 +109,20 @@ class MixedLeaf(abc.ABC):
     residual: jax.Array,
     update: jax.Array,
     memory: Memory,
-    step: Step,
+    step: LeafStep,
   ) -> tuple[jax.Array, Memory]:
     """Adds the inner optimizer's update to Δ, and ends an episode that is due.
 
     Args:
-      leaf: Live weights before the step.
+      leaf: Training weights before the step.
       residual: Δ before the step.
       update: What is added to it.
       memory: As `begin` returned it.
       step: What else is to be known about the step.
 
     Returns:
-      The new live weights less the old ones, in the shape of Δ and in float32
-      or wider, and the memory after the step.
+      The new training weights less the old ones, in the shape of Δ and in
+      float32 or wider, and the memory after the step.
     """
 
   @abc.abstractmethod
@@ -126,41 +131,48 @@ class MixedLeaf(abc.ABC):
   ) -> jax.Array:
     """What `finish` returned as a change of the whole leaf, in its dtype.
 
-    In a narrow dtype a change that is larger than the weight it changes may be
-    rounded, and so may miss what `changed` gives.
+    In a low-precision dtype a change that is larger than the weight it changes
+    may be rounded, and so may miss what `changed` gives.
     """
 
   @abc.abstractmethod
   def changed(
     self, leaf: jax.Array, change: jax.Array, indices: jax.Array
   ) -> jax.Array:
-    """The live weights after what `finish` returned, rounded once."""
+    """The training weights after what `finish` returned, rounded once."""
 
   @abc.abstractmethod
-  def deploy(self, leaf: jax.Array, memory: Memory, step: Step) -> jax.Array:
+  def evaluated(
+    self, leaf: jax.Array, memory: Memory, step: LeafStep
+  ) -> jax.Array:
     """The weights to evaluate."""
 
 
 class ResetResidual(MixedLeaf):
   """GMixout: each episode starts from Δ = 0, and all memory is packed."""
 
+  @property
+  def packed_layout(self) -> layouts.Layout:
+    """The layout of the active entries."""
+    return self.layout
+
   def zero_residual(self, leaf: Any) -> jax.Array:
     """Packed zeros."""
     return self.layout.packed_zeros(leaf, accumulator_dtype(leaf))
 
   def init(self, leaf: Any) -> Memory:
-    """A packed anchor; for a narrow leaf packed learned weights too."""
+    """A packed anchor; for a low-precision leaf packed learned weights too."""
     zeros = self.zero_residual(leaf)
-    return Memory(zeros, zeros + 0 if _is_narrow(leaf) else None)
+    return Memory(zeros, zeros + 0 if is_low_precision(leaf) else None)
 
   def begin(
-    self, leaf: jax.Array, memory: Memory, step: Step
+    self, leaf: jax.Array, memory: Memory, step: LeafStep
   ) -> tuple[jax.Array, Memory]:
     """Reads A off W at the start of an episode; Δ = s·(W − A), or V − A."""
     live = self.active(leaf, step.indices)
     anchor = jnp.where(step.episode.starts, live, memory.anchor)
     if memory.learned is None:
-      return self.scale * (live - anchor), Memory(anchor)
+      return self.divisor * (live - anchor), Memory(anchor)
     learned = jnp.where(step.episode.starts, live, memory.learned)
     return learned - anchor, Memory(anchor, learned)
 
@@ -177,22 +189,23 @@ class ResetResidual(MixedLeaf):
     residual: jax.Array,
     update: jax.Array,
     memory: Memory,
-    step: Step,
+    step: LeafStep,
   ) -> tuple[jax.Array, Memory]:
     """W[idx] moves by u/s; at an episode's end it becomes A + (1−λ)Δ.
 
     As W[idx] is A + Δ/s by then, the end is a further move of
     Δ·((1−λ) − 1/s). Written so, and not as a difference of weights, s = 1 and
-    λ = 0 give the inner optimizer to the last bit. A narrow leaf moves to
-    where it should be instead, which undoes the rounding of the last move.
+    λ = 0 give the inner optimizer to the last bit. A low-precision leaf moves
+    to where it should be instead, which undoes the rounding of the last move.
     """
-    ends, decay = step.episode.ends, step.anchor_decay
+    ends = step.episode.ends
+    decay = step.anchor_decay.astype(residual.dtype)
     if memory.learned is None:
-      merge = (residual + update) * ((1 - decay) - 1 / self.scale)
-      change = update / self.scale + jnp.where(ends, merge, 0)
+      merge = (residual + update) * ((1 - decay) - 1 / self.divisor)
+      change = update / self.divisor + jnp.where(ends, merge, 0)
     else:
       memory = memory._replace(learned=memory.learned + update)
-      factor = jnp.where(ends, 1 - decay, 1 / self.scale)
+      factor = jnp.where(ends, 1 - decay, 1 / self.divisor)
       wanted = memory.anchor + factor * (residual + update)
       change = wanted - self.active(leaf, step.indices)
     return change, memory
@@ -201,7 +214,7 @@ class ResetResidual(MixedLeaf):
     self, change: jax.Array, indices: jax.Array, like: jax.Array
   ) -> jax.Array:
     """Zero off the mask."""
-    if _is_narrow(like):
+    if is_low_precision(like):
       change = _representable(self.active(like, indices), change, like.dtype)
     return self.layout.put(change.astype(like.dtype), indices, like)
 
@@ -211,16 +224,23 @@ class ResetResidual(MixedLeaf):
     """Off the mask the weights stay as they are."""
     return self.layout.add(leaf, change, indices)
 
-  def deploy(self, leaf: jax.Array, memory: Memory, step: Step) -> jax.Array:
+  def evaluated(
+    self, leaf: jax.Array, memory: Memory, step: LeafStep
+  ) -> jax.Array:
     """A + (1−λ)Δ: where the episode would leave the anchor if it ended now."""
     residual, memory = self.begin(leaf, memory, step)
-    merged = memory.anchor + (1 - step.anchor_decay) * residual
+    decay = step.anchor_decay.astype(residual.dtype)
+    merged = memory.anchor + (1 - decay) * residual
     merged = self.layout.put(merged.astype(leaf.dtype), step.indices, leaf)
     return jnp.where(self.layout.mask(step.indices, leaf), merged, leaf)
 
 
 class KeptResidual(MixedLeaf):
   """Mixout: Δ is dense and outlives every redraw of the mask."""
+
+  @property
+  def packed_layout(self) -> None:
+    """Nothing is packed."""
 
   def zero_residual(self, leaf: Any) -> jax.Array:
     """Dense zeros."""
@@ -231,7 +251,7 @@ class KeptResidual(MixedLeaf):
     return Memory(self.zero_residual(leaf), self.zero_residual(leaf))
 
   def begin(
-    self, leaf: jax.Array, memory: Memory, step: Step
+    self, leaf: jax.Array, memory: Memory, step: LeafStep
   ) -> tuple[jax.Array, Memory]:
     """Reads A and V off W at the first step of the run; Δ = V − A."""
     assert memory.learned is not None
@@ -253,16 +273,17 @@ class KeptResidual(MixedLeaf):
     residual: jax.Array,
     update: jax.Array,
     memory: Memory,
-    step: Step,
+    step: LeafStep,
   ) -> tuple[jax.Array, Memory]:
     """V = A + Δ; at an episode's end A follows V; W = A + M⊙(V − A)/s."""
     del residual
     assert memory.learned is not None
     learned = memory.learned + update
-    follow = (1 - step.anchor_decay) * (learned - memory.anchor)
+    decay = step.anchor_decay.astype(learned.dtype)
+    follow = (1 - decay) * (learned - memory.anchor)
     anchor = memory.anchor + jnp.where(step.episode.ends, follow, 0)
-    mask = self.layout.mask(step.redraw(), leaf)
-    live = anchor + jnp.where(mask, (learned - anchor) / self.scale, 0)
+    mask = self.layout.mask(step.redraw(step.episode.ends), leaf)
+    live = anchor + jnp.where(mask, (learned - anchor) / self.divisor, 0)
     return live - leaf, Memory(anchor, learned)
 
   def dense(
@@ -270,7 +291,7 @@ class KeptResidual(MixedLeaf):
   ) -> jax.Array:
     """It is dense already."""
     del indices
-    if _is_narrow(like):
+    if is_low_precision(like):
       change = _representable(like, change, like.dtype)
     return change.astype(like.dtype)
 
@@ -281,7 +302,9 @@ class KeptResidual(MixedLeaf):
     del indices
     return (leaf + change).astype(leaf.dtype)
 
-  def deploy(self, leaf: jax.Array, memory: Memory, step: Step) -> jax.Array:
+  def evaluated(
+    self, leaf: jax.Array, memory: Memory, step: LeafStep
+  ) -> jax.Array:
     """V, the weights that Mixout has learned."""
     _, memory = self.begin(leaf, memory, step)
     assert memory.learned is not None
@@ -293,15 +316,15 @@ def accumulator_dtype(leaf: Any) -> Any:
   return jnp.promote_types(leaf.dtype, jnp.float32)
 
 
-def _is_narrow(leaf: Any) -> bool:
+def is_low_precision(leaf: Any) -> bool:
   return leaf.dtype != accumulator_dtype(leaf)
 
 
 def _representable(live: jax.Array, change: jax.Array, dtype: Any) -> jax.Array:
-  """The change to the narrow weights that are nearest to `live + change`.
+  """The change to the low-precision weights nearest to `live + change`.
 
-  If live weights were to add a rounded change, they would be rounded twice. The
-  difference of two narrow numbers is exact if neither is twice the other.
+  If weights were to add a rounded change, they would be rounded twice. The
+  difference of two such numbers is exact if neither is twice the other.
   """
   info = jnp.finfo(dtype)
   # Not astype, there and back: XLA takes that for the identity.

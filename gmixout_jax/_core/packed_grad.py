@@ -17,10 +17,12 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import optax
 from flax import struct
 
 from gmixout_jax._core import layouts
 from gmixout_jax._core.mixed_leaf import MixedLeaf
+from gmixout_jax._core.step import Begun
 
 
 @struct.dataclass
@@ -60,7 +62,7 @@ class Tap:
       return live, indices
 
     def backward(indices, gradient):
-      active = mix.active(gradient, indices) / mix.scale
+      active = mix.active(gradient, indices) / mix.divisor
       return None, active.astype(dtype), None
 
     let_through.defvjp(forward, backward)
@@ -103,11 +105,46 @@ class Tap:
     return _tapped_dot(dot, self, inputs, kernel)
 
 
+def taps(begun: Begun, trainable: list[Any]) -> dict[str, Tap]:
+  """The tap of every mixed leaf by its '/'-joined path.
+
+  For layers that put taps into their products.
+
+  Args:
+    begun: The step.
+    trainable: The leaves of a tree like `MixedParams.trainable`; perhaps
+      traced by `jax.grad`.
+  """
+  return {
+    mix.path: Tap(trainable[i], begun.steps[i].indices, mix)
+    for i, mix in begun.tree.mixes.items()
+  }
+
+
+def tapped_weights(
+  begun: Begun, taps: dict[str, Tap], trainable: list[Any]
+) -> Any:
+  """The weights for the model, whose gradients go to `trainable`.
+
+  Args:
+    begun: The step.
+    taps: What `taps` has made of the same argument.
+    trainable: As for `taps`.
+  """
+  tree, leaves = begun.tree, []
+  for i, (leaf, own) in enumerate(zip(tree.leaves, trainable, strict=True)):
+    if i in tree.mixes:
+      leaves.append(taps[tree.mixes[i].path].weights(leaf))
+    else:
+      leaves.append(leaf if isinstance(own, optax.MaskedNode) else own)
+  return tree.treedef.unflatten(leaves)
+
+
 def _tapped_dot(
   dot: Callable[..., jax.Array], tap: Tap, inputs: jax.Array, kernel: jax.Array
 ) -> jax.Array:
   mix, dtype = tap.mix, tap.residual.dtype
-  whole_rows = isinstance(mix.layout, layouts.WholeRows)
+  whole_rows = isinstance(mix.layout, layouts.WholeInputs)
   inputs_type = jax.ShapeDtypeStruct(inputs.shape, inputs.dtype)
 
   @jax.custom_vjp
@@ -140,7 +177,7 @@ def _tapped_dot(
       active = mix.spread(for_kernel.astype(dtype), indices, kernel)
     else:
       active = mix.active(for_kernel, indices)
-    active = (active / mix.scale).astype(dtype)
+    active = (active / mix.divisor).astype(dtype)
     # Earlier layers wait for the packed gradient, or XLA might keep the dense
     # ones of all layers and pack them in the end.
     for_inputs, active = jax.lax.optimization_barrier((for_inputs, active))

@@ -14,6 +14,7 @@ import functools
 import math
 import zlib
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -42,19 +43,19 @@ class Stratified(layouts.PerRow):
     return strata.draw_columns(words, self.cols)
 
 
-class Neuron(layouts.WholeRows):
-  """Whole input rows, one per stratum: the mask of the original Mixout.
+class Neuron(layouts.WholeInputs):
+  """Whole inputs, one per stratum: the mask of the original Mixout.
 
-  A row of a kernel ``[in, out]`` holds all outgoing weights of one input
-  neuron (Lee, Cho & Kang, 2020). Their count is exact here, where the original
-  tosses a coin per neuron.
+  An input is trained with all of its outgoing weights (Lee, Cho & Kang, 2020),
+  in each layer of a stack on its own. The count is exact here, where the
+  original tosses a coin per neuron.
   """
 
   def draw(self, key: jax.Array, like: jax.Array) -> jax.Array:
-    """Active rows, int32 ``[r]``, increasing."""
+    """Active inputs, int32 ``[*layers, r]``, increasing."""
     del like  # a few hundred numbers: every device draws them all
-    words = threefry.random_words(key, self.packed_shape[:1])
-    return strata.draw_columns(words, self.rows)
+    words = threefry.random_words(key, (*self.layers, self.count))
+    return strata.draw_columns(words, self.inputs)
 
 
 class Uniform(layouts.Anywhere):
@@ -124,7 +125,11 @@ SAMPLERS: dict[str, type[layouts.Layout]] = {
 
 
 def leaf_layout(
-  sampler: str, path: str, shape: tuple[int, ...], kept: float
+  sampler: str,
+  path: str,
+  shape: tuple[int, ...],
+  kept: float,
+  axes: str | None = None,
 ) -> layouts.Layout:
   """Binds a sampler to one leaf.
 
@@ -133,35 +138,43 @@ def leaf_layout(
     path: The leaf's '/'-joined path, for messages.
     shape: Its shape, at least two axes.
     kept: Wanted fraction of active entries, in (0, 1].
+    axes: What its axes mean, see `axes.letters`; None if nobody knows.
 
   Returns:
     The layout of the leaf's active entries.
 
   Raises:
     ValueError: If the leaf is too small to keep one entry, or too large for
-      32-bit positions.
+      32-bit positions, or the sampler must know what its axes mean.
 
   >>> layout = leaf_layout("stratified", "w", (4, 30), kept=0.1)
   >>> layout.packed_shape, layout.kept_fraction
   ((4, 3), 0.1)
   """
-  layout = SAMPLERS[sampler](tuple(shape), kept)
-  if whole_count(layout.size, kept) < 1:
+  layout = SAMPLERS[sampler](tuple(shape), kept, axes)
+  unit, units = "entries", layout.size
+  if isinstance(layout, layouts.WholeInputs):
+    if axes is None:
+      raise ValueError(
+        f"sampler={sampler!r} trains whole inputs, and which axes of leaf"
+        f" {path!r} of shape {layout.shape} they are is not known: pass axes=,"
+        " a function (path, leaf) -> one letter an axis, such as 'lio' for"
+        " [layers, inputs, outputs]; or leave the leaf out of `target`."
+      )
+    unit, units = "inputs", layout.inputs
+  least = 0.5 if unit == "inputs" else 1 - 1e-6
+  if units * kept < least:
     raise ValueError(
       f"leaf {path!r} of shape {layout.shape} is too small to keep one of its"
-      f" {layout.size} entries at kept fraction {kept}: lower `sparsity` or"
-      " leave the leaf out of `target`."
+      f" {units} {unit} at kept fraction {kept}: lower `sparsity` or leave the"
+      " leaf out of `target`."
     )
   limit = 2**31 - 1
-  largest = (
-    layout.size
-    if isinstance(layout, layouts.Anywhere)
-    else max(layout.rows, layout.cols)
-  )
-  if largest > limit:
+  if layout.largest_position > limit:
     raise ValueError(
-      f"leaf {path!r} of shape {layout.shape} needs positions up to {largest}"
-      f" with sampler {sampler!r}; at most {limit} fit in 32 bits."
+      f"leaf {path!r} of shape {layout.shape} needs positions up to"
+      f" {layout.largest_position} with sampler {sampler!r}; at most {limit}"
+      " fit in 32 bits."
     )
   return layout
 
@@ -194,3 +207,39 @@ def _folded(
 ) -> jax.Array:
   key = jax.random.fold_in(key, episode)
   return jax.vmap(jax.random.fold_in, (None, 0))(key, checksums)
+
+
+def draw_all(
+  drawn: Sequence[layouts.Layout], keys: jax.Array, likes: Sequence[jax.Array]
+) -> list[jax.Array]:
+  """Draws the indices of many leaves: of those that are alike in one program.
+
+  Args:
+    drawn: The layout of each leaf.
+    keys: Typed keys ``[n]``, from `leaf_keys`.
+    likes: The leaves.
+
+  Returns:
+    The indices of each.
+  """
+  groups: dict[Any, list[int]] = {}
+  for i, (layout, like) in enumerate(zip(drawn, likes, strict=True)):
+    alike = (layout, like.dtype, layout.packed_sharding(like))
+    groups.setdefault(alike, []).append(i)
+  indices: list[Any] = [None] * len(drawn)
+  for members in groups.values():
+    first = members[0]
+    stack = _draw_stack(drawn[first], keys[np.array(members)], likes[first])
+    for place, i in enumerate(members):
+      # Each a value of its own: were its slice of the stack part of the loops
+      # that read it, these would be as many programs as there are leaves, and
+      # XLA could not compile one for all.
+      indices[i] = jax.lax.optimization_barrier(stack[place])
+  return indices
+
+
+@functools.partial(jax.jit, static_argnums=0, inline=True)
+def _draw_stack(
+  layout: layouts.Layout, keys: jax.Array, like: jax.Array
+) -> jax.Array:
+  return jax.vmap(lambda key: layout.draw(key, like))(keys)

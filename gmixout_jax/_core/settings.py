@@ -1,8 +1,15 @@
-"""The static description of a mix: everything about it but arrays."""
+"""The settings of a mix, in one place: their defaults, checks and meaning.
+
+`gmixout`, `MixedParams.create`, the adapters and `gmixout_summary` all take
+them by keyword and hand them to `Settings`, which is what their states carry
+as metadata.
+"""
 
 import dataclasses
+import inspect
 import numbers
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, Literal, TypedDict
 
 import jax
 import jax.core
@@ -10,93 +17,130 @@ import jax.numpy as jnp
 import numpy as np
 
 from gmixout_jax import labels
+from gmixout_jax._core import axes as axes_lib
 from gmixout_jax._core import kernel_layout, mixed_leaf, resampling, samplers
+from gmixout_jax._core.same_function import same
 from pallas_kernels import threefry
 from pallas_kernels.dispatch import Implementation
 
 Residual = Literal["reset", "keep"]
+Moments = Literal["carry", "reset"]
 
 
-@dataclasses.dataclass(frozen=True)
-class MixSpec:
-  """How leaves are mixed. Hashable: optimizer states carry it as metadata.
+class MixSettings(TypedDict, total=False):
+  """The types of the settings, for signatures that hand them on.
 
   Attributes:
-    sampler: Law of the masks, a key of `masks.SAMPLERS`.
-    kept: Wanted fraction of active entries, ``1 - sparsity``.
-    resample_every: Period k of the redraw, see `episodes`.
-    target: What becomes of each leaf, see `targets.label_leaves`.
-    decay_schedule: Schedule episode → λ; None if λ is a number.
+    sparsity: See `gmixout`, as for all that follow.
+    anchor_decay: λ.
+    resample_every: k.
+    sampler: The mask distribution.
+    target: Which leaves are mixed.
+    axes: What the axes of a leaf mean.
+    residual: Whether Δ survives a redraw.
+    moments: Whether the inner optimizer's moments do.
+    rescale: Whether the forward pass divides Δ by s.
+    implementation: Who reads and writes active entries.
+  """
+
+  sparsity: float
+  anchor_decay: float | resampling.Schedule
+  resample_every: resampling.Period
+  sampler: str
+  target: labels.Target | labels.Rules
+  axes: axes_lib.Axes
+  residual: Residual
+  moments: Moments
+  rescale: bool
+  implementation: Implementation | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Settings:
+  """Checked settings; hashable, as the metadata of a pytree must be.
+
+  Two are equal if they were written alike: functions among them (schedules, a
+  predicate) by what they do, see `same_function`, and not by identity.
+
+  Attributes:
+    sparsity: p in [0, 1): the fraction of entries held at the anchor.
+    anchor_decay: λ in [0, 1], perhaps traced, or a schedule; None in the
+      metadata of a state for a λ that is no schedule.
+    resample_every: k, a schedule, or None.
+    sampler: A key of `samplers.SAMPLERS`.
+    target: What becomes of each leaf, see `labels.label_leaves`.
+    axes: What the axes of each leaf mean, see `axes.letters`.
     residual: "reset" (GMixout) or "keep" (Mixout).
+    moments: "carry" or "reset".
     rescale: Whether the forward pass divides the residual by s.
     implementation: Of the kernels for stratified masks; None for the fastest
       that can run where the step is traced.
   """
 
-  sampler: str
-  kept: float
-  resample_every: resampling.Period
-  target: labels.Target | labels.Rules
-  decay_schedule: resampling.Schedule | None
-  residual: Residual
-  rescale: bool
-  implementation: Implementation | None
+  sparsity: float = 0.9
+  anchor_decay: Any = 0.3
+  resample_every: resampling.Period = 10
+  sampler: str = "stratified"
+  target: labels.Target | labels.Rules = None
+  axes: axes_lib.Axes = "flax"
+  residual: Residual = "reset"
+  moments: Moments = "carry"
+  rescale: bool = True
+  implementation: Implementation | None = None
 
-  @classmethod
-  def create(
-    cls,
-    *,
-    sparsity: float,
-    sampler: str,
-    resample_every: resampling.Period,
-    target: labels.Target | labels.Rules,
-    anchor_decay: Any,
-    residual: Residual,
-    rescale: bool,
-    implementation: Implementation | None,
-  ) -> "MixSpec":
-    """Checks the arguments of `gmixout`, of which it keeps the static ones.
+  def __post_init__(self):
+    """Checks every setting.
 
     Raises:
       ValueError: If one is out of range; the message quotes it.
       NotImplementedError: If `implementation` cannot run here; says why.
     """
-    if isinstance(sparsity, jax.core.Tracer):
+    if isinstance(self.sparsity, jax.core.Tracer):
       raise ValueError(
         "sparsity sets array shapes, so it must be a Python float, got the"
-        f" traced value {sparsity}; with optax.inject_hyperparams, name it in"
-        " `static_args`."
+        f" traced value {self.sparsity}; with optax.inject_hyperparams, name it"
+        " in `static_args`."
       )
-    if not _is_number(sparsity) or not 0 <= sparsity < 1:
+    if not _is_number(self.sparsity) or not 0 <= self.sparsity < 1:
       raise ValueError(
         "sparsity must be in [0, 1): the fraction of entries held at the"
-        f" anchor, got {sparsity!r}."
+        f" anchor, got {self.sparsity!r}."
       )
-    _check_choice("sampler", sampler, tuple(samplers.SAMPLERS))
-    _check_choice("residual", residual, ("reset", "keep"))
-    resampling.check_period(resample_every)
-    check_anchor_decay(anchor_decay)
-    labels.check_target(target)
-    kernel_layout.check_implementation(implementation, sampler)
-    # 1 - 0.9 is 0.09999999999999998, of which ten entries would keep none.
-    kept = round(1.0 - float(sparsity), 12)
-    if isinstance(resample_every, numbers.Integral):
-      resample_every = int(resample_every)
-    return cls(
-      sampler=sampler,
-      kept=kept,
-      resample_every=resample_every,
-      target=target,
-      decay_schedule=anchor_decay if callable(anchor_decay) else None,
-      residual=residual,
-      rescale=bool(rescale),
-      implementation=implementation,
-    )
+    _check_choice("sampler", self.sampler, tuple(samplers.SAMPLERS))
+    _check_choice("residual", self.residual, ("reset", "keep"))
+    _check_choice("moments", self.moments, ("carry", "reset"))
+    resampling.check_period(self.resample_every)
+    check_anchor_decay(self.anchor_decay)
+    labels.check_target(self.target)
+    axes_lib.check_axes(self.axes)
+    kernel_layout.check_implementation(self.implementation, self.sampler)
+    self._set(sparsity=float(self.sparsity), rescale=bool(self.rescale))
+    if isinstance(self.resample_every, numbers.Integral):
+      self._set(resample_every=int(self.resample_every))
+
+  def static(self) -> "Settings":
+    """The same with a constant λ left out: what a pytree carries.
+
+    The state holds its value, and under `optax.inject_hyperparams` it is an
+    array.
+    """
+    constant = None if not callable(self.anchor_decay) else self.anchor_decay
+    copy = object.__new__(Settings)
+    copy._set(**{**self._fields(), "anchor_decay": constant})
+    return copy
+
+  @property
+  def kept(self) -> float:
+    """Wanted fraction of active entries.
+
+    1 - 0.9 is 0.09999999999999998, of which ten entries would keep none.
+    """
+    return round(1.0 - self.sparsity, 12)
 
   def decay(self, episode: jax.Array, constant: Any) -> jax.Array:
     """λ in an episode: the schedule's, or `constant` if there is none."""
-    if self.decay_schedule is not None:
-      constant = self.decay_schedule(episode)
+    if callable(self.anchor_decay):
+      constant = self.anchor_decay(episode)
     return jnp.asarray(constant, dtype=float)
 
   def labels(self, params: Any) -> list[str]:
@@ -124,16 +168,57 @@ class MixSpec:
 
   def mixed_leaf(self, path: str, leaf: Any) -> mixed_leaf.MixedLeaf:
     """How the leaf at `path` is mixed if it is."""
-    layout = samplers.leaf_layout(self.sampler, path, leaf.shape, self.kept)
+    layout = samplers.leaf_layout(
+      self.sampler,
+      path,
+      tuple(leaf.shape),
+      self.kept,
+      axes_lib.letters(self.axes, path, leaf),
+    )
     if self.sampler == "stratified":
       by_kernels = kernel_layout.kernel_layout(
-        path, leaf, self.kept, self.implementation
+        path, leaf, layout, self.implementation
       )
       layout = by_kernels or layout
-    scale = layout.kept_fraction if self.rescale else 1.0
+    divisor = layout.kept_fraction if self.rescale else 1.0
     if self.residual == "reset":
-      return mixed_leaf.ResetResidual(path, layout, scale)
-    return mixed_leaf.KeptResidual(path, layout, scale)
+      return mixed_leaf.ResetResidual(path, layout, divisor)
+    return mixed_leaf.KeptResidual(path, layout, divisor)
+
+  def _fields(self) -> dict[str, Any]:
+    return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+
+  def _set(self, **values: Any) -> None:
+    for name, value in values.items():
+      object.__setattr__(self, name, value)
+
+  def __eq__(self, other: object) -> bool:
+    return isinstance(other, Settings) and same(self._fields(), other._fields())
+
+  def __hash__(self) -> int:
+    return hash((self.sparsity, self.sampler, self.residual, self.moments))
+
+
+def takes_settings[F: Callable[..., Any]](function: F) -> F:
+  """Lists the settings, with their defaults, in a function's signature.
+
+  The function takes ``**settings``. So `help`, an editor and
+  `optax.inject_hyperparams` see every one, and none is written twice.
+  """
+  signature = inspect.signature(function)
+  parameters = signature.parameters.values()
+  own = [p for p in parameters if p.kind is not p.VAR_KEYWORD]
+  settings = [
+    inspect.Parameter(
+      field.name,
+      inspect.Parameter.KEYWORD_ONLY,
+      default=field.default,
+      annotation=MixSettings.__annotations__[field.name],
+    )
+    for field in dataclasses.fields(Settings)
+  ]
+  function.__signature__ = signature.replace(parameters=[*own, *settings])  # pyright: ignore[reportFunctionMemberAccess]
+  return function
 
 
 def check_anchor_decay(anchor_decay: Any) -> None:
@@ -147,11 +232,6 @@ def check_anchor_decay(anchor_decay: Any) -> None:
     )
 
 
-def check_moments(moments: Any) -> None:
-  """Raises ValueError unless `moments` is "carry" or "reset"."""
-  _check_choice("moments", moments, ("carry", "reset"))
-
-
 def raw_key(key: Any) -> np.ndarray | jax.Array:
   """Raw uint32 key data of a typed key, of key data, or of an int seed.
 
@@ -159,7 +239,8 @@ def raw_key(key: Any) -> np.ndarray | jax.Array:
   `optax.contrib.sam` do arithmetic on states, which typed keys refuse.
 
   Args:
-    key: Typed threefry key, uint32 key data ``[2]``, or an int.
+    key: Typed threefry key, uint32 key data ``[2]``, or an int that
+      `jax.random.key` takes.
 
   Returns:
     uint32 ``[2]``; a NumPy array unless traced, so that every state gets a
@@ -172,16 +253,17 @@ def raw_key(key: Any) -> np.ndarray | jax.Array:
   array([0, 7], dtype=uint32)
   """
   if isinstance(key, numbers.Integral) and not isinstance(key, bool):
-    key = jax.random.key(int(key), impl="threefry2x32")
+    try:
+      key = jax.random.key(int(key), impl="threefry2x32")
+    except OverflowError:
+      raise ValueError(
+        f"key must be an int from -2**63 to 2**63 - 1, got {key!r}; a longer"
+        " one can be given as key data, uint32 of shape (2,)."
+      ) from None
   key = threefry.key_data(
     key, "a typed PRNG key, its uint32 data of shape (2,), or an int"
   )
   return key if isinstance(key, jax.core.Tracer) else np.asarray(key)
-
-
-def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
-  if value not in choices:
-    raise ValueError(f"{name} must be one of {choices}, got {value!r}.")
 
 
 def _is_number(value: Any) -> bool:
@@ -193,3 +275,8 @@ def _is_number(value: Any) -> bool:
     and value.ndim == 0
     and jnp.issubdtype(value.dtype, jnp.number)
   )
+
+
+def _check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+  if value not in allowed:
+    raise ValueError(f"{name} must be one of {allowed}, got {value!r}.")

@@ -3,11 +3,12 @@
 `gmixout` receives dense gradients, `MixedParams` packed ones. What stands
 around the optimizer is the same and lives here: `begin` finds the masks and
 residuals of a step, `finish` turns the optimizer's updates of the residuals
-into changes of the live weights and ends an episode that is due.
+into changes of the training weights and ends an episode that is due.
 """
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
 import jax
@@ -15,9 +16,9 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from gmixout_jax._core import resampling, samplers
-from gmixout_jax._core.mixed_leaf import Memory, MixedLeaf, Step
-from gmixout_jax._core.settings import MixSpec
+from gmixout_jax._core import boxes, resampling, samplers
+from gmixout_jax._core.mixed_leaf import LeafStep, Memory, MixedLeaf
+from gmixout_jax._core.settings import Settings
 
 
 class Unmixed(optax.MaskedNode):
@@ -44,7 +45,7 @@ class MixState:
       than float32. `Unmixed` for other leaves.
     scheduled: Current episode and its end if `resample_every` is a schedule;
       else None.
-    spec: Static description of the mix (pytree metadata).
+    settings: Static description of the mix (pytree metadata).
   """
 
   count: jax.Array
@@ -53,124 +54,196 @@ class MixState:
   anchor: optax.Params
   learned: optax.Params
   scheduled: resampling.Scheduled | None
-  spec: MixSpec = struct.field(pytree_node=False)
+  settings: Settings = struct.field(pytree_node=False)
 
   @classmethod
   def of(
     cls,
     params: optax.Params,
-    spec: MixSpec,
+    settings: Settings,
     /,
     *,
     key: Any,
-    anchor_decay: Any,
     **others: Any,
   ) -> Self:
     """The state before the first step; `others` are fields of a subclass."""
-    leaves, treedef = jax.tree.flatten(params)
+    tree = MixedTree.of(params, settings)
     places = [
       optax.MaskedNode() if label == "frozen" else Unmixed()
-      for label in spec.labels(params)
+      for label in settings.labels(params)
     ]
-    mixes = spec.mixed_leaves(params)
-    zeros = {i: mix.init(leaves[i]) for i, mix in mixes.items()}
+    zeros = {i: mix.init(tree.leaves[i]) for i, mix in tree.mixes.items()}
     zero = jnp.zeros((), jnp.int32)
     return cls(
       count=zero,
       key=jnp.array(key),
-      anchor_decay=spec.decay(zero, anchor_decay),
-      **_memory_trees(treedef, places, zeros),
-      scheduled=resampling.first_schedule(spec.resample_every),
-      spec=spec,
+      anchor_decay=settings.decay(zero, settings.anchor_decay),
+      **_memory_trees(tree, places, zeros),
+      scheduled=resampling.first_schedule(settings.resample_every),
+      settings=settings.static(),
       **others,
     )
+
+
+class MixedTree(NamedTuple):
+  """The parameters, and how each leaf is mixed. Lists follow their leaves.
+
+  Attributes:
+    leaves: The training weights.
+    treedef: Structure of the parameters.
+    packed: Structure of a tree whose mixed leaves are residuals. It differs in
+      what boxes of parameters say of their axes.
+    mixes: Arithmetic of the mixed leaves, by position.
+  """
+
+  leaves: list[Any]
+  treedef: Any
+  packed: Any
+  mixes: dict[int, MixedLeaf]
+
+  @classmethod
+  def of(cls, params: optax.Params, settings: Settings) -> Self:
+    """Looks at the parameters.
+
+    Raises:
+      ValueError: As `Settings.mixed_leaves`.
+    """
+    leaves, treedef = jax.tree.flatten(params)
+    mixes = settings.mixed_leaves(params)
+    layouts = {
+      i: mix.packed_layout
+      for i, mix in mixes.items()
+      if mix.packed_layout is not None
+    }
+    packed = boxes.packed_structure(params, layouts)
+    return cls(leaves, treedef, packed, mixes)
+
+  @property
+  def residuals(self) -> list[Any]:
+    """Δ = 0 of the mixed leaves; the others as they are."""
+    return [
+      self.mixes[i].zero_residual(leaf) if i in self.mixes else leaf
+      for i, leaf in enumerate(self.leaves)
+    ]
 
 
 class Begun(NamedTuple):
   """A step that has begun. Lists follow the leaves of the parameters.
 
   Attributes:
-    treedef: Structure of the parameters.
-    leaves: Live weights before the step.
+    tree: The parameters before the step.
     residuals: Δ of the mixed leaves; the others as they are.
-    mixes: Arithmetic of the mixed leaves, by position.
-    steps: Their masks, by position.
+    steps: What each mixed leaf must know about the step, by position.
     memories: Their memory, by position, with an anchor that is read off.
     episode: Where the step stands in its episode.
     anchor_decay: λ, scalar.
     count_after: Steps taken once it ends, int32 scalar.
   """
 
-  treedef: Any
-  leaves: list[Any]
+  tree: MixedTree
   residuals: list[Any]
-  mixes: dict[int, MixedLeaf]
-  steps: dict[int, Step]
+  steps: dict[int, LeafStep]
   memories: dict[int, Memory]
   episode: resampling.Episode
   anchor_decay: jax.Array
   count_after: jax.Array
 
 
-def begin(
-  state: MixState,
-  params: optax.Params,
-  anchor_decay: Any,
-  stepped: bool | jax.Array = True,
-) -> Begun:
+def begin(state: MixState, params: optax.Params, anchor_decay: Any) -> Begun:
   """Finds masks, anchors and residuals of the step that follows `state`.
 
   Args:
     state: What is remembered.
-    params: The live weights.
+    params: The training weights.
     anchor_decay: λ, unless the state follows a schedule.
-    stepped: Whether the optimizer takes this step. If not, as between the
-      steps of `optax.MultiSteps`, it is not counted and ends no episode.
+
+  Raises:
+    ValueError: If the state was made for other weights or settings; it names
+      the leaf.
   """
-  spec = state.spec
-  episode = resampling.locate(state.count, spec.resample_every, state.scheduled)
-  episode = episode._replace(ends=episode.ends & stepped)
-  count = jnp.where(stepped, optax.safe_increment(state.count), state.count)
-  decay = spec.decay(episode.number, anchor_decay)
-  leaves, treedef = jax.tree.flatten(params)
-  mixes = spec.mixed_leaves(params)
-  residuals, before = list(leaves), memories(treedef, state)
-  steps = _draw_steps(mixes, leaves, state.key, episode, decay)
-  for i, mix in mixes.items():
-    residuals[i], before[i] = mix.begin(leaves[i], before[i], steps[i])
+  settings = state.settings
+  episode = resampling.locate(
+    state.count, settings.resample_every, state.scheduled
+  )
+  decay = settings.decay(episode.number, anchor_decay)
+  tree = MixedTree.of(params, settings)
+  residuals, before = list(tree.leaves), memories(tree, state)
+  steps = leaf_steps(tree.mixes, tree.leaves, state.key, episode, decay)
+  for i, mix in tree.mixes.items():
+    check_memory(mix, tree.leaves[i], before.get(i))
+    residuals[i], before[i] = mix.begin(tree.leaves[i], before[i], steps[i])
   return Begun(
-    treedef=treedef,
-    leaves=leaves,
+    tree=tree,
     residuals=residuals,
-    mixes=mixes,
     steps=steps,
     memories=before,
     episode=episode,
     anchor_decay=decay,
-    count_after=count,
+    count_after=jnp.asarray(optax.safe_increment(state.count)),
   )
 
 
-def _draw_steps(
+def only_if(begun: Begun, state: MixState, stepped: bool | jax.Array) -> Begun:
+  """A step that counts, and may end an episode, only if it was `stepped`.
+
+  Between the steps of `optax.MultiSteps` it is not.
+  """
+  if stepped is True:
+    return begun
+  episode = begun.episode._replace(ends=begun.episode.ends & stepped)
+  return begun._replace(
+    episode=episode,
+    count_after=jnp.where(stepped, begun.count_after, state.count),
+    steps={
+      i: step._replace(episode=episode) for i, step in begun.steps.items()
+    },
+  )
+
+
+def leaf_steps(
   mixes: dict[int, MixedLeaf],
   leaves: list[Any],
   key: jax.Array,
   episode: resampling.Episode,
   anchor_decay: jax.Array,
-) -> dict[int, Step]:
+) -> dict[int, LeafStep]:
   """What each mixed leaf needs to know about a step, by position."""
   paths = [mix.path for mix in mixes.values()]
-  now = samplers.leaf_keys(key, episode.number, paths)
-  following = samplers.leaf_keys(key, episode.number + episode.ends, paths)
+  layouts = [mix.layout for mix in mixes.values()]
+  likes = [leaves[i] for i in mixes]
+
+  def draw(number: jax.Array) -> list[jax.Array]:
+    keys = samplers.leaf_keys(key, number, paths)
+    return samplers.draw_all(layouts, keys, likes)
+
+  following = _Following(
+    lambda ends: draw(episode.number + jnp.asarray(ends, jnp.int32))
+  )
   return {
-    i: Step(
-      indices=mix.layout.draw(now[n], leaves[i]),
-      redraw=functools.partial(mix.layout.draw, following[n], leaves[i]),
+    i: LeafStep(
+      indices=indices,
+      redraw=functools.partial(following.of_leaf, n),
       episode=episode,
       anchor_decay=anchor_decay,
     )
-    for n, (i, mix) in enumerate(mixes.items())
+    for n, (i, indices) in enumerate(
+      zip(mixes, draw(episode.number), strict=True)
+    )
   }
+
+
+class _Following:
+  """The masks of the next step: drawn if one is asked for, then all at once."""
+
+  def __init__(self, draw: Callable[[jax.Array], list[jax.Array]]):
+    self._draw = draw
+    self._drawn: list[jax.Array] | None = None
+
+  def of_leaf(self, place: int, ends: jax.Array) -> jax.Array:
+    """The mask of one leaf, given whether the episode ends."""
+    if self._drawn is None:
+      self._drawn = self._draw(ends)
+    return self._drawn[place]
 
 
 def finish[State: MixState](
@@ -185,15 +258,15 @@ def finish[State: MixState](
       not mixed; None leaves a leaf as it is.
 
   Returns:
-    The change of each live leaf where there is an update, in the shape that
-    the update has; and the state after the step. `MixedLeaf.dense` and
+    The change of each leaf where there is an update, in the shape that the
+    update has; and the state after the step. `MixedLeaf.dense` and
     `MixedLeaf.changed` tell what it means for a mixed leaf.
   """
   changes, after = list(updates), dict(begun.memories)
-  for i, mix in begun.mixes.items():
+  for i, mix in begun.tree.mixes.items():
     if updates[i] is not None:
       changes[i], after[i] = mix.finish(
-        begun.leaves[i],
+        begun.tree.leaves[i],
         begun.residuals[i],
         updates[i],
         begun.memories[i],
@@ -206,24 +279,24 @@ def advance[State: MixState](
   state: State, begun: Begun, after: dict[int, Memory]
 ) -> State:
   """The state after the step that `begin` began, given the leaves' memory."""
-  places = begun.treedef.flatten_up_to(state.anchor)
+  places = begun.tree.packed.flatten_up_to(state.anchor)
   return dataclasses.replace(
     state,
     count=begun.count_after,
     anchor_decay=begun.anchor_decay,
-    **_memory_trees(begun.treedef, places, after),
+    **_memory_trees(begun.tree, places, after),
     scheduled=resampling.advance(
-      begun.episode, state.spec.resample_every, state.scheduled
+      begun.episode, state.settings.resample_every, state.scheduled
     ),
   )
 
 
-def memories(treedef: Any, state: MixState) -> dict[int, Memory]:
+def memories(tree: MixedTree, state: MixState) -> dict[int, Memory]:
   """Memory of the mixed leaves by their position among the parameters."""
-  anchors = treedef.flatten_up_to(state.anchor)
+  anchors = tree.packed.flatten_up_to(state.anchor)
   learned = [
     None if isinstance(leaf, optax.MaskedNode) else leaf
-    for leaf in treedef.flatten_up_to(state.learned)
+    for leaf in tree.packed.flatten_up_to(state.learned)
   ]
   return {
     i: Memory(*parts)
@@ -232,13 +305,26 @@ def memories(treedef: Any, state: MixState) -> dict[int, Memory]:
   }
 
 
+def check_memory(mix: MixedLeaf, leaf: Any, memory: Memory | None) -> None:
+  """Raises ValueError unless a state's memory is that of a mixed leaf."""
+  layout = mix.packed_layout
+  wanted = leaf.shape if layout is None else layout.packed_shape
+  found = "none" if memory is None else f"one of shape {memory.anchor.shape}"
+  if memory is None or memory.anchor.shape != wanted:
+    raise ValueError(
+      f"leaf {mix.path!r} of shape {leaf.shape} needs an anchor of shape"
+      f" {wanted}, but the state holds {found}: it is of another model, or was"
+      " made with other settings (sparsity, sampler, target, axes, residual)."
+    )
+
+
 def _memory_trees(
-  treedef: Any, places: list[Any], memories: dict[int, Memory]
+  tree: MixedTree, places: list[Any], memories: dict[int, Memory]
 ) -> dict[str, Any]:
   """The state's `anchor` and `learned`: the inverse of `memories`.
 
   Args:
-    treedef: Structure of the parameters.
+    tree: The parameters.
     places: What stands for a leaf that has no memory, per leaf.
     memories: Memory of the mixed leaves by position.
   """
@@ -248,6 +334,6 @@ def _memory_trees(
     if memory.learned is not None:
       learned[i] = memory.learned
   return {
-    "anchor": treedef.unflatten(anchors),
-    "learned": treedef.unflatten(learned),
+    "anchor": tree.packed.unflatten(anchors),
+    "learned": tree.packed.unflatten(learned),
   }

@@ -5,12 +5,11 @@ import importlib
 import inspect
 import pathlib
 import types
-from typing import Required, get_args, get_origin
 
 import pytest
 
 import gmixout_jax as gx
-from gmixout_jax.mixed_params import MixSettings
+from gmixout_jax._core.settings import MixSettings
 
 ROOT = pathlib.Path(__file__).parents[2]
 PROJECT = ROOT / "tests" / "typing" / "user_project.py"
@@ -96,6 +95,10 @@ def test_every_argument_has_a_type_and_a_line(module):
     doc = inspect.getdoc(value) or ""
     for parameter in inspect.signature(value).parameters.values():
       assert parameter.annotation is not parameter.empty, (name, parameter)
+      if (
+        "**settings: " in doc and parameter.name in MixSettings.__annotations__
+      ):
+        continue
       if "Args:" in doc:
         assert f"{parameter.name}: " in doc, (name, parameter)
 
@@ -112,16 +115,31 @@ def test_a_users_project_uses_every_name():
     }, module.__name__
 
 
-def test_settings_that_are_handed_on_are_those_of_create():
-  """What `gx.nnx` passes to it by name has the same names and types."""
-  create = inspect.signature(gx.MixedParams.create).parameters
-  own = {name: p for name, p in create.items() if p.kind is p.KEYWORD_ONLY}
-  handed = MixSettings.__annotations__
-  assert list(handed) == list(own)
-  assert {name for name, p in own.items() if p.default is p.empty} == set(
-    MixSettings.__required_keys__
-  )
-  for name, parameter in own.items():
-    needed = get_origin(handed[name]) is Required
-    wanted = get_args(handed[name])[0] if needed else handed[name]
-    assert parameter.annotation == wanted, name
+def settings_of(function):
+  """Its keyword arguments that are settings: name, default, type."""
+  own = {"key", "wrt"}
+  return {
+    name: (p.default, p.annotation)
+    for name, p in inspect.signature(function).parameters.items()
+    if p.kind is p.KEYWORD_ONLY and name not in own
+  }
+
+
+@pytest.mark.parametrize(
+  "function",
+  [gx.MixedParams.create, gx.nnx.split, gx.nnx.MixedOptimizer.__init__],
+  ids=lambda function: function.__qualname__,
+)
+def test_settings_are_the_same_everywhere(function):
+  """Also as `help` and type checkers show them, and in their order."""
+  listed = settings_of(gx.gmixout)
+  assert list(listed) == list(MixSettings.__annotations__)
+  assert settings_of(function) == listed
+
+
+@pytest.mark.parametrize("neighbour", [gx.mixout, gx.random_mask])
+def test_its_neighbours_take_some_of_them(neighbour):
+  listed, own = settings_of(gx.gmixout), settings_of(neighbour)
+  assert own.keys() < listed.keys()
+  different = {name for name in own if own[name] != listed[name]} - {"sampler"}
+  assert {own[name][1] for name in different} <= {gx.transform.Target}

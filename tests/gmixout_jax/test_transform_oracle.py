@@ -53,7 +53,7 @@ def _kernel(params):
 
 def draw_mask(sampler, kept, seed=0):
   """Function episode -> boolean mask of the leaf, and its layout."""
-  layout = samplers.leaf_layout(sampler, "layer/kernel", SHAPE, kept)
+  layout = samplers.leaf_layout(sampler, "layer/kernel", SHAPE, kept, "io")
   like = jnp.zeros(SHAPE)
 
   def mask(episode):
