@@ -12,7 +12,7 @@ from flax import nnx
 
 from gmixout_jax import labels
 from gmixout_jax._core import resampling
-from gmixout_jax._core.mixed_leaf import LeafStep, Memory, MixedLeaf
+from gmixout_jax._core.mixed_leaf import AnchorState, LeafStep, MixedLeaf
 from gmixout_jax._core.step import (
   MixState,
   Unmixed,
@@ -96,13 +96,13 @@ def gmixout_masks(opt_state: Any, params: Any) -> Any:
 
 
 def _evaluated(
-  mix: MixedLeaf, leaf: jax.Array, memory: Memory, step: LeafStep
+  mix: MixedLeaf, leaf: jax.Array, memory: AnchorState, step: LeafStep
 ) -> jax.Array:
   return mix.evaluated(leaf, memory, step)
 
 
 def _mask(
-  mix: MixedLeaf, leaf: jax.Array, memory: Memory, step: LeafStep
+  mix: MixedLeaf, leaf: jax.Array, memory: AnchorState, step: LeafStep
 ) -> jax.Array:
   del memory
   return mix.layout.mask(step.indices, leaf)
@@ -114,7 +114,7 @@ def _of_leaf(
   what: Callable[..., jax.Array],
   mix: MixedLeaf,
   leaf: jax.Array,
-  memory: Memory,
+  memory: AnchorState,
   indices: jax.Array,
   episode: resampling.Episode,
   anchor_decay: jax.Array,
@@ -203,7 +203,7 @@ def _map_leaves(
   return jax.tree.unflatten(jax.tree.structure(params), results)
 
 
-def _memories_by_path(state: MixState) -> dict[str, Memory | None]:
+def _memories_by_path(state: MixState) -> dict[str, AnchorState | None]:
   """Memory of each mixed leaf, None for unmixed ones; masked ones left out."""
   is_node = lambda node: isinstance(node, optax.MaskedNode)
   anchors = labels.named_leaves(state.anchor, is_node)
@@ -212,7 +212,7 @@ def _memories_by_path(state: MixState) -> dict[str, Memory | None]:
   for path, anchor in anchors:
     if not is_node(anchor):
       own = learned[path]
-      memories[path] = Memory(anchor, None if is_node(own) else own)
+      memories[path] = AnchorState(anchor, None if is_node(own) else own)
     elif isinstance(anchor, Unmixed):
       memories[path] = None
   return memories

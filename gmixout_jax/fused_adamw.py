@@ -12,14 +12,14 @@ from gmixout_jax._core import step as steps
 from gmixout_jax._core.kernel_layout import KernelStratified
 from gmixout_jax._core.layouts import PerRow
 from gmixout_jax._core.mixed_leaf import (
-  Memory,
+  AnchorState,
   MixedLeaf,
   ResetResidual,
   accumulator_dtype,
 )
 from gmixout_jax.mixed_params import MixedParams
 from pallas_kernels.packed_step.api import packed_step
-from pallas_kernels.packed_step.arithmetic import Memory as PackedMemory
+from pallas_kernels.packed_step.arithmetic import PackedAdamState
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,7 +101,7 @@ class FusedAdamW:
       rows, after = packed_step(
         layout.rows_of(tree.leaves[i]),
         gradients[i],
-        PackedMemory(anchor, mu, nu, learned),
+        PackedAdamState(anchor, mu, nu, learned),
         key,
         count=state[0].count,
         learning_rate=rate,
@@ -113,7 +113,7 @@ class FusedAdamW:
         starts=begun.episode.starts,
         ends=begun.episode.ends,
         kept=mix.layout.kept,
-        scale=mix.divisor,
+        divisor=mix.divisor,
         packed_gradient=True,
         implementation=(
           layout.implementation
@@ -123,7 +123,7 @@ class FusedAdamW:
       )
       live[i] = rows.reshape(tree.leaves[i].shape)
       moments[i] = (after.mu, after.nu)
-      memories[i] = Memory(after.anchor, after.learned)
+      memories[i] = AnchorState(after.anchor, after.learned)
     mus, nus = map(tree.packed.unflatten, zip(*moments, strict=True))
     mixed = dataclasses.replace(
       steps.advance(mixed, begun, memories),

@@ -1,8 +1,9 @@
 """A leaf whose rows are cut into strata: what each packed slot stands for.
 
-A leaf ``[..., cols]`` is seen as a matrix ``[rows, cols]`` of which every row
-has k active entries. They are packed row by row; *slot* ``p = row·k + j`` is
-the entry that stratum j of the row has drawn, with the random word at flat
+A leaf is seen as a matrix ``[rows, cols]`` of which every row has k active
+entries: rows lie along its last axis, or along as many of its last axes as
+`strata.row_view` merges. They are packed row by row; *slot* ``p = row·k + j``
+is the entry that stratum j of the row has drawn, with the random word at flat
 position p. Kernels number lanes by slots, so this is all they need to know.
 """
 
@@ -46,9 +47,14 @@ class StratifiedLeaf:
       raise ValueError(f"kept must be in (0, 1], got {self.kept!r}.")
 
   @property
+  def view(self) -> tuple[int, ...]:
+    """The shape with the axes of a row merged, ``[..., cols]``."""
+    return strata.row_view(self.shape, self.kept)
+
+  @property
   def cols(self) -> int:
-    """Length of a row: the last axis."""
-    return self.shape[-1]
+    """Length of a row."""
+    return self.view[-1]
 
   @property
   def count(self) -> int:
@@ -62,8 +68,8 @@ class StratifiedLeaf:
 
   @property
   def packed_shape(self) -> tuple[int, ...]:
-    """``[..., k]``."""
-    return (*self.shape[:-1], self.count)
+    """``[..., k]``: the view with k instead of cols."""
+    return (*self.view[:-1], self.count)
 
   @property
   def packed_size(self) -> int:
@@ -156,10 +162,10 @@ def check_weights(name: str, array: jax.Array) -> None:
     )
 
 
-def check_scale(scale: float) -> None:
+def check_divisor(divisor: float) -> None:
   """Raises ValueError unless s, which kernels divide by, is above 0."""
-  if not scale > 0:
-    raise ValueError(f"scale must be above 0, got {scale!r}.")
+  if not divisor > 0:
+    raise ValueError(f"divisor must be above 0, got {divisor!r}.")
 
 
 def seed(key: jax.Array, first_row: jax.typing.ArrayLike = 0) -> jax.Array:
@@ -167,7 +173,8 @@ def seed(key: jax.Array, first_row: jax.typing.ArrayLike = 0) -> jax.Array:
 
   Args:
     key: Typed threefry key, or raw uint32 key data ``[2]``.
-    first_row: Rows of the whole leaf that precede this part of it.
+    first_row: Rows of the whole leaf that precede this part of it, in the
+      view that both have.
 
   Returns:
     uint32 ``[3]``.

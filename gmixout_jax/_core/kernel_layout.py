@@ -46,7 +46,7 @@ class KernelStratified(layouts.PerRow):
       self.rows_of(dense),
       indices,
       kept=self.kept,
-      scale=1.0,
+      divisor=1.0,
       implementation=self.implementation,
     )
 
@@ -67,7 +67,7 @@ class KernelStratified(layouts.PerRow):
       packed,
       indices,
       kept=self.kept,
-      scale=1.0,
+      divisor=1.0,
       implementation=self.implementation,
     )
     return rows.reshape(self.shape)

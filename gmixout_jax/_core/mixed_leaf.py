@@ -29,7 +29,7 @@ from gmixout_jax._core import layouts
 from gmixout_jax._core.resampling import Episode
 
 
-class Memory(NamedTuple):
+class AnchorState(NamedTuple):
   """What one mixed leaf carries between steps, in float32 or wider.
 
   Attributes:
@@ -81,13 +81,13 @@ class MixedLeaf(abc.ABC):
     """Δ = 0, in the shape that the inner optimizer sees."""
 
   @abc.abstractmethod
-  def init(self, leaf: Any) -> Memory:
+  def init(self, leaf: Any) -> AnchorState:
     """Memory of zeros; the first step reads the anchor off the leaf."""
 
   @abc.abstractmethod
   def begin(
-    self, leaf: jax.Array, memory: Memory, step: LeafStep
-  ) -> tuple[jax.Array, Memory]:
+    self, leaf: jax.Array, memory: AnchorState, step: LeafStep
+  ) -> tuple[jax.Array, AnchorState]:
     """Δ before the step, and memory with the anchor read off if it is due."""
 
   def active(self, dense: jax.Array, indices: jax.Array) -> jax.Array:
@@ -108,9 +108,9 @@ class MixedLeaf(abc.ABC):
     leaf: jax.Array,
     residual: jax.Array,
     update: jax.Array,
-    memory: Memory,
+    memory: AnchorState,
     step: LeafStep,
-  ) -> tuple[jax.Array, Memory]:
+  ) -> tuple[jax.Array, AnchorState]:
     """Adds the inner optimizer's update to Δ, and ends an episode that is due.
 
     Args:
@@ -143,7 +143,7 @@ class MixedLeaf(abc.ABC):
 
   @abc.abstractmethod
   def evaluated(
-    self, leaf: jax.Array, memory: Memory, step: LeafStep
+    self, leaf: jax.Array, memory: AnchorState, step: LeafStep
   ) -> jax.Array:
     """The weights to evaluate."""
 
@@ -160,21 +160,21 @@ class ResetResidual(MixedLeaf):
     """Packed zeros."""
     return self.layout.packed_zeros(leaf, accumulator_dtype(leaf))
 
-  def init(self, leaf: Any) -> Memory:
+  def init(self, leaf: Any) -> AnchorState:
     """A packed anchor; for a low-precision leaf packed learned weights too."""
     zeros = self.zero_residual(leaf)
-    return Memory(zeros, zeros + 0 if is_low_precision(leaf) else None)
+    return AnchorState(zeros, zeros + 0 if is_low_precision(leaf) else None)
 
   def begin(
-    self, leaf: jax.Array, memory: Memory, step: LeafStep
-  ) -> tuple[jax.Array, Memory]:
+    self, leaf: jax.Array, memory: AnchorState, step: LeafStep
+  ) -> tuple[jax.Array, AnchorState]:
     """Reads A off W at the start of an episode; Δ = s·(W − A), or V − A."""
     live = self.active(leaf, step.indices)
     anchor = jnp.where(step.episode.starts, live, memory.anchor)
     if memory.learned is None:
-      return self.divisor * (live - anchor), Memory(anchor)
+      return self.divisor * (live - anchor), AnchorState(anchor)
     learned = jnp.where(step.episode.starts, live, memory.learned)
-    return learned - anchor, Memory(anchor, learned)
+    return learned - anchor, AnchorState(anchor, learned)
 
   def spread(
     self, packed: jax.Array, indices: jax.Array, like: jax.Array
@@ -188,9 +188,9 @@ class ResetResidual(MixedLeaf):
     leaf: jax.Array,
     residual: jax.Array,
     update: jax.Array,
-    memory: Memory,
+    memory: AnchorState,
     step: LeafStep,
-  ) -> tuple[jax.Array, Memory]:
+  ) -> tuple[jax.Array, AnchorState]:
     """W[idx] moves by u/s; at an episode's end it becomes A + (1−λ)Δ.
 
     As W[idx] is A + Δ/s by then, the end is a further move of
@@ -225,7 +225,7 @@ class ResetResidual(MixedLeaf):
     return self.layout.add(leaf, change, indices)
 
   def evaluated(
-    self, leaf: jax.Array, memory: Memory, step: LeafStep
+    self, leaf: jax.Array, memory: AnchorState, step: LeafStep
   ) -> jax.Array:
     """A + (1−λ)Δ: where the episode would leave the anchor if it ended now."""
     residual, memory = self.begin(leaf, memory, step)
@@ -246,20 +246,20 @@ class KeptResidual(MixedLeaf):
     """Dense zeros."""
     return jnp.zeros_like(leaf, dtype=accumulator_dtype(leaf))
 
-  def init(self, leaf: Any) -> Memory:
+  def init(self, leaf: Any) -> AnchorState:
     """A dense anchor and dense learned weights."""
-    return Memory(self.zero_residual(leaf), self.zero_residual(leaf))
+    return AnchorState(self.zero_residual(leaf), self.zero_residual(leaf))
 
   def begin(
-    self, leaf: jax.Array, memory: Memory, step: LeafStep
-  ) -> tuple[jax.Array, Memory]:
+    self, leaf: jax.Array, memory: AnchorState, step: LeafStep
+  ) -> tuple[jax.Array, AnchorState]:
     """Reads A and V off W at the first step of the run; Δ = V − A."""
     assert memory.learned is not None
     first = step.episode.starts & (step.episode.number == 0)
     live = leaf.astype(accumulator_dtype(leaf))
     anchor = jnp.where(first, live, memory.anchor)
     learned = jnp.where(first, live, memory.learned)
-    return learned - anchor, Memory(anchor, learned)
+    return learned - anchor, AnchorState(anchor, learned)
 
   def spread(
     self, packed: jax.Array, indices: jax.Array, like: jax.Array
@@ -272,9 +272,9 @@ class KeptResidual(MixedLeaf):
     leaf: jax.Array,
     residual: jax.Array,
     update: jax.Array,
-    memory: Memory,
+    memory: AnchorState,
     step: LeafStep,
-  ) -> tuple[jax.Array, Memory]:
+  ) -> tuple[jax.Array, AnchorState]:
     """V = A + Δ; at an episode's end A follows V; W = A + M⊙(V − A)/s."""
     del residual
     assert memory.learned is not None
@@ -284,7 +284,7 @@ class KeptResidual(MixedLeaf):
     anchor = memory.anchor + jnp.where(step.episode.ends, follow, 0)
     mask = self.layout.mask(step.redraw(step.episode.ends), leaf)
     live = anchor + jnp.where(mask, (learned - anchor) / self.divisor, 0)
-    return live - leaf, Memory(anchor, learned)
+    return live - leaf, AnchorState(anchor, learned)
 
   def dense(
     self, change: jax.Array, indices: jax.Array, like: jax.Array
@@ -303,7 +303,7 @@ class KeptResidual(MixedLeaf):
     return (leaf + change).astype(leaf.dtype)
 
   def evaluated(
-    self, leaf: jax.Array, memory: Memory, step: LeafStep
+    self, leaf: jax.Array, memory: AnchorState, step: LeafStep
   ) -> jax.Array:
     """V, the weights that Mixout has learned."""
     _, memory = self.begin(leaf, memory, step)

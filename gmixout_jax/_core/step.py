@@ -17,7 +17,7 @@ import optax
 from flax import struct
 
 from gmixout_jax._core import boxes, resampling, samplers
-from gmixout_jax._core.mixed_leaf import LeafStep, Memory, MixedLeaf
+from gmixout_jax._core.mixed_leaf import AnchorState, LeafStep, MixedLeaf
 from gmixout_jax._core.settings import Settings
 
 
@@ -143,7 +143,7 @@ class Begun(NamedTuple):
   tree: MixedTree
   residuals: list[Any]
   steps: dict[int, LeafStep]
-  memories: dict[int, Memory]
+  memories: dict[int, AnchorState]
   episode: resampling.Episode
   anchor_decay: jax.Array
   count_after: jax.Array
@@ -276,7 +276,7 @@ def finish[State: MixState](
 
 
 def advance[State: MixState](
-  state: State, begun: Begun, after: dict[int, Memory]
+  state: State, begun: Begun, after: dict[int, AnchorState]
 ) -> State:
   """The state after the step that `begin` began, given the leaves' memory."""
   places = begun.tree.packed.flatten_up_to(state.anchor)
@@ -291,7 +291,7 @@ def advance[State: MixState](
   )
 
 
-def memories(tree: MixedTree, state: MixState) -> dict[int, Memory]:
+def memories(tree: MixedTree, state: MixState) -> dict[int, AnchorState]:
   """Memory of the mixed leaves by their position among the parameters."""
   anchors = tree.packed.flatten_up_to(state.anchor)
   learned = [
@@ -299,13 +299,13 @@ def memories(tree: MixedTree, state: MixState) -> dict[int, Memory]:
     for leaf in tree.packed.flatten_up_to(state.learned)
   ]
   return {
-    i: Memory(*parts)
+    i: AnchorState(*parts)
     for i, parts in enumerate(zip(anchors, learned, strict=True))
     if not isinstance(parts[0], optax.MaskedNode)
   }
 
 
-def check_memory(mix: MixedLeaf, leaf: Any, memory: Memory | None) -> None:
+def check_memory(mix: MixedLeaf, leaf: Any, memory: AnchorState | None) -> None:
   """Raises ValueError unless a state's memory is that of a mixed leaf."""
   layout = mix.packed_layout
   wanted = leaf.shape if layout is None else layout.packed_shape
@@ -319,7 +319,7 @@ def check_memory(mix: MixedLeaf, leaf: Any, memory: Memory | None) -> None:
 
 
 def _memory_trees(
-  tree: MixedTree, places: list[Any], memories: dict[int, Memory]
+  tree: MixedTree, places: list[Any], memories: dict[int, AnchorState]
 ) -> dict[str, Any]:
   """The state's `anchor` and `learned`: the inverse of `memories`.
 

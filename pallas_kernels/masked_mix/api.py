@@ -21,7 +21,7 @@ def masked_mix(
   key: jax.Array,
   *,
   kept: float,
-  scale: float | None = None,
+  divisor: float | None = None,
   sampler: Sampler = "stratified",
   dtype: Any = None,
   first_row: jax.typing.ArrayLike = 0,
@@ -31,17 +31,18 @@ def masked_mix(
 
   .. math:: W = A + M \odot \Delta / s
 
-  with A = `anchor`, Δ = `residual`, s = `scale` and M the mask that `sampler`
+  with A = `anchor`, Δ = `residual`, s = `divisor` and M the mask that `sampler`
   draws from `key`. Differentiable in `anchor` and `residual` (reverse mode).
 
   Args:
     anchor: ``[..., cols]``, float32 or bfloat16.
     residual: float32 or bfloat16. "stratified": packed at the active entries,
-      ``[..., k]`` with ``k = max(1, round(cols * kept))``. "bernoulli": dense,
+      ``[..., k]`` with ``k = max(1, round(cols * kept))``; where rows are too
+      short for that, see `strata.row_view`. "bernoulli": dense,
       like `anchor`, for the number of active entries varies.
     key: Key of the leaf's mask: a typed threefry key, or its raw data.
     kept: Wanted fraction of active entries, in (0, 1].
-    scale: s > 0, static; None for the fraction that `sampler` keeps: k/cols,
+    divisor: s > 0, static; None for the fraction that `sampler` keeps: k/cols,
       or `kept`.
     sampler: "stratified" or "bernoulli".
     dtype: Type of the result; None for that of `anchor`. The sum is formed in
@@ -82,13 +83,13 @@ def masked_mix(
       "with sampler='bernoulli' residual must have the shape of anchor,"
       f" {anchor.shape}, got {residual.shape}."
     )
-  if scale is None:
-    scale = leaf.kept_fraction if sampler == "stratified" else kept
-  leaves.check_scale(scale)
+  if divisor is None:
+    divisor = leaf.kept_fraction if sampler == "stratified" else kept
+  leaves.check_divisor(divisor)
   mix = _stratified if sampler == "stratified" else _bernoulli
   return mix(
     leaf,
-    scale,
+    divisor,
     jnp.dtype(anchor.dtype if dtype is None else dtype),
     dispatch.choose(implementation),
     anchor,
@@ -98,21 +99,21 @@ def masked_mix(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
-def _stratified(leaf, scale, dtype, name, anchor, residual, seed):
+def _stratified(leaf, divisor, dtype, name, anchor, residual, seed):
   return dispatch.module("masked_mix", name).stratified(
-    leaf, anchor, residual, seed, scale=scale, dtype=dtype
+    leaf, anchor, residual, seed, divisor=divisor, dtype=dtype
   )
 
 
-def _stratified_forward(leaf, scale, dtype, name, anchor, residual, seed):
-  live = _stratified(leaf, scale, dtype, name, anchor, residual, seed)
+def _stratified_forward(leaf, divisor, dtype, name, anchor, residual, seed):
+  live = _stratified(leaf, divisor, dtype, name, anchor, residual, seed)
   return live, (seed, _like(anchor), _like(residual))
 
 
-def _stratified_backward(leaf, scale, dtype, name, saved, gradient):
+def _stratified_backward(leaf, divisor, dtype, name, saved, gradient):
   del dtype
   seed, anchor, residual = saved
-  active = pack_api.pack_seeded(leaf, scale, name, gradient, seed)
+  active = pack_api.pack_seeded(leaf, divisor, name, gradient, seed)
   return gradient.astype(anchor.dtype), active.astype(residual.dtype), None
 
 
@@ -120,18 +121,18 @@ _stratified.defvjp(_stratified_forward, _stratified_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
-def _bernoulli(leaf, scale, dtype, name, anchor, residual, seed):
+def _bernoulli(leaf, divisor, dtype, name, anchor, residual, seed):
   return dispatch.module("masked_mix", name).bernoulli(
-    anchor, residual, seed, kept=leaf.kept, scale=scale, dtype=dtype
+    anchor, residual, seed, kept=leaf.kept, divisor=divisor, dtype=dtype
   )
 
 
-def _bernoulli_forward(leaf, scale, dtype, name, anchor, residual, seed):
-  live = _bernoulli(leaf, scale, dtype, name, anchor, residual, seed)
+def _bernoulli_forward(leaf, divisor, dtype, name, anchor, residual, seed):
+  live = _bernoulli(leaf, divisor, dtype, name, anchor, residual, seed)
   return live, (seed, _like(anchor), _like(residual))
 
 
-def _bernoulli_backward(leaf, scale, dtype, name, saved, gradient):
+def _bernoulli_backward(leaf, divisor, dtype, name, saved, gradient):
   del dtype, name  # where-and-multiply: XLA fuses it into what comes next
   seed, anchor, residual = saved
   active = reference.bernoulli(
@@ -139,7 +140,7 @@ def _bernoulli_backward(leaf, scale, dtype, name, saved, gradient):
     gradient,
     seed,
     kept=leaf.kept,
-    scale=scale,
+    divisor=divisor,
     dtype=residual.dtype,
   )
   return gradient.astype(anchor.dtype), active, None

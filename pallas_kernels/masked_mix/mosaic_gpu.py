@@ -22,7 +22,7 @@ def stratified(
   residual: jax.Array,
   seed: jax.Array,
   *,
-  scale: float,
+  divisor: float,
   dtype: Any,
 ) -> jax.Array:
   """`reference.stratified`, in one pass over device memory.
@@ -46,7 +46,7 @@ def stratified(
     mine = mine & (slot < np.uint32(leaf.packed_size))
     position = jnp.where(mine, position, NOWHERE)
     slot = jnp.where(mine, slot, NOWHERE)
-    change = lanes.load(residual_ref, slot).astype(jnp.float32) / scale
+    change = lanes.load(residual_ref, slot).astype(jnp.float32) / divisor
     value = lanes.load(anchor_ref, position).astype(jnp.float32) + change
     lanes.store(live_ref, position, value.astype(dtype))
 
@@ -61,7 +61,7 @@ def bernoulli(
   seed: jax.Array,
   *,
   kept: float,
-  scale: float,
+  divisor: float,
   dtype: Any,
 ) -> jax.Array:
   """`reference.bernoulli`: one threefry per entry."""
@@ -75,7 +75,7 @@ def bernoulli(
     active = leaves.bernoulli_active(
       seed_ref, position + seed_ref[2] * cols, kept
     )
-    change = lanes.load(residual_ref, position).astype(jnp.float32) / scale
+    change = lanes.load(residual_ref, position).astype(jnp.float32) / divisor
     value = lanes.load(anchor_ref, position).astype(jnp.float32)
     value = value + jnp.where(active, change, jnp.zeros_like(change))
     lanes.store(live_ref, position, value.astype(dtype))

@@ -15,7 +15,7 @@ def stratified(
   residual: jax.Array,
   seed: jax.Array,
   *,
-  scale: float,
+  divisor: float,
   dtype: Any,
 ) -> jax.Array:
   """``A + M⊙Δ/s`` with Δ packed at the active entries.
@@ -25,11 +25,12 @@ def stratified(
     anchor: A, ``[..., cols]``.
     residual: Δ, ``[..., k]``.
     seed: See `leaf.seed`.
-    scale: s.
+    divisor: s.
     dtype: Type of the result. The sum is formed in float32.
   """
-  change = residual.astype(jnp.float32) / scale
+  change = residual.astype(jnp.float32) / divisor
   change = leaves.put(change, leaf.columns(seed), leaf.cols)
+  change = change.reshape(leaf.shape)
   return (anchor.astype(jnp.float32) + change).astype(dtype)
 
 
@@ -39,7 +40,7 @@ def bernoulli(
   seed: jax.Array,
   *,
   kept: float,
-  scale: float,
+  divisor: float,
   dtype: Any,
 ) -> jax.Array:
   """``A + M⊙Δ/s`` with each entry of a dense Δ active on its own.
@@ -49,11 +50,11 @@ def bernoulli(
     residual: Δ, ``[..., cols]``.
     seed: See `leaf.seed`.
     kept: Probability that an entry is active.
-    scale: s.
+    divisor: s.
     dtype: Type of the result. The sum is formed in float32.
   """
   position = threefry.flat_position(anchor.shape)
   position = position + seed[2] * jnp.uint32(anchor.shape[-1])
   active = leaves.bernoulli_active(seed, position, kept)
-  change = jnp.where(active, residual.astype(jnp.float32) / scale, 0)
+  change = jnp.where(active, residual.astype(jnp.float32) / divisor, 0)
   return (anchor.astype(jnp.float32) + change).astype(dtype)

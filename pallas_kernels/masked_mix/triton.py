@@ -29,7 +29,7 @@ def stratified_kernel(
   count: tl.constexpr,
   size: tl.constexpr,
   slots: tl.constexpr,
-  scale: tl.constexpr,
+  divisor: tl.constexpr,
   tile: tl.constexpr,
   reach: tl.constexpr,
 ):
@@ -51,7 +51,7 @@ def stratified_kernel(
   position = position.to(tl.int32)
   change = tl.load(residual + slot.to(tl.int32), mask=mine, other=0)
   value = tl.load(anchor + position, mask=mine, other=0).to(tl.float32)
-  value = value + change.to(tl.float32) / scale
+  value = value + change.to(tl.float32) / divisor
   tl.store(live + position, value.to(live.dtype.element_ty), mask=mine)
 
 
@@ -64,7 +64,7 @@ def bernoulli_kernel(
   cols: tl.constexpr,
   size: tl.constexpr,
   largest: tl.constexpr,
-  scale: tl.constexpr,
+  divisor: tl.constexpr,
   tile: tl.constexpr,
 ):
   """One random word per entry."""
@@ -75,7 +75,7 @@ def bernoulli_kernel(
   entry = entry.to(tl.int32)
   change = tl.load(residual + entry, mask=inside & active, other=0)
   value = tl.load(anchor + entry, mask=inside, other=0).to(tl.float32)
-  value = value + change.to(tl.float32) / scale
+  value = value + change.to(tl.float32) / divisor
   tl.store(live + entry, value.to(live.dtype.element_ty), mask=inside)
 
 
@@ -85,7 +85,7 @@ def stratified(
   residual: jax.Array,
   seed: jax.Array,
   *,
-  scale: float,
+  divisor: float,
   dtype: Any,
 ) -> jax.Array:
   """`reference.stratified`, in one pass over device memory."""
@@ -104,7 +104,7 @@ def stratified(
       count=leaf.count,
       size=leaf.size,
       slots=leaf.packed_size,
-      scale=scale,
+      divisor=divisor,
       tile=TILE,
       reach=triton.next_power_of_2(leaf.slots_within(TILE)),
     )
@@ -118,7 +118,7 @@ def bernoulli(
   seed: jax.Array,
   *,
   kept: float,
-  scale: float,
+  divisor: float,
   dtype: Any,
 ) -> jax.Array:
   """`reference.bernoulli`."""
@@ -136,7 +136,7 @@ def bernoulli(
       cols=anchor.shape[-1],
       size=anchor.size,
       largest=leaves.largest_active_word(kept),
-      scale=scale,
+      divisor=divisor,
       tile=TILE,
     )
 

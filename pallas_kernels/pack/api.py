@@ -15,7 +15,7 @@ def pack(
   key: jax.Array,
   *,
   kept: float,
-  scale: float | None = None,
+  divisor: float | None = None,
   first_row: jax.typing.ArrayLike = 0,
   implementation: Implementation | None = None,
 ) -> jax.Array:
@@ -29,7 +29,7 @@ def pack(
     dense: ``[..., cols]``, float32 or bfloat16.
     key: Key of the leaf's mask: a typed threefry key, or its raw data.
     kept: Wanted fraction of active entries, in (0, 1].
-    scale: s > 0, static; None for the exact fraction k/cols.
+    divisor: s > 0, static; None for the exact fraction k/cols.
     first_row: If `dense` is a part of a leaf, the number of rows before it.
     implementation: "xla", "mosaic_gpu" or "triton"; None picks the fastest
       that can run.
@@ -51,11 +51,11 @@ def pack(
   """
   leaf = leaves.StratifiedLeaf(dense.shape, kept)
   leaves.check_weights("dense", dense)
-  scale = leaf.kept_fraction if scale is None else scale
-  leaves.check_scale(scale)
+  divisor = leaf.kept_fraction if divisor is None else divisor
+  leaves.check_divisor(divisor)
   return pack_seeded(
     leaf,
-    scale,
+    divisor,
     dispatch.choose(implementation),
     dense,
     leaves.seed(key, first_row),
@@ -65,26 +65,28 @@ def pack(
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def pack_seeded(
   leaf: leaves.StratifiedLeaf,
-  scale: float,
+  divisor: float,
   name: Implementation,
   dense: jax.Array,
   seed: jax.Array,
 ) -> jax.Array:
   """`pack` with its arguments checked; for the gradient of `masked_mix`."""
-  return dispatch.module("pack", name).pack(leaf, dense, seed, scale=scale)
+  return dispatch.module("pack", name).pack(leaf, dense, seed, divisor=divisor)
 
 
-def _forward(leaf, scale, name, dense, seed):
-  packed = pack_seeded(leaf, scale, name, dense, seed)
+def _forward(leaf, divisor, name, dense, seed):
+  packed = pack_seeded(leaf, divisor, name, dense, seed)
   return packed, (seed, jnp.zeros((), dense.dtype))
 
 
-def _backward(leaf, scale, name, saved, gradient):
+def _backward(leaf, divisor, name, saved, gradient):
   seed, dense = saved
   mix = dispatch.module("masked_mix", name)
   zeros = jnp.zeros(leaf.shape, dense.dtype)
   return (
-    mix.stratified(leaf, zeros, gradient, seed, scale=scale, dtype=dense.dtype),
+    mix.stratified(
+      leaf, zeros, gradient, seed, divisor=divisor, dtype=dense.dtype
+    ),
     None,
   )
 

@@ -18,7 +18,7 @@ def pack(
   dense: jax.Array,
   seed: jax.Array,
   *,
-  scale: float,
+  divisor: float,
 ) -> jax.Array:
   """`reference.pack`: a lane per slot; the entries between are not read."""
   leaf.check_positions()
@@ -30,7 +30,7 @@ def pack(
     position = leaf.positions(slot, seed_ref)
     position = jnp.where(slot < np.uint32(leaf.packed_size), position, NOWHERE)
     values = lanes.load(dense_ref, position).astype(jnp.float32)
-    lanes.store(packed_ref, slot, values / scale)
+    lanes.store(packed_ref, slot, values / divisor)
 
   return plgpu.kernel(
     pack,

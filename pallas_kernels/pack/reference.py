@@ -11,7 +11,7 @@ def pack(
   dense: jax.Array,
   seed: jax.Array,
   *,
-  scale: float,
+  divisor: float,
 ) -> jax.Array:
   """Active entries of `dense` divided by s, float32 ``[..., k]``.
 
@@ -19,6 +19,7 @@ def pack(
     leaf: Shape and strata.
     dense: ``[..., cols]``.
     seed: See `leaf.seed`.
-    scale: s.
+    divisor: s.
   """
-  return leaves.take(dense, leaf.columns(seed)).astype(jnp.float32) / scale
+  rows = dense.reshape(leaf.view)
+  return leaves.take(rows, leaf.columns(seed)).astype(jnp.float32) / divisor

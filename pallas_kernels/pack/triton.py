@@ -20,7 +20,7 @@ def pack_kernel(
   cols: tl.constexpr,
   count: tl.constexpr,
   slots: tl.constexpr,
-  scale: tl.constexpr,
+  divisor: tl.constexpr,
   block: tl.constexpr,
 ):
   """A program for a block of slots."""
@@ -28,7 +28,7 @@ def pack_kernel(
   here = slot < slots
   position = positions(seed, slot, cols, count).to(tl.int32)
   values = tl.load(dense + position, mask=here, other=0).to(tl.float32)
-  tl.store(packed + slot.to(tl.int32), values / scale, mask=here)
+  tl.store(packed + slot.to(tl.int32), values / divisor, mask=here)
 
 
 def pack(
@@ -36,7 +36,7 @@ def pack(
   dense: jax.Array,
   seed: jax.Array,
   *,
-  scale: float,
+  divisor: float,
 ) -> jax.Array:
   """`reference.pack`; the entries between the active ones are not read."""
   leaf.check_positions()
@@ -52,7 +52,7 @@ def pack(
       cols=leaf.cols,
       count=leaf.count,
       slots=leaf.packed_size,
-      scale=scale,
+      divisor=divisor,
       block=BLOCK,
     )
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from pallas_kernels import dispatch
 from pallas_kernels import leaf as leaves
 from pallas_kernels.dispatch import Implementation
-from pallas_kernels.packed_step.arithmetic import Memory, Scalars
+from pallas_kernels.packed_step.arithmetic import PackedAdamState, Scalars
 
 Number = jax.typing.ArrayLike
 
@@ -16,7 +16,7 @@ Number = jax.typing.ArrayLike
 def packed_step(
   live: jax.Array,
   gradient: jax.Array,
-  memory: Memory,
+  memory: PackedAdamState,
   key: jax.Array,
   *,
   count: Number,
@@ -29,11 +29,11 @@ def packed_step(
   anchor_decay: Number = 0.3,
   starts: Number = False,
   ends: Number = False,
-  scale: float | None = None,
+  divisor: float | None = None,
   packed_gradient: bool = False,
   first_row: Number = 0,
   implementation: Implementation | None = None,
-) -> tuple[jax.Array, Memory]:
+) -> tuple[jax.Array, PackedAdamState]:
   r"""One AdamW step of GMixout on the active entries of a leaf, in place.
 
   .. math::
@@ -47,7 +47,7 @@ def packed_step(
     W_{idx} &\leftarrow W_{idx} + u / s
 
   with W = `live`, idx the active entries that `key` draws, A, m and v in
-  `memory`, s = `scale`, η = `learning_rate`, ω = `weight_decay`, ε = `eps`
+  `memory`, s = `divisor`, η = `learning_rate`, ω = `weight_decay`, ε = `eps`
   and t = `count`. The decay is AdamW's decoupled one and pulls towards the
   anchor.
 
@@ -78,7 +78,7 @@ def packed_step(
     anchor_decay: λ in [0, 1].
     starts: Whether this is the first step of an episode.
     ends: Whether it is the last.
-    scale: s > 0, static; None for the exact fraction k/cols.
+    divisor: s > 0, static; None for the exact fraction k/cols.
     packed_gradient: Whether `gradient` is ∂L/∂Δ instead, float32 ``[..., k]``,
       as `pack` makes it of ∂L/∂W.
     first_row: If `live` is a part of a leaf, the number of rows before it.
@@ -90,7 +90,7 @@ def packed_step(
     their bits.
 
   Raises:
-    ValueError: If shapes or dtypes do not fit, `kept` or `scale` is out of
+    ValueError: If shapes or dtypes do not fit, `kept` or `divisor` is out of
       range, or a GPU kernel is asked for on a leaf of more than 2³¹ − 1
       entries. What may be traced is not checked.
     NotImplementedError: If `implementation` cannot run here; says why.
@@ -111,12 +111,12 @@ def packed_step(
   """
   leaf = leaves.StratifiedLeaf(live.shape, kept)
   _check(leaf, live, gradient, memory, packed_gradient)
-  scale = leaf.kept_fraction if scale is None else scale
-  leaves.check_scale(scale)
+  divisor = leaf.kept_fraction if divisor is None else divisor
+  leaves.check_divisor(divisor)
   module = dispatch.module("packed_step", dispatch.choose(implementation))
   if packed_gradient and leaf.packed_shape == live.shape:
     # Implementations tell the two kinds by their shape.
-    gradient = gradient * scale
+    gradient = gradient * divisor
   stepped, memory = module.packed_step(
     leaf,
     live,
@@ -134,13 +134,13 @@ def packed_step(
       ends=ends,
     ),
     leaves.seed(key, first_row),
-    scale=scale,
+    divisor=divisor,
   )
   return stepped, memory
 
 
-def init(live: Any, *, kept: float) -> Memory:
-  """Memory of zeros for a leaf; the first step must be one that `starts`.
+def init(live: Any, *, kept: float) -> PackedAdamState:
+  """The zeros that a leaf begins with, in a step that `starts`.
 
   Args:
     live: The leaf: an array or a `jax.ShapeDtypeStruct`.
@@ -152,7 +152,7 @@ def init(live: Any, *, kept: float) -> Memory:
   shape = leaves.StratifiedLeaf(tuple(live.shape), kept).packed_shape
   zeros = lambda: jnp.zeros(shape, jnp.float32)
   narrow = live.dtype != jnp.float32
-  return Memory(zeros(), zeros(), zeros(), zeros() if narrow else None)
+  return PackedAdamState(zeros(), zeros(), zeros(), zeros() if narrow else None)
 
 
 def _scalars(count: Number, *, b1: Any, b2: Any, **rest: Any) -> Scalars:
@@ -176,7 +176,7 @@ def _check(
   leaf: leaves.StratifiedLeaf,
   live: jax.Array,
   gradient: jax.Array,
-  memory: Memory,
+  memory: PackedAdamState,
   packed_gradient: bool,
 ) -> None:
   """Raises ValueError unless the arrays of a step fit each other."""

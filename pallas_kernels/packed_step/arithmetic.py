@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 
-class Memory(NamedTuple):
+class PackedAdamState(NamedTuple):
   """What the active entries of a leaf carry from step to step.
 
   All are float32 ``[..., k]``, packed.
@@ -64,10 +64,10 @@ class Scalars(NamedTuple):
 def step_entries(
   live: jax.Array,
   gradient: jax.Array,
-  memory: Memory,
+  memory: PackedAdamState,
   scalars: Scalars,
-  scale: float,
-) -> tuple[jax.Array, Memory]:
+  divisor: float,
+) -> tuple[jax.Array, PackedAdamState]:
   """One step of active entries.
 
   Args:
@@ -75,7 +75,7 @@ def step_entries(
     gradient: ∂L/∂Δ, float32.
     memory: What they carry.
     scalars: What they have in common.
-    scale: s.
+    divisor: s.
 
   Returns:
     The change of W, float32, and the memory after the step.
@@ -88,7 +88,7 @@ def step_entries(
   )
   anchor = jnp.where(starts, live, memory.anchor)
   if memory.learned is None:
-    learned, residual = None, scale * (live - anchor)
+    learned, residual = None, divisor * (live - anchor)
   else:
     learned = jnp.where(starts, live, memory.learned)
     residual = learned - anchor
@@ -107,9 +107,11 @@ def step_entries(
   # it should be instead, which undoes the rounding of the last move.
   moved, kept = residual + update, 1 - scalars.anchor_decay
   if learned is None:
-    merge = moved * (kept - 1 / scale)
-    change = update / scale + jnp.where(ends, merge, jnp.zeros_like(merge))
+    merge = moved * (kept - 1 / divisor)
+    change = update / divisor + jnp.where(ends, merge, jnp.zeros_like(merge))
   else:
     learned = learned + update
-    change = anchor + jnp.where(ends, kept * moved, moved * (1 / scale)) - live
-  return change, Memory(anchor, mu, nu, learned)
+    change = (
+      anchor + jnp.where(ends, kept * moved, moved * (1 / divisor)) - live
+    )
+  return change, PackedAdamState(anchor, mu, nu, learned)

@@ -59,6 +59,6 @@ def workload(
 
 
 def _fresh(shape: tuple[int, ...], dtype: Any) -> Any:
-  """Memory in buffers of its own, which can be donated."""
+  """PackedAdamState in buffers of its own, which can be donated."""
   memory = init(jax.ShapeDtypeStruct(shape, jnp.dtype(dtype)), kept=KEPT)
   return jax.tree.map(lambda part: part + 0, memory)

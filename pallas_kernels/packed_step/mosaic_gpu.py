@@ -8,7 +8,11 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 from pallas_kernels import dispatch
 from pallas_kernels import leaf as leaves
 from pallas_kernels.lanes import NOWHERE, Lanes
-from pallas_kernels.packed_step.arithmetic import Memory, Scalars, step_entries
+from pallas_kernels.packed_step.arithmetic import (
+  PackedAdamState,
+  Scalars,
+  step_entries,
+)
 
 # Slots per block: four of each array in flight for each thread.
 BLOCK = 512
@@ -18,12 +22,12 @@ def packed_step(
   leaf: leaves.StratifiedLeaf,
   live: jax.Array,
   gradient: jax.Array,
-  memory: Memory,
+  memory: PackedAdamState,
   scalars: Scalars,
   seed: jax.Array,
   *,
-  scale: float,
-) -> tuple[jax.Array, Memory]:
+  divisor: float,
+) -> tuple[jax.Array, PackedAdamState]:
   """`reference.packed_step`, in place: a lane per slot.
 
   Live weights and memory are updated where they are if the caller donates
@@ -41,15 +45,17 @@ def packed_step(
     position = jnp.where(slot < np.uint32(leaf.packed_size), position, NOWHERE)
     weights = lanes.load(live_ref, position)
     if dense_gradient:
-      gradient = lanes.load(gradient_ref, position).astype(jnp.float32) / scale
+      gradient = (
+        lanes.load(gradient_ref, position).astype(jnp.float32) / divisor
+      )
     else:
       gradient = lanes.load(gradient_ref, slot)
     change, stepped = step_entries(
       weights,
       gradient,
-      Memory(*(lanes.load(ref, slot) for ref in memory_refs)),
+      PackedAdamState(*(lanes.load(ref, slot) for ref in memory_refs)),
       Scalars(*(scalars_ref[i] for i in range(len(Scalars._fields)))),
-      scale,
+      divisor,
     )
     # Rounded once, where weights are narrow.
     moved = weights.astype(jnp.float32) + change
@@ -69,7 +75,7 @@ def packed_step(
     grid_names=("block",),
     interpret=dispatch.interpreter(),
   )(seed, jnp.stack(scalars), gradient.reshape(-1), live_ref, *memory_refs)
-  stepped = Memory(
+  stepped = PackedAdamState(
     *(jax.freeze(ref).reshape(leaf.packed_shape) for ref in memory_refs)
   )
   return jax.freeze(live_ref).reshape(leaf.shape), stepped

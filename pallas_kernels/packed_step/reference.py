@@ -4,19 +4,23 @@ import jax
 import jax.numpy as jnp
 
 from pallas_kernels import leaf as leaves
-from pallas_kernels.packed_step.arithmetic import Memory, Scalars, step_entries
+from pallas_kernels.packed_step.arithmetic import (
+  PackedAdamState,
+  Scalars,
+  step_entries,
+)
 
 
 def packed_step(
   leaf: leaves.StratifiedLeaf,
   live: jax.Array,
   gradient: jax.Array,
-  memory: Memory,
+  memory: PackedAdamState,
   scalars: Scalars,
   seed: jax.Array,
   *,
-  scale: float,
-) -> tuple[jax.Array, Memory]:
+  divisor: float,
+) -> tuple[jax.Array, PackedAdamState]:
   """One step of a leaf's active entries.
 
   Args:
@@ -26,16 +30,21 @@ def packed_step(
     memory: What the active entries carry.
     scalars: What they have in common.
     seed: See `leaf.seed`.
-    scale: s.
+    divisor: s.
 
   Returns:
     W and the memory after the step.
   """
   columns = leaf.columns(seed)
   if gradient.shape == live.shape:
-    gradient = leaves.take(gradient, columns).astype(jnp.float32) / scale
+    gradient = leaves.take(gradient.reshape(leaf.view), columns)
+    gradient = gradient.astype(jnp.float32) / divisor
   change, memory = step_entries(
-    leaves.take(live, columns), gradient, memory, scalars, scale
+    leaves.take(live.reshape(leaf.view), columns),
+    gradient,
+    memory,
+    scalars,
+    divisor,
   )
-  change = leaves.put(change, columns, leaf.cols)
+  change = leaves.put(change, columns, leaf.cols).reshape(leaf.shape)
   return (live + change).astype(live.dtype), memory

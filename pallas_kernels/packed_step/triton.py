@@ -7,7 +7,7 @@ import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 
 from pallas_kernels import leaf as leaves
-from pallas_kernels.packed_step.arithmetic import Memory, Scalars
+from pallas_kernels.packed_step.arithmetic import PackedAdamState, Scalars
 from pallas_kernels.triton import block_numbers, call, positions, sequential
 
 BLOCK = 512
@@ -26,7 +26,7 @@ def packed_step_kernel(
   cols: tl.constexpr,
   count: tl.constexpr,
   slots: tl.constexpr,
-  scale: tl.constexpr,
+  divisor: tl.constexpr,
   dense_gradient: tl.constexpr,
   narrow: tl.constexpr,
   block: tl.constexpr,
@@ -48,7 +48,7 @@ def packed_step_kernel(
   before = tl.load(live + position, mask=here, other=0).to(tl.float32)
   if dense_gradient:
     slope = tl.load(gradient + position, mask=here, other=0).to(tl.float32)
-    slope = slope / scale
+    slope = slope / divisor
   else:
     slope = tl.load(gradient + slot, mask=here, other=0).to(tl.float32)
   centre = tl.load(anchor + slot, mask=here, other=0)
@@ -59,7 +59,7 @@ def packed_step_kernel(
     now = tl.where(starts, before, now)
     residual = now - centre
   else:
-    residual = scale * (before - centre)
+    residual = divisor * (before - centre)
 
   first = tl.load(mu + slot, mask=here, other=0)
   first = one_minus_b1 * slope + b1 * first
@@ -71,12 +71,12 @@ def packed_step_kernel(
   moved, kept = residual + update, 1 - anchor_decay
   if narrow:
     now = now + update
-    change = tl.where(ends, kept * moved, moved * (1 / scale))
+    change = tl.where(ends, kept * moved, moved * (1 / divisor))
     change = centre + change - before
     tl.store(learned + slot, now, mask=here)
   else:
-    merge = moved * (kept - 1 / scale)
-    change = update / scale + tl.where(ends, merge, 0.0)
+    merge = moved * (kept - 1 / divisor)
+    change = update / divisor + tl.where(ends, merge, 0.0)
   after = (before + change).to(live.dtype.element_ty)
   tl.store(live + position, after, mask=here)
   tl.store(anchor + slot, centre, mask=here)
@@ -88,12 +88,12 @@ def packed_step(
   leaf: leaves.StratifiedLeaf,
   live: jax.Array,
   gradient: jax.Array,
-  memory: Memory,
+  memory: PackedAdamState,
   scalars: Scalars,
   seed: jax.Array,
   *,
-  scale: float,
-) -> tuple[jax.Array, Memory]:
+  divisor: float,
+) -> tuple[jax.Array, PackedAdamState]:
   """`reference.packed_step`, in place."""
   leaf.check_positions()
   narrow = memory.learned is not None
@@ -117,12 +117,12 @@ def packed_step(
       cols=leaf.cols,
       count=leaf.count,
       slots=leaf.packed_size,
-      scale=scale,
+      divisor=divisor,
       dense_gradient=dense_gradient,
       narrow=narrow,
       block=BLOCK,
     )
     stepped = (jax.freeze(part).reshape(leaf.packed_shape) for part in parts)
-    return jax.freeze(live).reshape(leaf.shape), Memory(*stepped)
+    return jax.freeze(live).reshape(leaf.shape), PackedAdamState(*stepped)
 
   return run(seed, jnp.stack(scalars), gradient, live, memory)

@@ -94,8 +94,8 @@ def test_kernels_take_threefry_keys(key):
     pack(jnp.ones((2, 20)), key, kept=0.1)
 
 
-@pytest.mark.parametrize("scale", [0, -1.0, float("nan")])
-def test_scale_is_above_0(scale):
+@pytest.mark.parametrize("divisor", [0, -1.0, float("nan")])
+def test_scale_is_above_0(divisor):
   dense, packed = jnp.ones((2, 20)), jnp.ones((2, 2))
   memory = packed_step_api.init(dense, kept=0.1)
   for call in (
@@ -105,8 +105,10 @@ def test_scale_is_above_0(scale):
       dense, dense, memory, KEY, count=1, learning_rate=0.1, **given
     ),
   ):
-    with pytest.raises(ValueError, match=f"scale must be above 0, got {scale}"):
-      call(kept=0.1, scale=scale)
+    with pytest.raises(
+      ValueError, match=f"divisor must be above 0, got {divisor}"
+    ):
+      call(kept=0.1, divisor=divisor)
 
 
 def test_weights_are_float32_or_bfloat16():

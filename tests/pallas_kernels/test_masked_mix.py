@@ -51,7 +51,9 @@ LOWERED = [
 jitted_mix = jax.jit(
   masked_mix, static_argnames=("kept", "sampler", "implementation")
 )
-jitted_pack = jax.jit(pack, static_argnames=("kept", "scale", "implementation"))
+jitted_pack = jax.jit(
+  pack, static_argnames=("kept", "divisor", "implementation")
+)
 
 
 def sampler_mask(sampler, shape):
@@ -122,7 +124,7 @@ def test_mosaic_gpu_masked_mix(rng, sampler, name, dtype):
 def test_mosaic_gpu_packs_the_very_entries(name):
   shape = pack_shapes.SMALL[name]
   position = jnp.arange(np.prod(shape), dtype=jnp.float32).reshape(shape)
-  options = {"kept": KEPT, "scale": 1.0}
+  options = {"kept": KEPT, "divisor": 1.0}
   with dispatch.interpreted():
     packed = jitted_pack(position, KEY, implementation="mosaic_gpu", **options)
   expected = jitted_pack(position, KEY, implementation="xla", **options)
@@ -143,12 +145,12 @@ def test_lowers_for_cuda(name, dtype):
   dense = jax.ShapeDtypeStruct(shape, dtype)
   packed = jax.ShapeDtypeStruct(leaf.packed_shape, jnp.float32)
   seed = jax.ShapeDtypeStruct((3,), jnp.uint32)
-  options = {"scale": KEPT, "dtype": dtype}
+  options = {"divisor": KEPT, "dtype": dtype}
   text = cuda_module(
     lambda anchor, residual, seed: (
       mix_mosaic.stratified(leaf, anchor, residual, seed, **options),
       mix_mosaic.bernoulli(anchor, anchor, seed, kept=KEPT, **options),
-      pack_mosaic.pack(leaf, anchor, seed, scale=KEPT),
+      pack_mosaic.pack(leaf, anchor, seed, divisor=KEPT),
     ),
     dense,
     packed,

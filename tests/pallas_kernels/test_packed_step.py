@@ -248,7 +248,7 @@ def test_lowers_for_cuda_in_place(name, dtype):
       memory,
       Scalars(*rest[2:]),
       rest[1],
-      scale=leaf.kept_fraction,
+      divisor=leaf.kept_fraction,
     ),
     live,
     memory,
