@@ -9,6 +9,7 @@ from gmixout_jax.learning_rate import (
   gmixout_learning_rate,
 )
 from gmixout_jax.mixed_params import MixedParams
+from gmixout_jax.summary import gmixout_summary
 from gmixout_jax.transform import (
   GMixoutState,
   gmixout,
@@ -30,6 +31,7 @@ __all__ = [
   "gmixout_labels",
   "gmixout_learning_rate",
   "gmixout_masks",
+  "gmixout_summary",
   "linen",
   "mixout",
   "nnx",
