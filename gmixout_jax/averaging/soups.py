@@ -44,7 +44,8 @@ def greedy_soup(
       held-out data is small.
 
   Returns:
-    The soup. Among equal scores the earlier tree is tried first.
+    The soup. Among equal scores the earlier tree is tried first; in the code
+    of the authors it is the later one.
 
   Raises:
     ValueError: If there are no trees, not as many scores as trees, or the
