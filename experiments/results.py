@@ -21,6 +21,10 @@ Record = dict[str, Any]
 
 PACKAGES = ("gmixout-jax", "jax", "flax", "optax")
 
+EARLIER: dict[str, Record] = {"ftp": {"norm": "l2"}}
+"""What methods had no setting for yet when lines were first published, and how
+those lines were made. Read as if the lines said so."""
+
 
 def environment() -> Record:
   """What a number depends on besides the configuration."""
@@ -126,8 +130,17 @@ def append_once(
     append(path, record)
 
 
+def _completed(method: Record) -> Record:
+  """A method's settings, with those that its line is older than."""
+  added = EARLIER.get(str(method.get("name")).split("+")[-1], {})
+  nested = {k: _completed(v) for k, v in method.items() if isinstance(v, dict)}
+  return added | method | nested
+
+
 def read(path: str | os.PathLike[str]) -> list[Record]:
   """All runs of a results file, oldest first.
+
+  Settings that came later than a line are filled in, see `EARLIER`.
 
   Raises:
     ValueError: on a line that is not a JSON object; it names file and line.
@@ -141,5 +154,8 @@ def read(path: str | os.PathLike[str]) -> list[Record]:
         raise ValueError(f"{path}:{number}: {error}") from error
       if not isinstance(record, dict):
         raise ValueError(f"{path}:{number}: not a JSON object.")
+      config = record.get("config")
+      if isinstance(config, dict) and isinstance(config.get("method"), dict):
+        config["method"] = _completed(config["method"])
       records.append(record)
   return records

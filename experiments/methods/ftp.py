@@ -1,7 +1,7 @@
 """FTP: each tensor stays in a ball, of a radius that is learned."""
 
 import dataclasses
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,8 @@ from jaxtyping import Array, Bool, Float
 
 from experiments.methods.composition import Trained
 from experiments.methods.parts import in_backbone
+
+Norm = Literal["l2", "mars"]
 
 SMALLEST = 1e-8
 """The radius at first, and the smallest one later."""
@@ -27,29 +29,46 @@ class FTP(Trained):
   The radius γ has the gradient ⟨∂L/∂w, δ/‖δ‖⟩, with δ from the step before, so
   it learns from the next batch and not from held-out data. Adam moves it, and
   it is clipped to [1e-8, ‖δ‖]. The head, which is not pretrained, is left out.
-  The norm is ℓ2, the authors' for transformers.
+
+  With "mars", the only norm of the authors' public code, each row of δ has a
+  length of its own, Σ |δ| + 1e-8 over the weights of one output; it is scaled
+  by min(1, γ/length), and γ, one per tensor, is clipped to the longest. Their
+  Adam counts t = 2 at its first gradient, so that γ first moves by 0.744 times
+  the rate and not by the rate; so does "mars" here. "l2" is what TPGM, on which
+  FTP is built, has for transformers. Lines of results that name no norm were
+  made with "l2".
 
   Attributes:
     radius_rate: Learning rate of γ, absolute: how far a tensor gets is at most
       this times the number of steps. The authors have 1e-2.
     shrink: k, what a gradient that shrinks γ is multiplied by, at least 0; 0
       never shrinks it.
+    norm: ‖·‖, "l2" or "mars". A row of "mars" is a column of a Flax kernel, all
+      weights of one output; of other tensors the first axis, as in PyTorch,
+      and a vector is one row.
   """
 
   title: ClassVar[str] = "FTP"
   radius_rate: float = 1e-2
   shrink: float = 1.0
+  norm: Norm = "l2"
 
   def __post_init__(self):
     super().__post_init__()
     if not self.shrink >= 0:
       raise ValueError(f"shrink must be at least 0, got {self.shrink}.")
+    if self.norm not in get_args(Norm):
+      raise ValueError(
+        f"norm must be one of {get_args(Norm)}, got {self.norm!r}."
+      )
 
   def wrap(
     self, optimizer: optax.GradientTransformation
   ) -> optax.GradientTransformation:
     """The optimizer, followed by the projection."""
-    return trainable_projection(optimizer, self.radius_rate, self.shrink)
+    return trainable_projection(
+      optimizer, self.radius_rate, self.shrink, self.norm
+    )
 
 
 class RadiusState(NamedTuple):
@@ -58,8 +77,8 @@ class RadiusState(NamedTuple):
   Attributes:
     started: Whether a step was taken, so that `direction` means something.
     start: w0, like the parameters.
-    direction: δ/‖δ‖ of the last step. Not to be had from the weights: with a
-      radius of 1e-8 they round to w0.
+    direction: δ/‖δ‖ of the last step, row by row with "mars". Not to be had
+      from the weights: with a radius of 1e-8 they round to w0.
     radius: γ, one per leaf, in the order of `jax.tree.leaves`.
     radius_state: Of Adam, on the radii.
     inner_state: Of the optimizer.
@@ -74,21 +93,29 @@ class RadiusState(NamedTuple):
 
 
 def trainable_projection(
-  optimizer: optax.GradientTransformation, rate: float, shrink: float
+  optimizer: optax.GradientTransformation,
+  rate: float,
+  shrink: float,
+  norm: Norm = "l2",
 ) -> optax.GradientTransformationExtraArgs:
   """Follows an optimizer with projections; see `FTP`."""
   inner = optax.with_extra_args_support(optimizer)
   adam = optax.adam(rate)
+  lengths = {"l2": _euclidean, "mars": _row_sums}[norm]
 
   def init(params: Any) -> RadiusState:
     # One vector for all leaves: hundreds of scalars take minutes to compile.
     radius = jnp.full(len(jax.tree.leaves(params)), SMALLEST)
+    radius_state = adam.init(radius)
+    if norm == "mars":
+      one = jnp.ones([], jnp.int32)  # so that the first gradient finds t = 2
+      radius_state = optax.tree.set(radius_state, count=one)
     return RadiusState(
       started=jnp.zeros([], jnp.bool_),
       start=jax.tree.map(jnp.copy, params),
       direction=optax.tree.zeros_like(params),
       radius=radius,
-      radius_state=adam.init(radius),
+      radius_state=radius_state,
       inner_state=inner.init(params),
     )
 
@@ -110,16 +137,15 @@ def trainable_projection(
     away = jax.tree.map(
       lambda leaf, move, start: leaf + move - start, params, moves, state.start
     )
-    length = jnp.sqrt(_stack(jax.tree.map(lambda leaf: jnp.sum(leaf**2), away)))
+    longest, inverse = lengths(away)
     radius = jnp.clip(
-      state.radius + turns, SMALLEST, jnp.maximum(length, SMALLEST)
+      state.radius + turns, SMALLEST, jnp.maximum(longest, SMALLEST)
     )
-    inverse = 1 / jnp.maximum(length, 1e-30)
-    ratio = jnp.minimum(radius * inverse, 1.0)
-    scales = _unstack(jnp.stack([inverse, ratio], axis=1), params)
 
-    def project(inside, move, start, leaf, away, scale):
-      return start + scale[1] * away - leaf if inside else move
+    def project(inside, move, start, leaf, away, inverse, radius):
+      if not inside:
+        return move
+      return start + jnp.minimum(radius * inverse, 1.0) * away - leaf
 
     projected = jax.tree.map(
       project,
@@ -128,18 +154,39 @@ def trainable_projection(
       state.start,
       params,
       away,
-      scales,
+      inverse,
+      _unstack(radius, params),
     )
     return projected, RadiusState(
       started=jnp.ones([], jnp.bool_),
       start=state.start,
-      direction=jax.tree.map(lambda leaf, s: leaf * s[0], away, scales),
+      direction=jax.tree.map(jnp.multiply, away, inverse),
       radius=radius,
       radius_state=radius_state,
       inner_state=inner_state,
     )
 
   return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _euclidean(away: Any) -> tuple[Float[Array, " leaves"], Any]:
+  """Each leaf's ℓ2 length, and 1 / length."""
+  length = jnp.sqrt(_stack(jax.tree.map(lambda leaf: jnp.sum(leaf**2), away)))
+  return length, _unstack(1 / jnp.maximum(length, 1e-30), away)
+
+
+def _row_sums(away: Any) -> tuple[Float[Array, " leaves"], Any]:
+  """Each leaf's longest row, and 1 / length of all of its rows."""
+
+  def rows(path: Any, leaf: jax.Array) -> jax.Array:
+    is_kernel = getattr(path[-1], "key", None) == "kernel"
+    along = leaf.ndim - 1 if is_kernel else 0  # the axis that counts rows
+    axes = [axis for axis in range(leaf.ndim) if axis != along or leaf.ndim < 2]
+    return jnp.sum(jnp.abs(leaf), axis=axes, keepdims=True) + SMALLEST
+
+  lengths = jax.tree_util.tree_map_with_path(rows, away)
+  longest = _stack(jax.tree.map(jnp.max, lengths))
+  return longest, jax.tree.map(jnp.reciprocal, lengths)
 
 
 def _stack(scalars: Any) -> Float[Array, " leaves"]:

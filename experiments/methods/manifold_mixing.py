@@ -23,6 +23,13 @@ class ManifoldMixing(Pool):
   `gmixout_jax.averaging.manifold_soup` for bounds and acceptance. The joint
   refinement that the authors' code has switched off is left out.
 
+  The lines in `experiments/results` were made on version 0.1.0, which decided
+  on a third search by Val(A) instead of the first search's result, and threw
+  away a search that lowered Val. By their counts of evaluations a third search
+  ran in six of the ten (digits, seeds 0 to 2; PACS, seeds 0, 1 and 4). By the
+  authors' rule it could have run in these six only, and there where the second
+  search won an image over the first, which the lines do not tell.
+
   Attributes:
     depth: Parts of a tensor's name that make a component. Of the authors' "8
       components" three act: tower, head, bias of the head.

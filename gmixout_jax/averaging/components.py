@@ -10,6 +10,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from gmixout_jax.averaging.averaged_leaves import (
+  average_leaves,
+  check_agreement,
+  has_mean,
+)
 from gmixout_jax.averaging.interpolation import interpolate
 from gmixout_jax.labels import named_leaves
 
@@ -21,6 +26,7 @@ def components(trees: Sequence[Any], depth: int) -> Components:
 
   A leaf acts if two of the trees differ in it: a factor for frozen leaves, or
   for a tower that the classifier does not run, would be searched for in vain.
+  Leaves of integers, booleans or PRNG keys never act, and must agree.
 
   Args:
     trees: Weights of one structure, at least one.
@@ -32,7 +38,8 @@ def components(trees: Sequence[Any], depth: int) -> Components:
 
   Raises:
     ValueError: If `depth` is below 1, there are no trees, or their structures
-      differ; the first leaf that does is named.
+      or leaves of integers, booleans or keys differ; the first leaf that does
+      is named.
 
   Example:
     >>> import jax.numpy as jnp
@@ -59,7 +66,11 @@ def components(trees: Sequence[Any], depth: int) -> Components:
     _check_alike(first, other, f"trees[{number}]")
   groups: dict[str, list[str]] = {}
   for i, (name, leaf) in enumerate(first):
-    if any(not np.array_equal(leaf, other[i][1]) for other in others):
+    if not has_mean(leaf):
+      for number, other in enumerate(others, start=1):
+        pair = (leaf, other[i][1])
+        check_agreement(name, pair, ("trees[0]", f"trees[{number}]"))
+    elif any(not np.array_equal(leaf, other[i][1]) for other in others):
       prefix = "/".join(name.split("/")[:depth])
       groups.setdefault(prefix, []).append(name)
   return {prefix: tuple(names) for prefix, names in groups.items()}
@@ -84,8 +95,8 @@ def mix_components(
 
   Raises:
     KeyError: If a component has no factor.
-    ValueError: If a factor is a number outside [0, 1], or the structures
-      differ.
+    ValueError: If a factor is a number outside [0, 1], or the structures or
+      leaves of integers, booleans or keys differ; the leaf is named.
 
   Example:
     >>> import jax.numpy as jnp
@@ -106,11 +117,12 @@ def mix_components(
     factor |= dict.fromkeys(names, share)
   ours, theirs = named_leaves(first), named_leaves(second)
   _check_alike(ours, theirs, "second")
-  mixed = [
-    interpolate(other, leaf, factor[name]) if name in factor else leaf
-    for (name, leaf), (_, other) in zip(ours, theirs, strict=True)
-  ]
-  return jax.tree.unflatten(jax.tree.structure(first), mixed)
+
+  def mix(leaf: jax.Array, other: jax.Array, name: str) -> jax.Array:
+    return interpolate(other, leaf, factor[name]) if name in factor else leaf
+
+  names = [name for name, _ in ours]
+  return average_leaves(mix, [first, second], names, names=["first", "second"])
 
 
 def _check_alike(

@@ -1,5 +1,12 @@
-"""Points between weights: WiSE-FT's line and the mean of a soup."""
+"""Points between weights: WiSE-FT's line and the mean of a soup.
 
+Floating-point and complex leaves are averaged, in at least float32 and back to
+their own type. Integers, booleans and PRNG keys stay as they are; if the inputs
+disagree on one, that is an error (see `averaged_leaves`).
+"""
+
+import functools
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,13 +15,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from gmixout_jax.averaging.averaged_leaves import average_leaves, wide_dtype
 from gmixout_jax.labels import named_leaves
 
 
 def interpolate(start: Any, end: Any, alpha: ArrayLike) -> Any:
   """The point (1 − α) · start + α · end: WiSE-FT.
 
-  It is formed in at least float32, whatever the weights are stored in.
+  It is formed in at least float32, whatever the weights are stored in. Leaves
+  of integers, booleans or PRNG keys have no point between them: they stay.
 
   Args:
     start: The pretrained weights θ0, any pytree of arrays. The head belongs
@@ -27,7 +36,9 @@ def interpolate(start: Any, end: Any, alpha: ArrayLike) -> Any:
     A pytree like `start`.
 
   Raises:
-    ValueError: If `alpha` is a number outside [0, 1], or the structures differ.
+    ValueError: If `alpha` is a number outside [0, 1], the structures or the
+      shapes of a leaf differ, or a leaf of integers, booleans or keys does (or
+      may, being traced); the leaf is named, with both values.
 
   Example:
     >>> import jax.numpy as jnp
@@ -47,22 +58,26 @@ def interpolate(start: Any, end: Any, alpha: ArrayLike) -> Any:
   if not isinstance(alpha, jax.Array) and not 0 <= alpha <= 1:  # pyright: ignore[reportOperatorIssue]
     raise ValueError(f"alpha must be in [0, 1], got {alpha}.")
 
-  if isinstance(alpha, jax.Array | np.ndarray | np.generic):
-    alpha = alpha.astype(jnp.promote_types(alpha.dtype, jnp.float32))
+  if isinstance(alpha, np.ndarray | np.generic):
+    alpha = float(alpha)
 
   def point(a: jax.Array, b: jax.Array) -> jax.Array:
-    dtype = jnp.promote_types(jnp.promote_types(a.dtype, b.dtype), jnp.float32)
+    dtype = wide_dtype(a, b, alpha)
+    share = alpha.astype(dtype) if isinstance(alpha, jax.Array) else alpha
     # Not a + α(b − a): in floating point that misses b at α = 1.
-    between = (1 - alpha) * a.astype(dtype) + alpha * b.astype(dtype)
-    return jnp.asarray(between, a.dtype)
+    between = jnp.asarray(1 - share, dtype) * a.astype(dtype) + jnp.asarray(
+      share, dtype
+    ) * b.astype(dtype)
+    return between.astype(a.dtype)
 
-  return jax.tree.map(point, start, end)
+  return average_leaves(point, [start, end], names=["start", "end"])
 
 
 def mean(trees: Sequence[Any], weights: Sequence[float] | None = None) -> Any:
   """The mean of several weights, Σ wᵢ θᵢ / Σ wᵢ: the uniform soup.
 
-  Sums are in at least float32, whatever the weights are stored in.
+  Sums are in at least float32, whatever the weights are stored in. Leaves of
+  integers, booleans or PRNG keys have no mean: they stay.
 
   Args:
     trees: θᵢ, pytrees of one structure; at least one.
@@ -72,8 +87,10 @@ def mean(trees: Sequence[Any], weights: Sequence[float] | None = None) -> Any:
     A pytree like the first.
 
   Raises:
-    ValueError: If there are no trees, their structures differ, or the number
-      or the sum of `weights` does not do.
+    ValueError: If there are no trees, the number or the sum of `weights` does
+      not do, the structures or the shapes of a leaf differ, or a leaf of
+      integers, booleans or keys does (or may, being traced); the leaf is
+      named, with both values.
 
   Example:
     >>> import jax.numpy as jnp
@@ -105,14 +122,17 @@ def mix_leaves(trees: Sequence[Any], weights: Any) -> Any:
     trees: θᵢ, pytrees of one structure; at least one.
     weights: A vector with one entry per tree, or a pytree like each of them
       with such a vector in place of every leaf. A vector is an array of one
-      axis or a sequence of numbers. Not normalised. May be traced.
+      axis or a sequence of numbers. Not normalised. May be traced. Those of a
+      leaf of integers, booleans or PRNG keys count for nothing: it stays.
 
   Returns:
     A pytree like the first.
 
   Raises:
     ValueError: If there are no trees, a vector does not have one number per
-      tree (a leaf's is named), or the structures differ.
+      tree (a leaf's is named), the structures or the shapes of a leaf differ,
+      or a leaf of integers, booleans or keys does (or may, being traced); the
+      leaf is named, with both values.
 
   Example:
     >>> import jax.numpy as jnp
@@ -137,12 +157,14 @@ def mix_leaves(trees: Sequence[Any], weights: Any) -> Any:
       )
     ]
 
-  def mix(own: jax.Array, *leaves: jax.Array) -> jax.Array:
-    dtype = jnp.promote_types(leaves[0].dtype, jnp.float32)
-    mixed = sum(own[i] * leaf.astype(dtype) for i, leaf in enumerate(leaves))
-    return jnp.asarray(mixed, leaves[0].dtype)
+  def mix(*leaves_and_own: jax.Array) -> jax.Array:
+    *leaves, own = leaves_and_own
+    dtype = wide_dtype(*leaves, own)
+    own = own.astype(dtype)
+    terms = [own[i] * leaf.astype(dtype) for i, leaf in enumerate(leaves)]
+    return functools.reduce(operator.add, terms).astype(leaves[0].dtype)
 
-  return jax.tree.map(mix, jax.tree.unflatten(structure, own), *trees)
+  return average_leaves(mix, trees, own)
 
 
 def _is_vector(weights: Any) -> bool:

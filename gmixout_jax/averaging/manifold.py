@@ -60,9 +60,10 @@ def manifold_soup(
      Val(K/(K+1) · A + 1/(K+1) · C) ≥ τ · Val(A).
   2. A search maximises Val(A'), A'_c = λ_c A_c + (1 − λ_c) C_c, over λ in
      λ0 ± (1 − λ0)/2 from λ0 = K/(K+1).
-  3. C goes in if Val(A') ≥ Val(A). A second search then starts from λ
-     in [0.3, 1], and a third if the second one brought at least the factor
-     1 + 0.3 (1 − τ) over Val(A); each counts if it does not lower Val.
+  3. C goes in if Val(A') ≥ Val(A). A second search then starts from λ, in
+     [0.3, 1], and a third from what it found if that is at least
+     1 + 0.3 (1 − τ) times as good as what the first one found. The result of
+     the last search counts, also where an earlier one found better.
 
   Args:
     trees: The runs' weights, at least one.
@@ -78,8 +79,15 @@ def manifold_soup(
     The soup.
 
   Raises:
-    ValueError: If there are no trees, not as many scores as trees, or an
-      argument is out of range.
+    ValueError: If there are no trees, not as many scores as trees, an
+      argument is out of range, or the structures or leaves of integers,
+      booleans or PRNG keys differ; the leaf is named.
+
+  Note:
+    Up to version 0.1.0 the third search was decided by a comparison with
+    Val(A) and not with the first search's result, so it ran more often, and a
+    search that lowered Val was discarded. The authors' code, which this
+    follows now, does neither.
 
   References:
     Fassold, Manifold mixing model soups for better out-of-distribution
@@ -152,15 +160,11 @@ def _search(
     return found, validate(mix(found))
 
   reach = 0.5 * (1 - even)
-  factors, score = search(even, even - reach, even + reach)
-  if score < best:
+  low, high = np.full_like(even, 0.3), np.ones_like(even)
+  factors, first = search(even, even - reach, even + reach)
+  if first < best:
     return None
-  for at_least in (0.0, (1 + 0.3 * (1 - threshold)) * best):
-    if score < at_least:
-      break
-    low, high = np.full_like(even, 0.3), np.ones_like(even)
-    again, better = search(factors, low, high)
-    if better < score:
-      break
-    factors, score = again, better
+  factors, score = search(factors, low, high)
+  if score >= (1 + 0.3 * (1 - threshold)) * first:
+    factors, score = search(factors, low, high)
   return factors, score

@@ -7,6 +7,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gmixout_jax.averaging.averaged_leaves import (
+  check_trees,
+  has_mean,
+  wide_dtype,
+)
 from gmixout_jax.averaging.interpolation import mix_leaves
 
 
@@ -57,7 +62,9 @@ def model_stock(pretrained: Any, tuned: Sequence[Any]) -> Stock:
     The merged weights and the ratios.
 
   Raises:
-    ValueError: If there are fewer than two runs, or the structures differ.
+    ValueError: If there are fewer than two runs, or the structures, the shapes
+      of a leaf, or leaves of integers, booleans or keys differ; the leaf is
+      named.
 
   Example:
     >>> import jax.numpy as jnp
@@ -71,8 +78,9 @@ def model_stock(pretrained: Any, tuned: Sequence[Any]) -> Stock:
     The cosine is the mean over all pairs, as in mergekit. It is clipped to
     [0, 1], so that runs that contradict each other fall back to the pretrained
     weights; the paper's formula would go to their other side. A leaf that no
-    run changed has ratio 0. The authors' code was never released; merging
-    during training is left out.
+    run changed has ratio 0, as one of integers, booleans or PRNG keys has. Of
+    complex numbers the angle is that of their real and imaginary parts. The
+    authors' code was never released; merging during training is left out.
 
   References:
     Jang et al., Model Stock: All we need is just a few fine-tuned models,
@@ -80,16 +88,20 @@ def model_stock(pretrained: Any, tuned: Sequence[Any]) -> Stock:
   """
   if len(tuned) < 2:
     raise ValueError(f"Model Stock needs at least two runs, got {len(tuned)}.")
+  names = ["pretrained", *(f"tuned[{i}]" for i in range(len(tuned)))]
+  check_trees([pretrained, *tuned], names)
 
   def ratio(start: jax.Array, *ends: jax.Array) -> jax.Array:
-    wide = jnp.promote_types(start.dtype, jnp.float32)
+    if not has_mean(start):
+      return jnp.zeros([])
+    wide = wide_dtype(start)
     moves = [(end.astype(wide) - start.astype(wide)).ravel() for end in ends]
     norms = [jnp.linalg.norm(move) for move in moves]
     cosines = []
     for i, j in itertools.combinations(range(len(moves)), 2):
       length = norms[i] * norms[j]
       still = length == 0
-      dot = jnp.vdot(moves[i], moves[j])
+      dot = jnp.real(jnp.vdot(moves[i], moves[j]))
       cosines.append(jnp.where(still, 0.0, dot / jnp.where(still, 1.0, length)))
     cosine = jnp.clip(jnp.mean(jnp.stack(cosines)), 0.0, 1.0)
     return stock_ratio(cosine, len(ends))

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gmixout_jax.averaging.averaged_leaves import check_trees, has_mean
 from gmixout_jax.averaging.interpolation import mean, mix_leaves
 
 
@@ -43,10 +44,13 @@ def greedy_soup(
       held-out data is small.
 
   Returns:
-    The soup. Among equal scores the earlier tree is tried first.
+    The soup. Among equal scores the earlier tree is tried first; in the code
+    of the authors it is the later one.
 
   Raises:
-    ValueError: If there are no trees, or not as many scores as trees.
+    ValueError: If there are no trees, not as many scores as trees, or the
+      structures, the shapes of a leaf, or leaves of integers, booleans or PRNG
+      keys differ; the leaf is named.
 
   Example:
     >>> import jax.numpy as jnp
@@ -61,6 +65,7 @@ def greedy_soup(
   """
   if not trees:
     raise ValueError("a soup needs at least one tree, got none.")
+  check_trees(trees)
   scores = [validate(tree) for tree in trees] if scores is None else scores
   if len(scores) != len(trees):
     raise ValueError(
@@ -120,7 +125,8 @@ def learned_soup(
     The soup. β is not part of it: it does not change which class is largest.
 
   Raises:
-    ValueError: If there are no trees.
+    ValueError: If there are no trees, or the structures, the shapes of a leaf,
+      or leaves of integers, booleans or PRNG keys differ; the leaf is named.
 
   Example:
     >>> import jax.numpy as jnp
@@ -137,24 +143,30 @@ def learned_soup(
   """
   if not trees:
     raise ValueError("a soup needs at least one tree, got none.")
+  check_trees(trees)
   start = jnp.zeros(len(trees))
   shares = jax.tree.map(lambda leaf: start, trees[0]) if per_leaf else start
   learned = {"shares": shares, "scale": jnp.ones([])}
   optimizer = optax.adamw(learning_rate, weight_decay=0.0)
   state = optimizer.init(learned)
+  # Only what is averaged is traced; other leaves could not be compared there.
+  averaged = [list(filter(has_mean, jax.tree.leaves(tree))) for tree in trees]
 
   @jax.jit
-  def step(learned, state, trees, batch):
+  def step(learned, state, averaged, batch):
+    whole = [_with_means(trees[0], leaves) for leaves in averaged]
+
     def objective(learned):
-      return loss(_mix(trees, learned["shares"]), learned["scale"], batch)
+      return loss(_mix(whole, learned["shares"]), learned["scale"], batch)
 
     value, gradient = jax.value_and_grad(objective)(learned)
-    updates, state = optimizer.update(gradient, state, learned)
+    with jax.numpy_dtype_promotion("standard"):  # for Optax's Adam
+      updates, state = optimizer.update(gradient, state, learned)
     return optax.apply_updates(learned, updates), state, value
 
   losses = []
   for batch in batches:
-    learned, state, value = step(learned, state, list(trees), batch)
+    learned, state, value = step(learned, state, averaged, batch)
     losses.append(float(value))
   return LearnedSoup(
     params=_mix(trees, learned["shares"]),
@@ -166,3 +178,11 @@ def learned_soup(
 
 def _mix(trees: Sequence[Any], shares: Any) -> Any:
   return mix_leaves(trees, jax.tree.map(jax.nn.softmax, shares))
+
+
+def _with_means(tree: Any, leaves: Iterable[Any]) -> Any:
+  """The tree with other leaves where it has some that are averaged."""
+  following = iter(leaves)
+  return jax.tree.map(
+    lambda leaf: next(following) if has_mean(leaf) else leaf, tree
+  )

@@ -50,8 +50,12 @@ def swad_window(
   Note:
     The text of the paper bounds the loss by r times the one at t_s; its
     algorithm and the authors' code by r times the mean, as here. Their code
-    also drops the evaluations above l at the very end of a run; here, as in
-    the algorithm, a run that ends before N_e of them is averaged to its end.
+    (`LossValley`) differs from the algorithm, and from this, in four ways:
+    segments just before t_s that lie below l are averaged too; t_s counts
+    twice where N_e > N_s, and not at all where N_e = N_s; a run without t_s
+    gives its last segment alone; and the evaluations above l at the very end
+    of a run are dropped, where here a run that ends before N_e of them is
+    averaged to its end.
 
   References:
     Cha et al., SWAD: Domain generalization by seeking flat minima, 2021,

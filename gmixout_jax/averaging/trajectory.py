@@ -7,11 +7,17 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from gmixout_jax.averaging.averaged_leaves import (
+  check_agreement,
+  has_mean,
+  wide_dtype,
+)
 from gmixout_jax.labels import named_leaves
 
 Rate = Callable[[Int[Array, ""]], Any]
@@ -23,7 +29,8 @@ class AverageState(NamedTuple):
 
   Attributes:
     step: Steps taken, int32.
-    average: θ̄, like the parameters, in at least float32.
+    average: θ̄, like the parameters, in at least float32. Leaves of integers,
+      booleans and PRNG keys are as they were at `init`.
     inner_state: Of the optimizer.
   """
 
@@ -82,7 +89,7 @@ def uniform(*, start: int = 1, every: int = 1) -> Rate:
 
   def rate(step: Int[Array, ""]) -> Float[Array, ""]:
     past = jnp.asarray(step) - start
-    counted = past // every  # those before this one
+    counted = (past // every).astype(float)  # those before this one
     picked = jnp.where(past % every == 0, 1.0 / (counted + 1.0), 0.0)
     return jnp.where(past <= 0, 1.0, picked)
 
@@ -108,7 +115,7 @@ def segments(*, every: int) -> Rate:
     [1.0, 0.5, 0.33, 1.0, 0.5]
   """
   _check_positive(every=every)
-  return lambda step: 1.0 / ((step - 1) % every + 1.0)
+  return lambda step: 1.0 / jnp.asarray((step - 1) % every + 1, float)
 
 
 def average(
@@ -122,6 +129,8 @@ def average(
   The optimizer's updates pass unchanged; after step t
 
     θ̄ ← θ̄ + r(t) (θ_t − θ̄),   θ̄ = the initial weights at first.
+
+  Leaves of integers, booleans or PRNG keys are neither moved nor averaged.
 
   Args:
     optimizer: What trains.
@@ -156,7 +165,7 @@ def average(
     def start(leaf: jax.Array) -> jax.Array:
       # A copy: were it the parameter itself, a step that takes over both
       # would be handed one buffer twice.
-      dtype = jnp.promote_types(leaf.dtype, jnp.float32)
+      dtype = wide_dtype(leaf) if has_mean(leaf) else None
       return jnp.array(leaf, dtype, copy=True)
 
     return AverageState(
@@ -180,15 +189,28 @@ def average(
     updates, inner_state = inner.update(
       updates, state.inner_state, params, **extra_args
     )
-    reached = deploy(inner_state, optax.apply_updates(params, updates))
-    step = state.step + 1
-    weight = jnp.asarray(rate(step), jnp.float32)
-    moved = jax.tree.map(
-      lambda mean, new: mean + weight * (new - mean), state.average, reached
+    moved_params = jax.tree.map(
+      _moved, params, updates, is_leaf=lambda leaf: leaf is None
     )
+    reached = deploy(inner_state, moved_params)
+    step = state.step + 1
+    weight = rate(step)
+
+    def follow(mean: jax.Array, new: jax.Array) -> jax.Array:
+      if not has_mean(mean):
+        return mean
+      share = jnp.asarray(weight, mean.dtype)
+      return mean + share * (new.astype(mean.dtype) - mean)
+
+    moved = jax.tree.map(follow, state.average, reached)
     return updates, AverageState(step, moved, inner_state)
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _moved(leaf: Any, update: Any) -> Any:
+  """A parameter after an update; one without a mean has none of either."""
+  return optax.apply_updates(leaf, update) if has_mean(leaf) else leaf
 
 
 def average_params(opt_state: Any, params: Any) -> Any:
@@ -199,14 +221,17 @@ def average_params(opt_state: Any, params: Any) -> Any:
       masked, apply_if_finite, an `nnx.Optimizer`'s ``opt_state``. Of averages
       of averages the outermost counts.
     params: The parameters, whole; those that were not averaged, as where
-      `optax.masked` left them out, are returned as they are.
+      `optax.masked` left them out, are returned as they are, and so are
+      integers, booleans and PRNG keys.
 
   Returns:
     A pytree like `params`.
 
   Raises:
     ValueError: If `opt_state` holds no average, or several side by side, or
-      one that does not fit `params`; the leaf is named.
+      one that does not fit `params`; or if a leaf of integers, booleans or
+      keys, which has no average, is no longer what it was at `init` (under jit
+      nobody can tell). The leaf is named, with both values.
   """
   is_state = lambda node: isinstance(node, AverageState)
   found = [
@@ -224,12 +249,17 @@ def average_params(opt_state: Any, params: Any) -> Any:
   results = []
   for name, leaf in named_leaves(params):
     mean = means.pop(name, leaf)
-    if mean.shape != leaf.shape:
+    if jnp.shape(mean) != jnp.shape(leaf):
       raise ValueError(
-        f"leaf {name!r} of params has shape {leaf.shape}, but its average in"
-        f" opt_state {mean.shape}: they belong to different models."
+        f"leaf {name!r} of params has shape {jnp.shape(leaf)}, but its average"
+        f" in opt_state {jnp.shape(mean)}: they belong to different models."
       )
-    results.append(mean.astype(leaf.dtype))
+    if has_mean(leaf):
+      results.append(mean.astype(leaf.dtype))
+      continue
+    if not any(isinstance(x, jax.core.Tracer) for x in (mean, leaf)):
+      check_agreement(name, (mean, leaf), ("opt_state", "params"))
+    results.append(leaf)
   if means:
     raise ValueError(
       f"opt_state averages the leaf {min(means)!r}, which params lacks: they"

@@ -31,9 +31,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
-from gmixout_jax import parallel
-from gmixout_jax.checkpoint import folders, manifests
-from gmixout_jax.checkpoint.files import CheckpointError, Path
+from gmixout_jax.checkpoint import arrays, folders, manifests
+from gmixout_jax.checkpoint.files import CheckpointError, Path, local_path
 
 UNFINISHED = "gmixout-unfinished-"
 PACKAGES = ("gmixout-jax", "jax", "flax", "optax", "orbax-checkpoint")
@@ -84,7 +83,8 @@ class Checkpoints:
     """Takes the folder, and removes what an interrupted save left in it.
 
     Args:
-      folder: Where to; it is made if it does not exist.
+      folder: Where to, on a local or a mounted disk; it is made if it does
+        not exist.
       config: What the run is, as JSON: a checkpoint of another config is
         refused.
       keep: How many of the newest checkpoints to keep, at least 1. The one of
@@ -92,13 +92,13 @@ class Checkpoints:
 
     Raises:
       TypeError: If `config` is not JSON.
-      ValueError: If `keep` is out of range, a number in `config` is not finite,
-        or another run holds the folder.
+      ValueError: If `keep` is out of range, `folder` is a bucket, a number in
+        `config` is not finite, or another run holds the folder.
       OSError: If the folder cannot be written to; it is named.
     """
     if keep < 1:
       raise ValueError(f"keep must be at least 1 checkpoint, got {keep}.")
-    self.folder = pathlib.Path(folder).absolute()
+    self.folder = local_path("folder", folder).absolute()
     self.keep = keep
     self._config = manifests.as_json("config", config or {})
     self._leads = jax.process_index() == 0
@@ -171,28 +171,31 @@ class Checkpoints:
 
     Args:
       step: Steps taken, an integer of at least 0.
-      state: A pytree of arrays. On several processes they are global arrays.
+      state: A pytree of arrays, of any type and shape, or of Python's numbers,
+        which come back as arrays. On several processes they are global arrays.
       iterator: The state of the data iterator; JSON.
       score: How good the weights are, higher is better: see `best`. Finite.
 
     Raises:
       TypeError: If `iterator` is not JSON.
       ValueError: If `step` or `score` is not allowed, a number in `iterator` is
-        not finite, or two leaves of `state` have one path.
+        not finite, two leaves of `state` have one path, or one is no array of
+        numbers or holds an integer that JAX has no type for; it is named.
       OSError: If this or the previous checkpoint could not be written, say
         because the disk is full. What had been written of it is removed, and
         the other checkpoints stay as they are.
     """
     step = manifests.as_step(step)
-    arrays = _arrays(state)
+    leaves = arrays.flatten(state)
     manifest = {
       "step": step,
       "score": manifests.as_score(score),
       "iterator": manifests.as_json("iterator", iterator),
       "config": self._config,
       "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
-      "leaves": {name: _signature(leaf) for name, leaf in arrays.items()},
+      "leaves": {n: arrays.signature(leaf) for n, leaf in leaves.items()},
     }
+    placed = arrays.to_write(leaves)
     self.wait()
     if self._agreed(step in self.steps):
       return
@@ -205,7 +208,9 @@ class Checkpoints:
           )
         unfinished.mkdir()
       _together("checkpoint folder made")
-      written = ocp.save_async(str(unfinished / "state"), _on_devices(arrays))
+      written = None
+      if placed:  # Orbax writes no empty tree
+        written = ocp.save_async(str(unfinished / "state"), placed)
     except Exception as error:
       raise self._failed(step, error) from error
     self._pending = self._committer.submit(
@@ -247,11 +252,14 @@ class Checkpoints:
       return None
     manifest = manifests.read(self._path(step) / "manifest.json")
     wanted = like(step) if callable(like) else like
-    arrays = _arrays(wanted)
-    self._check(step, manifest, arrays)
-    loaded = ocp.load(str(self._path(step) / "state"), _abstract(arrays))
+    leaves = arrays.flatten(wanted)
+    self._check(step, manifest, leaves)
+    places = arrays.to_read(leaves)
+    loaded = {}
+    if places:
+      loaded = ocp.load(str(self._path(step) / "state"), places)
     state = jax.tree.unflatten(
-      jax.tree.structure(wanted), [loaded[name] for name in arrays]
+      jax.tree.structure(wanted), arrays.as_wanted(loaded, leaves)
     )
     return Saved(step, state, manifest["iterator"], manifest["score"])
 
@@ -277,7 +285,8 @@ class Checkpoints:
   def _commit(self, step: int, written: Any, manifest: dict[str, Any]) -> None:
     """Waits for the arrays, then makes the folder a checkpoint."""
     try:
-      written.result()
+      if written is not None:
+        written.result()
       if self._leads:
         unfinished = self._unfinished(step)
         manifest["files"] = manifests.digests(unfinished)
@@ -329,7 +338,7 @@ class Checkpoints:
   ) -> None:
     """Raises CheckpointError unless the checkpoint is of this run."""
     where = f"the checkpoint of step {step} in {self.folder}"
-    leaves = {name: _signature(leaf) for name, leaf in wanted.items()}
+    leaves = {name: arrays.signature(leaf) for name, leaf in wanted.items()}
     for kind, saved, ours in (
       ("config", manifest["config"], self._config),
       ("leaf", manifest["leaves"], leaves),
@@ -340,57 +349,6 @@ class Checkpoints:
           f"{where} is of another run: {kind} {found}. Resume it as it was"
           " begun, or give this run a folder of its own."
         )
-
-
-def _arrays(tree: Any) -> dict[str, Any]:
-  """The leaves of a tree by their '/'-joined path, in the tree's order."""
-  named = {
-    jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-    for path, leaf in jax.tree.leaves_with_path(tree)
-  }
-  count = len(jax.tree.leaves(tree))
-  if len(named) != count:
-    raise ValueError(
-      f"the state has {count} leaves of only {len(named)} different paths:"
-      " rename some."
-    )
-  return named
-
-
-def _signature(leaf: Any) -> str:
-  """Type and shape of a leaf, such as "float32[8, 40]"."""
-  return f"{leaf.dtype}{list(leaf.shape)}"
-
-
-def _abstract(arrays: dict[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
-  """What to load, and to which devices if the arrays say so."""
-  default = _default_sharding()
-  return {
-    name: jax.ShapeDtypeStruct(
-      leaf.shape,
-      leaf.dtype,
-      sharding=getattr(leaf, "sharding", None) or default,
-    )
-    for name, leaf in arrays.items()
-  }
-
-
-def _on_devices(arrays: dict[str, Any]) -> dict[str, jax.Array]:
-  """The same with NumPy arrays on devices, where Orbax wants them."""
-  default = _default_sharding()
-  return {
-    name: leaf
-    if isinstance(leaf, jax.Array)
-    else jax.make_array_from_process_local_data(default, np.array(leaf))
-    for name, leaf in arrays.items()
-  }
-
-
-def _default_sharding() -> jax.sharding.Sharding:
-  """The first device; of several processes all devices, as Orbax wants it."""
-  if jax.process_count() == 1:
-    return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-  return jax.NamedSharding(parallel.data_mesh(), jax.P())
 
 
 def _together(what: str) -> None:

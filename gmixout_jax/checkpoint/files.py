@@ -1,8 +1,12 @@
-"""Files that are whole or absent, and the error about what is in them."""
+"""Files that are whole or absent, and what is wrong with others.
+
+All that this library reads or writes lies on a local or a mounted disk.
+"""
 
 import contextlib
 import os
 import pathlib
+import re
 from collections.abc import Iterator
 
 Path = str | os.PathLike[str]
@@ -14,6 +18,39 @@ class CheckpointError(ValueError):
   It is damaged, or of another model or run. The message names it, and says
   what was found and what was needed.
   """
+
+
+# "gs://bucket", and "gs:/bucket", which pathlib makes of it. One letter may be
+# a drive of Windows.
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+
+
+def local_path(name: str, path: Path) -> pathlib.Path:
+  """A path on a local or a mounted disk, never the address of a bucket.
+
+  Taken for a path, "gs://bucket/run" is a local folder of the name "gs:", and
+  what was saved there is lost with the machine.
+
+  Args:
+    name: The argument's name, for the message.
+    path: What was given for it.
+
+  Returns:
+    The path.
+
+  Raises:
+    ValueError: If it begins with a scheme; it is quoted.
+
+  Example:
+    >>> local_path("folder", "runs/gs").parts
+    ('runs', 'gs')
+  """
+  if _SCHEME.match(os.fspath(path)):
+    raise ValueError(
+      f"{name} must be a path on a local or a mounted disk, got"
+      f" {os.fspath(path)!r}: mount the bucket, or copy what is there."
+    )
+  return pathlib.Path(path)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import pathlib
 import platform
 from collections.abc import Iterator
 
-from gmixout_jax.checkpoint.files import Path
+from gmixout_jax.checkpoint.files import Path, local_path
 
 
 class Held(ValueError):
@@ -28,9 +28,10 @@ def exclusive(folder: Path) -> Iterator[None]:
 
   Raises:
     Held: If another run holds it.
+    ValueError: If it is a bucket.
     OSError: If the folder cannot be written to; it is named.
   """
-  folder = pathlib.Path(folder).absolute()
+  folder = local_path("folder", folder).absolute()
   try:
     lock = hold(folder)
   except OSError as error:

@@ -8,7 +8,7 @@ from typing import Any
 from flax import nnx
 from jax.typing import DTypeLike
 
-from gmixout_jax.checkpoint.files import Path, replacing
+from gmixout_jax.checkpoint.files import Path, local_path, replacing
 from gmixout_jax.clip import huggingface, names, weights
 from gmixout_jax.clip.config import CLIPConfig
 from gmixout_jax.clip.model import CLIP
@@ -26,9 +26,10 @@ def read_config(directory: Path, **fields: Any) -> CLIPConfig:
 
   Raises:
     FileNotFoundError: The folder or the file is absent.
-    ValueError: The file does not describe a CLIP model.
+    ValueError: The file does not describe a CLIP model, or `directory` is the
+      address of a bucket.
   """
-  directory = pathlib.Path(directory)
+  directory = local_path("directory", directory)
   if not directory.is_dir():
     raise FileNotFoundError(
       f"There is no folder {directory}. Nothing is downloaded here: fetch the "
@@ -71,8 +72,8 @@ def from_pretrained(
     FileNotFoundError: The folder or a file is absent; it is named.
     CheckpointError: A `ValueError`: the weights are pickled, damaged, or do
       not fit the config; every tensor at fault is listed.
-    ValueError: The config is not one of a CLIP model, or `image_size` is not
-      a multiple of the patch size.
+    ValueError: The config is not one of a CLIP model, `image_size` is not a
+      multiple of the patch size, or `directory` is the address of a bucket.
 
   Example:
     >>> import tempfile
@@ -125,10 +126,13 @@ def save_pretrained(
     dtype: The type to store, as "float16" to halve the file; None keeps that
       of the parameters, and then loading gives back the same model.
 
+  Raises:
+    ValueError: If `directory` is the address of a bucket.
+
   Example:
     See `from_pretrained`.
   """
-  directory = pathlib.Path(directory)
+  directory = local_path("directory", directory)
   directory.mkdir(parents=True, exist_ok=True)
   tensors = weights.collect(model, names.hugging_face, dtype)
   weights.save(tensors, directory / "model.safetensors")

@@ -2,7 +2,6 @@
 
 import json
 import math
-import pathlib
 from collections.abc import Sequence
 
 import jax
@@ -11,7 +10,7 @@ import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
-from gmixout_jax.checkpoint.files import Path, replacing
+from gmixout_jax.checkpoint.files import Path, local_path, replacing
 
 # Of OpenAI's training images; nearly every CLIP keeps them.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -91,7 +90,8 @@ def load_normalization(
     file.
 
   Raises:
-    ValueError: The file is damaged, or its values are no mean and deviation.
+    ValueError: The file is damaged, its values are no mean and deviation, or
+      `directory` is the address of a bucket.
 
   Example:
     >>> import tempfile
@@ -101,7 +101,7 @@ def load_normalization(
     ...   clip.load_normalization(folder)
     ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
   """
-  path = pathlib.Path(directory) / _PREPROCESSOR
+  path = local_path("directory", directory) / _PREPROCESSOR
   if not path.is_file():
     return CLIP_MEAN, CLIP_STD
   try:
@@ -129,12 +129,16 @@ def save_normalization(
     directory: The folder of a model; it must exist.
     mean: One value per channel, on the scale [0, 1].
     std: Likewise.
+
+  Raises:
+    ValueError: If `directory` is the address of a bucket.
   """
+  folder = local_path("directory", directory)
   raw = {
     "do_normalize": True,
     "do_rescale": True,
     "image_mean": list(mean),
     "image_std": list(std),
   }
-  with replacing(pathlib.Path(directory) / _PREPROCESSOR) as temporary:
+  with replacing(folder / _PREPROCESSOR) as temporary:
     temporary.write_text(json.dumps(raw, indent=2) + "\n")

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import pathlib
 import re
 from typing import Any
 
@@ -10,7 +9,11 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
-from gmixout_jax.checkpoint.files import CheckpointError, Path
+from gmixout_jax.checkpoint.files import (
+  CheckpointError,
+  Path,
+  local_path,
+)
 from gmixout_jax.clip import names, weights
 from gmixout_jax.clip.config import Activation, VisionConfig
 from gmixout_jax.clip.vision import ViT
@@ -65,7 +68,7 @@ def vit_from_safetensors(
     FileNotFoundError: There is no such file.
     CheckpointError: A `ValueError`: the file is a pickle, damaged, or of a
       variant that is not supported; every tensor at fault is listed.
-    ValueError: An argument is not allowed.
+    ValueError: An argument is not allowed; `path` may be no bucket.
 
   Example:
     >>> import tempfile
@@ -81,7 +84,8 @@ def vit_from_safetensors(
     >>> model.config.depth, model.config.patch_size, model.head.kernel.shape
     (1, 8, (64, 7))
   """
-  tensors = weights.Files([pathlib.Path(path)])
+  path = local_path("path", path)
+  tensors = weights.Files([path])
   shape = _shape(tensors)
   if heads is None and shape["width"] % 64:
     raise ValueError(
@@ -125,10 +129,13 @@ def vit_to_safetensors(
       does not exist.
     dtype: The type to store; None keeps that of the parameters.
 
+  Raises:
+    ValueError: If `path` is the address of a bucket.
+
   Example:
     See `vit_from_safetensors`.
   """
-  path = pathlib.Path(path)
+  path = local_path("path", path)
   path.parent.mkdir(parents=True, exist_ok=True)
   weights.save(weights.collect(model, names.timm, dtype), path)
 

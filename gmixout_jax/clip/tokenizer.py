@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from gmixout_jax.checkpoint.files import Path
+from gmixout_jax.checkpoint.files import Path, local_path
 from gmixout_jax.clip import huggingface
 from gmixout_jax.clip.config import LEGACY_EOS, TextConfig
 
@@ -115,7 +115,8 @@ def load_tokenizer(
     ValueError: A file is damaged, or the tokenizer does not go with the
       model: they disagree on the end token (49407 where config.json names
       none, as for `from_pretrained`), or the padding would be taken for the
-      end of the text. The file is named.
+      end of the text. The file is named. Or `directory` is the address of a
+      bucket.
 
   Example:
     >>> import tempfile
@@ -135,6 +136,7 @@ def load_tokenizer(
     >>> tokenizer(["a cat"]).tolist()
     [[0, 3, 4, 1, 1, 1]]
   """
+  directory = local_path("directory", directory)
   try:
     import tokenizers
   except ImportError as error:
@@ -142,7 +144,6 @@ def load_tokenizer(
       "Reading tokenizer.json needs the package tokenizers: "
       "pip install 'gmixout-jax[experiments]'."
     ) from error
-  directory = pathlib.Path(directory)
   path = directory / "tokenizer.json"
   if not path.is_file():
     raise FileNotFoundError(f"There is no file {path}.")

@@ -6,7 +6,9 @@ import pathlib
 
 import pytest
 
-from experiments import results
+from experiments import methods, results
+from experiments.methods.ema import EMA
+from experiments.methods.ftp import FTP
 
 
 def test_round_trip(tmp_path):
@@ -52,6 +54,37 @@ def test_a_malformed_line_is_named(tmp_path, bad):
   path.write_text(f'{{"seed": 0}}\n{bad}\n{{"seed": 2}}\n')
   with pytest.raises(ValueError, match=r"results\.jsonl:2: "):
     results.read(path)
+
+
+def test_lines_older_than_a_setting_are_read_with_what_they_were_made_with(
+  tmp_path,
+):
+  path = tmp_path / "results.jsonl"
+  for method in (FTP(), FTP(norm="mars"), EMA(of=FTP())):
+    described = results.plain(methods.described(method))
+    results.append(path, {"config": {"method": described}, "seed": 0})
+  now = results.read(path)
+  assert now[0]["config"]["method"]["norm"] == "l2"
+  older = path.read_text().replace(', "norm": "l2"', "")
+  assert '"l2"' not in older
+  path.write_text(older)
+  assert results.read(path) == now
+
+
+def test_the_published_lines_of_ftp_are_those_of_its_default():
+  folder = pathlib.Path(results.__file__).parent / "results"
+  (*lines,) = (
+    line["config"]["method"]
+    for file in folder.glob("study_*_cpu.jsonl")
+    for line in results.read(file)
+    if line["config"]["method"]["name"] == "ftp"
+  )
+  assert lines
+  for line in lines:
+    of = methods.METHODS[line["of"]["name"]](
+      learning_rate=line["of"]["learning_rate"]
+    )
+    assert line == results.plain(methods.described(FTP(of=of)))
 
 
 def test_environment_is_json():

@@ -199,6 +199,7 @@ def test_what_does_not_compose_says_so():
     (lambda: EMA(decay=1.0), r"decay must be in \[0, 1\), got 1.0"),
     (lambda: SPD(strength=-1.0), "strength must be at least 0, got -1"),
     (lambda: FTP(shrink=-0.5), "shrink must be at least 0, got -0.5"),
+    (lambda: FTP(norm="l1"), r"norm must be one of \('l2', 'mars'\), got 'l1'"),
     (lambda: L2SP(alpha=-0.1), "alpha must be at least 0, got -0.1"),
     (lambda: L2SP(beta=float("nan")), "beta must be at least 0, got nan"),
   ):

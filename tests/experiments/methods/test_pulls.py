@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from experiments.methods.ftp import SMALLEST, trainable_projection
+from experiments.methods.ftp import FTP, SMALLEST, trainable_projection
 from experiments.methods.l2_sp import L2SP, add_spring
 from experiments.methods.parts import in_backbone
 from experiments.methods.schedule import Schedule
@@ -153,6 +153,102 @@ def test_ftp_is_the_algorithm_in_numpy(rng, shrink):
       np.testing.assert_allclose(got["backbone"][key], wanted, atol=1e-5)
   free = start["b"] - eta * sum(g["b"] for g in gradients)
   np.testing.assert_allclose(steps[-1]["head"], free, atol=1e-5)
+
+
+def mars_in_numpy(start, gradients, moves, *, rate, shrink):
+  """FTP as published for one tensor whose first axis counts rows, in float64.
+
+  Nothing but loops over rows, as Tian et al. have it with the MARS norm.
+  """
+  rows = lambda x: [np.asarray(x, np.float64)] if x.ndim == 1 else list(x)
+  start = rows(start)
+  w, gamma, before, m, v = list(start), 1e-8, None, 0.0, 0.0
+  for t, (gradient, move) in enumerate(zip(gradients, moves, strict=True), 1):
+    away = [a + b - c for a, b, c in zip(w, rows(move), start, strict=True)]
+    norms = [float(np.abs(row).sum()) + 1e-8 for row in away]
+    if before is not None:
+      slope = sum(
+        float((g * old).sum()) / norm
+        for g, (old, norm) in zip(rows(gradient), before, strict=True)
+      )
+      slope *= shrink if slope > 0 else 1.0
+      # Their counter also counts the step that had no gradient for γ.
+      m, v = 0.9 * m + 0.1 * slope, 0.999 * v + 0.001 * slope**2
+      step = m / (1 - 0.9**t) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+      gamma = min(max(gamma - rate * step, 1e-8), max(norms))
+    before = list(zip(away, norms, strict=True))
+    w = [
+      c + min(max(gamma / norm, 0.0), 1.0) * row
+      for c, row, norm in zip(start, away, norms, strict=True)
+    ]
+    yield np.stack(w) if len(w) > 1 else w[0]
+
+
+def adamw_in_numpy(gradients, *, eta):
+  """What Adam moves a tensor by, whatever the tensor: no weight decay."""
+  m, v = 0.0, 0.0
+  for t, gradient in enumerate(gradients, 1):
+    m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
+    yield -eta * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("shrink", [1.0, 0.5])
+def test_ftp_with_its_authors_norm_is_the_algorithm_in_numpy(
+  rng, shrink, optimizer
+):
+  # Rows are first, as in PyTorch; Flax's kernels have them last.
+  shapes = {"fc": (3, 5), "patch": (4, 3, 2, 2), "bias": (4,), "token": (3, 2)}
+  flax = {"fc": "kernel", "patch": "kernel", "bias": "bias", "token": "weight"}
+  start = {k: rng.standard_normal(s) for k, s in shapes.items()}
+  gradients = [
+    {k: 0.5 + rng.standard_normal(s) for k, s in shapes.items()}
+    for _ in range(40)
+  ]
+  eta, rate = 0.01, 0.02
+
+  def as_params(tree):
+    def as_leaf(name):
+      turned = np.moveaxis(tree[name], 0, -1)
+      leaf = turned if flax[name] == "kernel" else tree[name]
+      return {flax[name]: jnp.asarray(leaf, jnp.float32)}
+
+    return {"backbone": {name: as_leaf(name) for name in tree}}
+
+  inner = {"sgd": optax.sgd, "adam": optax.adam}[optimizer](eta)
+  tx = FTP(radius_rate=rate, shrink=shrink, norm="mars").wrap(inner)
+  steps = list(walk(tx, as_params(start), map(as_params, gradients)))
+  held = 0
+  for name in shapes:
+    own = [g[name] for g in gradients]
+    moves = [-eta * g for g in own]
+    if optimizer == "adam":
+      moves = list(adamw_in_numpy(own, eta=eta))
+    expected = list(
+      mars_in_numpy(start[name], own, moves, rate=rate, shrink=shrink)
+    )
+    for got, wanted in zip(steps, expected, strict=True):
+      wanted = as_params({name: wanted})["backbone"][name][flax[name]]
+      got = got["backbone"][name][flax[name]]
+      np.testing.assert_allclose(got, wanted, atol=2e-5)
+    free = start[name] + sum(moves)
+    held += np.abs(expected[-1] - free).max() > 0.01
+  assert held == len(shapes)  # the projection had something to do
+
+
+def test_the_authors_radius_first_moves_by_less_than_the_rate():
+  # Adam with t = 2 at its first gradient, whatever its size, as published:
+  # 0.1/(1 − 0.9²) over the root of 0.001/(1 − 0.999²).
+  params = {"backbone": {"kernel": jnp.zeros((3, 1))}}
+  gradient = {"backbone": {"kernel": -jnp.ones((3, 1))}}
+  reached = {}
+  for norm in ("l2", "mars"):
+    tx = trainable_projection(optax.sgd(10.0), 0.5, 1.0, norm)
+    _, second = walk(tx, params, [gradient] * 2)
+    reached[norm] = np.asarray(second["backbone"]["kernel"])
+  step = 0.5 * (0.1 / 0.19) / np.sqrt(0.001 / 0.001999)
+  assert np.abs(reached["mars"]).sum() == pytest.approx(step, rel=1e-4)
+  assert np.linalg.norm(reached["l2"]) == pytest.approx(0.5, rel=1e-4)
 
 
 def test_ftp_never_leaves_the_reach_of_its_radius():

@@ -208,22 +208,46 @@ def test_manifold_mixing_skips_and_rejects():
   assert soup.params is trees[0]
 
 
-def test_manifold_mixing_searches_again_only_where_it_paid():
-  searches = []
+# What the first, second and third search find where Val(A) is 0.80, what the
+# authors' code makes of it, and how often it searches; with τ = 0.998 the
+# second search must reach 1.0006 times the first one's score for a third.
+SEARCHES = [
+  # The second brings nothing over the first, whatever both bring over A.
+  ((0.81, 0.81, 0.82), 0.81, 2),
+  # The second is worse, and is kept even so.
+  ((0.81, 0.805), 0.805, 2),
+  ((0.81, 0.79), 0.79, 2),
+  ((0.81, 0.8104), 0.8104, 2),
+  ((0.81, 0.8105), 0.8105, 3),
+  ((0.81, 0.82, 0.83), 0.83, 3),
+  ((0.81, 0.82, 0.815), 0.815, 3),
+  ((0.80, 0.80), 0.80, 2),
+  ((0.7999,), 0.80, 1),
+]
 
-  def stay(loss, start, low, high, budget):
-    searches.append((low[0], high[0]))
-    return start
 
-  # The mean is better than either end, by more than 0.3 (1 − τ) = 6 %.
-  trees = [point(1.0, 1.0), point(0.0, 0.0)]
-  middle = validate_towards(0.5, 0.5)
-  averaging.manifold_soup(trees, middle, stay, depth=1, threshold=0.8)
-  assert searches == [(0.25, 0.75), (0.3, 1.0), (0.3, 1.0)]
-  searches.clear()
-  # A tie, as between equals: no third search.
-  averaging.manifold_soup(trees, lambda tree: 1.0, stay, depth=1)
-  assert searches == [(0.25, 0.75), (0.3, 1.0)]
+@pytest.mark.parametrize(("found", "kept", "count"), SEARCHES)
+def test_manifold_mixing_searches_as_often_as_the_authors(found, kept, count):
+  searches, scores = [], iter(found)
+
+  def search(loss, start, low, high, budget):
+    searches.append((start[0], low[0], high[0]))
+    scored.append(next(scores, found[-1]))
+    return np.array([0.3 + 0.1 * len(searches)])
+
+  # Scores in the order in which they are asked for: the plain mean's, and
+  # after each search that of what it found.
+  scored = [0.80]
+  trees = [{"x": jnp.array(1.0)}, {"x": jnp.array(0.0)}]
+  soup = averaging.manifold_soup(
+    trees, lambda tree: scored.pop(), search, scores=[0.80, 0.80]
+  )
+  assert soup.score == kept
+  starts = [(0.5, 0.25, 0.75), (0.4, 0.3, 1.0), (0.5, 0.3, 1.0)]
+  assert searches == [pytest.approx(start) for start in starts[:count]]
+  last = 1.0 if count == 1 else 0.3 + 0.1 * count
+  assert float(soup.params["x"]) == pytest.approx(last)
+  assert soup.rejected == ((1,) if count == 1 else ())
 
 
 def test_manifold_mixing_needs_a_sane_threshold_and_budget():

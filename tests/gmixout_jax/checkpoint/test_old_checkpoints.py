@@ -1,0 +1,87 @@
+"""Checkpoints that version 0.1.0 wrote; see from_0_1_0/README.md."""
+
+import pathlib
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gmixout_jax as gx
+from gmixout_jax.checkpoint import Checkpoints
+
+pytestmark = pytest.mark.slow
+
+FOLDER = pathlib.Path(__file__).parent / "from_0_1_0"
+
+START = {
+  "kernel": jnp.arange(320.0).reshape(8, 40) / 320,
+  "bias": jnp.arange(40.0) / 40,
+}
+TARGET = {"kernel": -START["kernel"][::-1], "bias": 1 - START["bias"]}
+
+
+def loss(params):
+  misses = jax.tree.map(lambda w, t: jnp.sum((w - t) ** 2), params, TARGET)
+  return misses["kernel"] + misses["bias"]
+
+
+def restored(tmp_path, name):
+  """The transformation of the README, and what 0.1.0 saved of its run."""
+  sampler, step = name.split("_")
+  tx = gx.gmixout(optax.adam(1e-2), sampler=sampler, key=0, resample_every=5)
+  shutil.copytree(FOLDER / name, tmp_path / name)
+  # Of shapes alone: no value can come from anywhere but the file.
+  like = jax.eval_shape(lambda: {"params": START, "opt_state": tx.init(START)})
+  with Checkpoints(tmp_path / name) as checkpoints:
+    saved = checkpoints.restore(like)
+  assert saved is not None
+  assert saved.step == int(step)
+  return tx, saved.state["params"], saved.state["opt_state"]
+
+
+def eight_more(tx, params, state):
+  for _ in range(8):
+    updates, state = tx.update(jax.grad(loss)(params), state, params)
+    params = optax.apply_updates(params, updates)
+  return params
+
+
+def what_0_1_0_had(name):
+  with np.load(FOLDER / f"{name}_and_8_more.npz") as weights:
+    return dict(weights)
+
+
+def test_a_run_of_0_1_0_goes_on_to_the_same_bits(tmp_path):
+  tx, params, state = restored(tmp_path, "stratified_12")
+  expected = what_0_1_0_had("stratified_12")
+  assert not np.array_equal(params["kernel"], expected["kernel"])
+  found = eight_more(tx, params, state)
+  for name, leaf in expected.items():
+    np.testing.assert_array_equal(found[name], leaf, err_msg=name)
+
+
+@pytest.mark.xfail(
+  reason="a state does not carry the number of its mask distribution yet",
+  strict=False,
+)
+def test_at_an_episodes_end_a_run_goes_on_with_masks_of_another_law(tmp_path):
+  tx, params, state = restored(tmp_path, "uniform_10")
+  found = eight_more(tx, params, state)
+  expected = what_0_1_0_had("uniform_10")
+  # No mask decides over the bias; where it is active, the kernel fares alike.
+  np.testing.assert_array_equal(found["bias"], expected["bias"])
+  assert float(loss(found)) < float(loss(params))
+  assert float(loss(found)) == pytest.approx(float(loss(expected)), rel=0.1)
+
+
+@pytest.mark.xfail(
+  reason="a state does not carry the number of its mask distribution yet",
+  strict=False,
+)
+def test_in_mid_episode_another_law_is_refused_by_sampler_and_leaf(tmp_path):
+  with pytest.raises(ValueError, match="uniform") as raised:
+    eight_more(*restored(tmp_path, "uniform_12"))
+  assert "kernel" in str(raised.value)
