@@ -8,7 +8,7 @@ PASSED_OVER_NAMES: tuple[str, ...] = (
   "bias", "beta", "offset",
   "scale", "gamma", "lambda",
   "norm",
-  "embedding", "embed", "emb", "position", "positional", "pos",
+  "embedding", "embed", "emb", "posemb", "position", "positional", "pos",
   "token", "cls", "register", "probe",
 )  # fmt: skip
 """Words of a leaf's own name by which ``target=None`` passes it over.
@@ -22,7 +22,7 @@ the last word, so that ``token_mixing`` is mixed. A leaf named ``b`` beside a
 
 PASSED_OVER_MODULES: tuple[str, ...] = (
   "norm", "ln", "bn", "gn",
-  "embedding", "embed", "emb",
+  "embedding", "embed", "emb", "posemb",
 )  # fmt: skip
 """Words of the module that holds a leaf, by which it is passed over likewise.
 

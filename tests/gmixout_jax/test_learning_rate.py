@@ -8,16 +8,18 @@ import pytest
 import gmixout_jax as gx
 
 
-def far(learning_rate, recipe, resample_every):
+def far(learning_rate, full_finetuning_lr, resample_every):
   with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     gx.check_gmixout_learning_rate(
-      learning_rate, recipe=recipe, resample_every=resample_every
+      learning_rate,
+      full_finetuning_lr=full_finetuning_lr,
+      resample_every=resample_every,
     )
   return [str(warning.message) for warning in caught]
 
 
-def test_the_rule_scales_with_the_recipe_and_falls_with_the_episode():
+def test_the_rule_scales_with_full_fine_tuning_and_falls_with_the_episode():
   rule = gx.gmixout_learning_rate
   assert rule(1e-4, resample_every=10) == pytest.approx(5e-4)
   assert rule(3e-4, resample_every=10) == pytest.approx(1.5e-3)
@@ -32,7 +34,7 @@ def test_the_rule_scales_with_the_recipe_and_falls_with_the_episode():
 # PACS from sketches at 96 pixels, 300 steps, where full fine-tuning has 1e-4;
 # and digits, where it has 1e-3 (experiments/results/study_rule_cpu.jsonl).
 @pytest.mark.parametrize(
-  ("learning_rate", "recipe", "resample_every", "warned"),
+  ("learning_rate", "full_finetuning_lr", "resample_every", "warned"),
   [
     (3e-4, 1e-4, 10, False),  # 80 % in distribution
     (1e-3, 1e-4, 10, False),  # 76 %, and more out of distribution
@@ -46,9 +48,9 @@ def test_the_rule_scales_with_the_recipe_and_falls_with_the_episode():
   ],
 )
 def test_what_failed_is_warned_of(
-  learning_rate, recipe, resample_every, warned
+  learning_rate, full_finetuning_lr, resample_every, warned
 ):
-  assert bool(far(learning_rate, recipe, resample_every)) == warned
+  assert bool(far(learning_rate, full_finetuning_lr, resample_every)) == warned
 
 
 def test_a_warning_names_both_rates_and_what_to_expect():
@@ -62,9 +64,11 @@ def test_a_warning_names_both_rates_and_what_to_expect():
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, math.inf, math.nan])
 def test_rates_must_be_positive(bad):
-  with pytest.raises(ValueError, match=f"recipe must be .* got {bad}"):
+  with pytest.raises(
+    ValueError, match=f"full_finetuning_lr must be .* got {bad}"
+  ):
     gx.gmixout_learning_rate(bad)
   with pytest.raises(ValueError, match=f"learning_rate must be .* got {bad}"):
-    gx.check_gmixout_learning_rate(bad, recipe=1.0)
+    gx.check_gmixout_learning_rate(bad, full_finetuning_lr=1.0)
   with pytest.raises(ValueError, match="resample_every must be"):
     gx.gmixout_learning_rate(1.0, resample_every=bad)
