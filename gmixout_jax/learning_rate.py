@@ -217,7 +217,8 @@ def _peak(name: str, rate: Any, steps: int) -> float:
   """The largest rate of a schedule's first `steps`, or the number itself."""
   if callable(rate):
     with jax.ensure_compile_time_eval():
-      rate = np.asarray(jax.vmap(rate)(jnp.arange(steps))).max()
+      rates: Any = jax.vmap(rate)(jnp.arange(steps))
+    rate = float(rates.max())
     _check_rate(f"{name}'s peak", rate)
   else:
     _check_rate(name, rate)
