@@ -218,7 +218,7 @@ def _peak(name: str, rate: Any, steps: int) -> float:
   if callable(rate):
     with jax.ensure_compile_time_eval():
       rates: Any = jax.vmap(rate)(jnp.arange(steps))
-    rate = float(rates.max())
+      rate = float(rates.max())
     _check_rate(f"{name}'s peak", rate)
   else:
     _check_rate(name, rate)
