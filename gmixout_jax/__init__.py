@@ -7,6 +7,7 @@ from gmixout_jax.labels import VIT_RULES, gmixout_labels
 from gmixout_jax.learning_rate import (
   check_gmixout_learning_rate,
   gmixout_learning_rate,
+  gmixout_progress,
 )
 from gmixout_jax.mixed_params import MixedParams
 from gmixout_jax.summary import gmixout_summary
@@ -31,6 +32,7 @@ __all__ = [
   "gmixout_labels",
   "gmixout_learning_rate",
   "gmixout_masks",
+  "gmixout_progress",
   "gmixout_summary",
   "linen",
   "mixout",

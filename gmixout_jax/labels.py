@@ -1,73 +1,41 @@
 """Which leaves are mixed: paths, targets, and labels for `optax.partition`."""
 
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-from flax import nnx
+
+from gmixout_jax._core import leaf_names, vit_rules
+from gmixout_jax._core.leaf_names import PASSED_OVER_MODULES, PASSED_OVER_NAMES
+from gmixout_jax._core.paths import (
+  check_paths,
+  is_matrix,
+  named_leaves,
+  quote,
+  quote_leaves,
+)
+from gmixout_jax._core.vit_rules import VIT_RULES, Rules
+
+__all__ = [
+  "PASSED_OVER_MODULES",
+  "PASSED_OVER_NAMES",
+  "VIT_RULES",
+  "Rules",
+  "Target",
+  "check_paths",
+  "check_target",
+  "gmixout_labels",
+  "is_matrix",
+  "label_leaves",
+  "named_leaves",
+  "select_leaves",
+]
 
 Target = str | Callable[[str, Any], bool] | None
-Rules = tuple[tuple[str, str], ...]
 
 LABELS = ("mixed", "dense", "frozen")
-
-VIT_RULES: Rules = (
-  (
-    r"(^|/)(blocks?|layers?|encoderblock|resblocks)[/_]\d+/(.+/)?kernel$",
-    "mixed",
-  ),
-  (r"(^|/)(head|classifier)/(kernel|bias)$", "dense"),
-  (r"", "frozen"),
-)
-"""The paper's choice for a vision transformer: the matrices of the blocks are
-mixed, the head trains densely, all else is frozen (biases, norms, embeddings).
-Understands the names of `gmixout_jax.clip`, big_vision and Hugging Face Flax. A
-model without a head, such as a whole CLIP, needs rules without the second one.
-"""
-
-
-def named_leaves(
-  tree: Any, is_leaf: Callable[[Any], bool] = lambda node: False
-) -> list[tuple[str, Any]]:
-  """Leaves of a pytree with their '/'-joined paths, in `jax.tree` order.
-
-  An NNX variable is named as the attribute that holds it, whether the tree
-  holds the variable or its bare array: `nnx.Optimizer` hands the former to
-  `init` and the latter to `update`, and both must mean the same leaf.
-
-  >>> named_leaves({"block": [{"kernel": 3.0}, {"kernel": 4.0}]})
-  [('block/0/kernel', 3.0), ('block/1/kernel', 4.0)]
-  """
-  named, _ = jax.tree_util.tree_flatten_with_path(
-    tree, is_leaf=lambda node: isinstance(node, nnx.Variable) or is_leaf(node)
-  )
-  return [
-    (jax.tree_util.keystr(path, simple=True, separator="/"), leaf)
-    for path, node in named
-    for leaf in jax.tree.leaves(node, is_leaf=is_leaf)
-  ]
-
-
-def check_paths(named: Sequence[tuple[str, Any]]) -> None:
-  """Raises ValueError if two leaves have one path."""
-  paths = [path for path, _ in named]
-  if len(set(paths)) < len(paths):
-    twice = next(path for path in paths if paths.count(path) > 1)
-    raise ValueError(
-      f"params have two leaves with the path {twice!r}, as a key that holds a"
-      " '/' reads like two keys: rename one."
-    )
-
-
-def is_matrix(leaf: Any) -> bool:
-  """Whether a leaf can be mixed: floating point, with at least two axes."""
-  return (
-    hasattr(leaf, "ndim")
-    and leaf.ndim >= 2
-    and jnp.issubdtype(leaf.dtype, jnp.floating)
-  )
 
 
 def check_target(target: Target | Rules) -> None:
@@ -94,9 +62,11 @@ def select_leaves(target: Target, params: Any) -> list[bool]:
   """Says for each leaf of `params` whether it is mixed.
 
   Args:
-    target: None for every matrix (a floating-point leaf with two axes or
-      more); a regular expression, searched for in the leaf's path; or a
-      predicate on (path, leaf). The last two narrow the first.
+    target: None for every matrix (a floating-point leaf with two axes or more)
+      but those whose name says bias, scale, norm, embedding or token, see
+      `PASSED_OVER_NAMES` and `PASSED_OVER_MODULES`. A regular expression,
+      searched for in the leaf's path, or a predicate on (path, leaf) is taken
+      at its word, among all matrices.
     params: The parameters.
 
   Returns:
@@ -105,25 +75,37 @@ def select_leaves(target: Target, params: Any) -> list[bool]:
   Raises:
     ValueError: If there are leaves but none is selected.
 
-  >>> params = {"fc": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}}
+  >>> params = {"fc": {"kernel": jax.numpy.ones((2, 3))}}
+  >>> params["pos_embedding"] = jax.numpy.ones((5, 3))
   >>> select_leaves(None, params)
+  [True, False]
+  >>> select_leaves("pos", params)
   [False, True]
   """
-
-  def wanted(path: str, leaf: Any) -> bool:
-    if target is None:
-      return True
-    if isinstance(target, str):
-      return re.search(target, path) is not None
-    return bool(target(path, leaf))
-
   named = named_leaves(params)
-  selected = [is_matrix(leaf) and wanted(path, leaf) for path, leaf in named]
+  if target is None:
+    wanted = [not passed for passed in leaf_names.passed_over(named)]
+  elif isinstance(target, str):
+    wanted = [re.search(target, path) is not None for path, _ in named]
+  else:
+    wanted = [
+      is_matrix(leaf) and bool(target(path, leaf)) for path, leaf in named
+    ]
+  selected = [
+    is_matrix(leaf) and want
+    for (_, leaf), want in zip(named, wanted, strict=True)
+  ]
   if named and not any(selected):
+    hint = f" The leaves are {quote_leaves(named)}."
+    matrices = [path for path, leaf in named if is_matrix(leaf)]
+    if target is None and matrices:
+      hint = (
+        f" By name it passes over the matrices {quote(matrices)}; a regular"
+        " expression or a predicate on (path, leaf) can select them." + hint
+      )
     raise ValueError(
       f"target={target!r} selects none of the {len(named)} leaves; it must"
-      " select at least one floating-point leaf with two axes or more. The"
-      f" leaves are {_quote([path for path, _ in named])}."
+      f" select at least one floating-point leaf with two axes or more.{hint}"
     )
   return selected
 
@@ -137,17 +119,23 @@ def gmixout_labels(params: Any, rules: Rules = VIT_RULES) -> Any:
   also works inside `nnx.Optimizer`, which shows its parameters in two forms.
 
   Args:
-    params: The parameters, any pytree.
-    rules: Pairs (regular expression, label).
+    params: The parameters, any pytree. Boxes (`nnx.Param`, `nn.Partitioned`)
+      are no part of a path.
+    rules: Pairs (regular expression, label). Your own go before `VIT_RULES`,
+      as in ``((r"^head_dist/", "dense"), *gx.VIT_RULES)``, or in their place.
 
   Returns:
     A pytree like `params` with a label in place of each leaf.
 
   Raises:
     ValueError: If a rule matches no leaf, a leaf matches no rule, or a label
-      is unknown.
+      is unknown. Only the head's rule in `VIT_RULES` may match none.
 
-  >>> import jax, jax.numpy as jnp, optax
+  Warns:
+    UserWarning: If the last of `VIT_RULES` freezes what may be a head. It
+      names the leaves and shows a rule for them.
+
+  >>> import jax.numpy as jnp, optax
   >>> import gmixout_jax as gx
   >>> params = {
   ...   "blocks": [{"kernel": jnp.ones((8, 32)), "bias": jnp.ones(32)}],
@@ -166,29 +154,43 @@ def gmixout_labels(params: Any, rules: Rules = VIT_RULES) -> Any:
   >>> state = tx.init(params)
   """
   _check_rules("rules", rules)
+  rules = tuple((pattern, label) for pattern, label in rules)
   named = named_leaves(params)
-  unmatched = {pattern for pattern, _ in rules}
-  labels = []
+  unmatched = set(rules) - {VIT_RULES[1]}  # a tower may have no head
+  chosen = []
   for path, leaf in named:
     found = [rule for rule in rules if re.search(rule[0], path)]
-    unmatched -= {pattern for pattern, _ in found}
-    usable = [
-      label for _, label in found if label != "mixed" or is_matrix(leaf)
-    ]
+    unmatched -= set(found)
+    usable = [rule for rule in found if rule[1] != "mixed" or is_matrix(leaf)]
     if not usable:
       raise ValueError(
         f"leaf {path!r} matches none of the rules"
-        f" {_quote([pattern for pattern, _ in rules])}; every leaf needs one"
+        f" {_shown(rules)}; every leaf needs one"
         ' (the rule ("", "frozen") at the end takes the rest).'
       )
-    labels.append(usable[0])
+    chosen.append(usable[0])
   if named and unmatched:
+    first = _shown([rule for rule in rules if rule in unmatched][:1])
     raise ValueError(
-      f"rule {sorted(unmatched)[0]!r} matches none of the {len(named)} leaves;"
-      " correct it or leave it out. The leaves are"
-      f" {_quote([path for path, _ in named])}."
+      f"rule {first} matches none of the {len(named)} leaves; correct it or"
+      f" leave it out. The leaves are {quote_leaves(named)}."
     )
+  if rules[-len(VIT_RULES) :] == VIT_RULES:
+    heads = vit_rules.frozen_heads(named, chosen)
+    if heads:
+      warnings.warn(vit_rules.warning_of(heads), stacklevel=2)
+  labels = [label for _, label in chosen]
   return jax.tree.unflatten(jax.tree.structure(params), labels)
+
+
+def _shown(rules: Sequence[tuple[str, str]]) -> str:
+  """Rules in a message, which the one for the blocks would bury."""
+  return ", ".join(
+    "VIT_RULES[0] (for the matrices of the blocks)"
+    if (pattern, label) == VIT_RULES[0]
+    else repr(pattern)
+    for pattern, label in rules
+  )
 
 
 def label_leaves(target: Target | Rules, params: Any) -> list[str]:
@@ -205,7 +207,8 @@ def label_leaves(target: Target | Rules, params: Any) -> list[str]:
   Raises:
     ValueError: As the two functions named.
 
-  >>> params = {"fc": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}}
+  >>> fc = {"kernel": jax.numpy.ones((2, 3)), "bias": jax.numpy.ones(3)}
+  >>> params = {"fc": fc}
   >>> label_leaves("kernel", params)
   ['dense', 'mixed']
   >>> label_leaves((("kernel", "mixed"), ("", "frozen")), params)
@@ -215,7 +218,8 @@ def label_leaves(target: Target | Rules, params: Any) -> list[str]:
     labels = jax.tree.leaves(gmixout_labels(params, target))
     if labels and "mixed" not in labels:
       raise ValueError(
-        f"target={target!r} mixes no leaf; at least one rule must."
+        f"target={target!r} mixes no leaf; at least one rule must. The leaves"
+        f" are {quote_leaves(named_leaves(params))}."
       )
     return labels
   selected = select_leaves(target, params)
@@ -246,10 +250,3 @@ def _check_rules(name: str, rules: Rules) -> None:
       raise ValueError(
         f"rule {pattern!r} must be a regular expression: {error}."
       ) from error
-
-
-def _quote(names: Sequence[str], most: int = 20) -> str:
-  """Names for an error message, cut where a list would bury the message."""
-  shown = ", ".join(repr(name) for name in names[:most])
-  hidden = len(names) - most
-  return shown + (f" and {hidden} more" if hidden > 0 else "")

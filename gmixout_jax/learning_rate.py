@@ -1,10 +1,18 @@
-"""Which learning rate, coming from a recipe of full fine-tuning."""
+"""Which learning rate to take, and how far a run can bring the anchor."""
 
 import math
+import numbers
 import warnings
+from typing import Any, overload
+
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+import optax
 
 _FACTOR, _STEPS = 5.0, 10
-"""Times the recipe's rate, at so many steps an episode."""
+"""Times the rate of full fine-tuning, at so many steps an episode."""
 
 _BELOW, _ABOVE = 1, 1 / 3
 """How the rate falls with the steps of an episode, below `_STEPS` and above."""
@@ -12,8 +20,22 @@ _BELOW, _ABOVE = 1, 1 / 3
 _FAR_ABOVE, _FAR_BELOW = 3.0, 10.0
 
 
-def gmixout_learning_rate(recipe: float, *, resample_every: int = 10) -> float:
-  r"""The peak learning rate to start from, under Adam or one of its kind.
+@overload
+def gmixout_learning_rate(
+  full_finetuning_lr: float, *, resample_every: int = 10
+) -> float: ...
+
+
+@overload
+def gmixout_learning_rate(
+  full_finetuning_lr: optax.Schedule, *, resample_every: int = 10
+) -> optax.Schedule: ...
+
+
+def gmixout_learning_rate(
+  full_finetuning_lr: float | optax.Schedule, *, resample_every: int = 10
+) -> float | optax.Schedule:
+  r"""The learning rate to start from, under Adam or one of its kind.
 
   .. math:: \eta = 5 \, \eta_{\text{full}} \, (10 / k)^a, \qquad
     a = 1 \text{ for } k < 10, \; 1/3 \text{ above}
@@ -31,36 +53,51 @@ def gmixout_learning_rate(recipe: float, *, resample_every: int = 10) -> float:
   It is much less than what λ and 1 − p would make up for: the anchor moves by
   (1 − λ)(1 − p) of what the live weights do, but these have to stay where the
   loss makes sense, so a larger rate fails before the anchor catches up. What
-  helps a run that is too short is a smaller k.
+  helps a run that is too short is a smaller k: see `gmixout_progress`.
 
   Args:
-    recipe: η_full, the peak rate of full fine-tuning on the task, above 0.
+    full_finetuning_lr: η_full, the rate of full fine-tuning on the task: a
+      number above 0, then it is the peak; or an Optax schedule step → rate.
     resample_every: k, the optimizer steps of an episode, at least 1.
 
   Returns:
-    η for the residual's optimizer.
+    η for the residual's optimizer: a number; or a schedule if one was given,
+    the same at every step but for the factor.
 
   Raises:
     ValueError: If an argument is out of range.
 
   Example:
+    >>> import optax
     >>> import gmixout_jax as gx
     >>> f"{gx.gmixout_learning_rate(1e-5, resample_every=10):.0e}"
     '5e-05'
+    >>> cosine = optax.cosine_decay_schedule(1e-5, decay_steps=100)
+    >>> f"{gx.gmixout_learning_rate(cosine)(50):.1e}"
+    '2.5e-05'
   """
-  for name, value in (("recipe", recipe), ("resample_every", resample_every)):
-    if not (value > 0 and math.isfinite(value)):
-      raise ValueError(f"{name} must be positive and finite, got {value}.")
-  if resample_every < 1:
-    raise ValueError(
-      f"resample_every must be at least 1, got {resample_every}."
-    )
+  _check_range(
+    "resample_every",
+    resample_every,
+    1,
+    math.inf,
+    "a number of steps, at least 1",
+  )
   exponent = _BELOW if resample_every < _STEPS else _ABOVE
-  return _FACTOR * recipe * (_STEPS / resample_every) ** exponent
+  falling = (_STEPS / resample_every) ** exponent
+  if callable(full_finetuning_lr):
+    schedule = full_finetuning_lr
+    return lambda step: _FACTOR * falling * schedule(step)
+  _check_rate("full_finetuning_lr", full_finetuning_lr)
+  return _FACTOR * full_finetuning_lr * falling
 
 
 def check_gmixout_learning_rate(
-  learning_rate: float, *, recipe: float, resample_every: int = 10
+  learning_rate: float | optax.Schedule,
+  *,
+  full_finetuning_lr: float | optax.Schedule,
+  resample_every: int = 10,
+  steps: int = 10_000,
 ) -> None:
   """Warns where a rate is far from `gmixout_learning_rate`.
 
@@ -68,9 +105,10 @@ def check_gmixout_learning_rate(
   where it was tried; ten times below, the anchor hardly moved.
 
   Args:
-    learning_rate: The peak, above 0.
-    recipe: As of `gmixout_learning_rate`.
-    resample_every: Likewise.
+    learning_rate: The peak, above 0; or an Optax schedule, whose peak counts.
+    full_finetuning_lr: As of `gmixout_learning_rate`; of a schedule the peak.
+    resample_every: As of `gmixout_learning_rate`.
+    steps: How many steps of a schedule are searched for its peak, at least 1.
 
   Warns:
     UserWarning: It names both rates and what to expect.
@@ -80,22 +118,134 @@ def check_gmixout_learning_rate(
 
   Example:
     >>> import gmixout_jax as gx
-    >>> gx.check_gmixout_learning_rate(1e-4, recipe=1e-5, resample_every=10)
+    >>> gx.check_gmixout_learning_rate(1e-4, full_finetuning_lr=1e-5)
   """
-  if not (learning_rate > 0 and math.isfinite(learning_rate)):
-    raise ValueError(
-      f"learning_rate must be positive and finite, got {learning_rate}."
-    )
-  rule = gmixout_learning_rate(recipe, resample_every=resample_every)
-  if learning_rate > _FAR_ABOVE * rule:
+  if not (isinstance(steps, numbers.Integral) and steps >= 1):
+    raise ValueError(f"steps must be an integer >= 1, got {steps!r}.")
+  own = _peak("learning_rate", learning_rate, int(steps))
+  full = _peak("full_finetuning_lr", full_finetuning_lr, int(steps))
+  rule = gmixout_learning_rate(full, resample_every=resample_every)
+  if own > _FAR_ABOVE * rule:
     consequence = "live weights may run away within an episode"
-  elif learning_rate < rule / _FAR_BELOW:
+  elif own < rule / _FAR_BELOW:
     consequence = "the anchor will hardly move"
   else:
     return
   warnings.warn(
-    f"GMixout's learning rate is {learning_rate:g}, but a recipe of"
-    f" {recipe:g} and {resample_every} steps an episode suggest {rule:.1g}:"
-    f" {consequence}.",
+    f"GMixout's learning rate is {own:g}, but {full:g} for full fine-tuning and"
+    f" {resample_every} steps an episode suggest {rule:.1g}: {consequence}.",
     stacklevel=2,
   )
+
+
+def gmixout_progress(
+  steps: float,
+  *,
+  resample_every: int | None = 10,
+  anchor_decay: float = 0.3,
+  sparsity: float = 0.9,
+  rescale: bool = True,
+) -> float:
+  r"""The most of the way to the optimum that an anchor can have come.
+
+  .. math:: 1 - (1 - (1 - \lambda) s)^{T / k}, \qquad
+    \text{without rescale} \quad 1 - \lambda^{T / k}
+
+  with T = `steps`, k = `resample_every`, λ = `anchor_decay` and s = 1 −
+  `sparsity`. An episode that fits all that is left moves the live weights by
+  the whole way, and leaves the anchor (1 − λ)s of it: 1 − λ if the live weights
+  are not 1/s ahead of the residual. Exact for the outputs of a linear model
+  whose every episode fits its targets; a real run, whose steps do not
+  overshoot, stays below. At λ = 0.3 and p = 0.9 half of the way takes ten
+  episodes, and 95 % k ≤ T(1−λ)s/3.
+
+  Args:
+    steps: T, the optimizer steps of the run, at least 0.
+    resample_every: k, the optimizer steps of an episode, at least 1. None never
+      redraws, so the run is one episode, whose end counts as reached after the
+      first step: `gmixout_eval_params` takes (1 − λ) of an open episode too.
+    anchor_decay: λ in [0, 1].
+    sparsity: p in [0, 1), as of `gmixout`. Of a leaf with few columns the
+      fraction that is kept differs from 1 − p; its own bound takes that.
+    rescale: As of `gmixout`.
+
+  Returns:
+    A fraction in [0, 1]. T/k is not rounded: the anchor itself moves at the
+    ends of episodes only, and between two of them the formula rises from the
+    one's value to the next one's. So for T < k it is below what an open episode
+    may be worth to `gmixout_eval_params`, which is the value at T = k.
+
+  Raises:
+    ValueError: If an argument is out of range or a schedule.
+
+  Example:
+    >>> import gmixout_jax as gx
+    >>> f"{gx.gmixout_progress(100):.2f} {gx.gmixout_progress(400):.2f}"
+    '0.52 0.95'
+    >>> f"{gx.gmixout_progress(100, rescale=False):.5f}"
+    '0.99999'
+  """
+  for name, value in (
+    ("resample_every", resample_every),
+    ("anchor_decay", anchor_decay),
+  ):
+    if callable(value):
+      raise ValueError(
+        f"{name} must be a number here, got the schedule {value!r}: multiply"
+        " 1 - gmixout_progress(...) over stretches in which it is constant."
+      )
+  _check_range("steps", steps, 0, math.inf, "a finite number >= 0")
+  if resample_every is not None:
+    _check_range(
+      "resample_every", resample_every, 1, math.inf, "at least 1, or None"
+    )
+  _check_range("sparsity", sparsity, 0, 1, "in [0, 1)")
+  if anchor_decay != 1:
+    _check_range("anchor_decay", anchor_decay, 0, 1, "in [0, 1]")
+  if steps == 0 or anchor_decay == 1:
+    return 0.0
+  episodes = 1.0 if resample_every is None else steps / resample_every
+  if not rescale or sparsity == 0:
+    if anchor_decay == 0:
+      return 1.0
+    return -math.expm1(episodes * math.log(anchor_decay))
+  kept = (1 - anchor_decay) * (1 - sparsity)
+  return -math.expm1(episodes * math.log1p(-kept))
+
+
+def _peak(name: str, rate: Any, steps: int) -> float:
+  """The largest rate of a schedule's first `steps`, or the number itself."""
+  if callable(rate):
+    with jax.ensure_compile_time_eval():
+      rates: Any = jax.vmap(rate)(jnp.arange(steps))
+      rate = float(rates.max())
+    _check_rate(f"{name}'s peak", rate)
+  else:
+    _check_rate(name, rate)
+  return float(rate)
+
+
+def _check_rate(name: str, value: Any) -> None:
+  if not 0 < _number(value) < math.inf:
+    raise ValueError(
+      f"{name} must be positive and finite, or an Optax schedule step -> rate,"
+      f" got {value!r}."
+    )
+
+
+def _check_range(
+  name: str, value: Any, low: float, high: float, allowed: str
+) -> None:
+  """Raises ValueError unless ``low <= value < high``."""
+  if not low <= _number(value) < high:
+    raise ValueError(f"{name} must be {allowed}, got {value!r}.")
+
+
+def _number(value: Any) -> float:
+  """A number, also of NumPy's or JAX's, as a float; NaN for anything else."""
+  if isinstance(value, bool | str | jax.core.Tracer) or np.ndim(value):
+    return math.nan
+  try:
+    return float(value)
+  except TypeError:
+    return math.nan

@@ -75,7 +75,8 @@ def gmixout(
       and decays towards zero, and its output is masked and mixed. Under SGD
       ``chain(sgd(η/s), gmixout())`` is ``gmixout(sgd(η))``.
     sparsity: Fraction of entries held at the anchor, in [0, 1): the masking
-      probability p. 0 trains everything: `optax.lookahead`. Static.
+      probability p. 0 trains everything, and the mixed leaves as
+      `optax.lookahead` does. Static.
     anchor_decay: λ in [0, 1], or a schedule episode → λ. 0 makes the anchor
       what the episode learned; 1 never moves it.
     resample_every: k, optimizer steps per episode, at least 1; or a schedule
@@ -87,7 +88,7 @@ def gmixout(
       outgoing weights; each layer of a stack on its own).
     target: Which leaves are mixed. None: every floating-point leaf with at
       least two axes, but those whose name says bias, scale, norm, embedding or
-      token (`labels.PASSED_OVER`). A regular expression (searched in the
+      token (`labels.PASSED_OVER_NAMES`, `PASSED_OVER_MODULES`). A regular expression (searched in the
       '/'-joined path) or a predicate on (path, leaf) is taken at its word.
       `gmixout_summary` shows what is taken; for the paper's choice on a ViT
       see `gmixout_labels`.

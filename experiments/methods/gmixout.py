@@ -43,7 +43,9 @@ class GMixout(Mixed):
   def advise(self, recipe: float) -> None:
     """Warns if the rate is far from the rule of thumb."""
     gx.check_gmixout_learning_rate(
-      self.learning_rate, recipe=recipe, resample_every=self.resample_every
+      self.learning_rate,
+      full_finetuning_lr=recipe,
+      resample_every=self.resample_every,
     )
 
   def settings(self) -> dict[str, Any]:

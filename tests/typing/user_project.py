@@ -152,10 +152,17 @@ def trajectories() -> None:
     print(averaging.average_params(state, PARAMS))
 
 
-def rate(recipe: float) -> float:
-  found = gx.gmixout_learning_rate(recipe, resample_every=20)
-  gx.check_gmixout_learning_rate(found, recipe=recipe, resample_every=20)
-  return found
+def rate(full: float) -> float:
+  found = gx.gmixout_learning_rate(full, resample_every=20)
+  gx.check_gmixout_learning_rate(
+    found, full_finetuning_lr=full, resample_every=20
+  )
+  progress: float = gx.gmixout_progress(100, resample_every=20)
+  return found * progress
+
+
+def schedule(full: optax.Schedule) -> optax.Schedule:
+  return gx.gmixout_learning_rate(full_finetuning_lr=full)
 
 
 def pretrained(folder: pathlib.Path, images: np.ndarray) -> jax.Array:
