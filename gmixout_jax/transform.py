@@ -164,6 +164,7 @@ def gmixout(
   optimizer = InnerOptimizer(
     optax.with_extra_args_support(optax.identity() if inner is None else inner),
     moments,
+    empties=residual == "reset" and resample_every is not None,
   )
 
   def init_fn(params: optax.Params) -> Any:
