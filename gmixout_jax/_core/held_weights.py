@@ -78,6 +78,10 @@ RESTARTS: dict[type, Restarts] = {
   optax.contrib.DoWGState: Restarts(
     weights=("init_params",), kept=("estim_sq_dist", "weighted_sq_norm_grads")
   ),
+  # Optax does not show the class of this one.
+  type(optax.scale_by_distance_over_gradients().init(())): Restarts(
+    weights=("init_params",), kept=("max_dist", "grad_sum_of_squares")
+  ),
   # Averages of losses and of ⟨g, x⟩, corrected by the count of the momentum.
   optax.contrib.MomoState: Restarts(moments=("barf", "gamma"), kept=("lb",)),
   optax.contrib.MomoAdamState: Restarts(
@@ -197,7 +201,8 @@ def restart_held_weights(
     A state like `opt_state`.
 
   Raises:
-    ValueError: If the state holds weights that `RESTARTS` does not know.
+    ValueError: If the state holds weights that `RESTARTS` does not know, or
+      `opt_state` is not of `tx`.
   """
   flags = [bool(flag) for flag in jax.tree.leaves(mixed)]
   restarting = held_leaves(tx.init, fresh, flags)
@@ -211,6 +216,11 @@ def restart_held_weights(
   ]
   new, marks = init(zeroed), None
   state, state_treedef = jax.tree.flatten(opt_state)
+  if len(state) != len(new):
+    raise ValueError(
+      f"opt_state must have the {len(new)} arrays that the optimizer's init"
+      f" makes, to find the weights that it holds, got {len(state)}."
+    )
   for i, mark in restarting.items():
     here = when
     if mark is not None:

@@ -278,7 +278,8 @@ class _Params:
 def _structure(node: Any) -> Any:
   """Structure of a pytree node down to its children; None for a leaf."""
   treedef = jax.tree.structure(node, is_leaf=lambda x: x is not node)
-  return None if jax.tree_util.treedef_is_leaf(treedef) else treedef
+  is_leaf = jax.tree_util.treedef_is_leaf(treedef) and treedef.num_leaves
+  return None if is_leaf else treedef
 
 
 def _split(treedef: Any, leaves: list[Any], mixed: Container[int]) -> list[Any]:
