@@ -1,6 +1,7 @@
 """GMixout for JAX: robust fine-tuning through random sub-networks."""
 
 from gmixout_jax import averaging, checkpoint, clip, linen, nnx, parallel
+from gmixout_jax._core.held_weights import register_held_weights
 from gmixout_jax.eval_params import gmixout_eval_params, gmixout_masks
 from gmixout_jax.fused_adamw import FusedAdamW
 from gmixout_jax.labels import VIT_RULES, gmixout_labels
@@ -39,4 +40,5 @@ __all__ = [
   "nnx",
   "parallel",
   "random_mask",
+  "register_held_weights",
 ]

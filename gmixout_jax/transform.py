@@ -88,8 +88,9 @@ def gmixout(
       outgoing weights; each layer of a stack on its own).
     target: Which leaves are mixed. None: every floating-point leaf with at
       least two axes, but those whose name says bias, scale, norm, embedding or
-      token (`labels.PASSED_OVER_NAMES`, `PASSED_OVER_MODULES`). A regular expression (searched in the
-      '/'-joined path) or a predicate on (path, leaf) is taken at its word.
+      token: `labels.PASSED_OVER_NAMES` and `PASSED_OVER_MODULES` list them. A
+      regular expression (searched in the '/'-joined path) or a predicate on
+      (path, leaf) is taken at its word.
       `gmixout_summary` shows what is taken; for the paper's choice on a ViT
       see `gmixout_labels`.
     axes: What the axes of a leaf mean, for "neuron": "flax" (``[in, out]``,
@@ -162,6 +163,7 @@ def gmixout(
   optimizer = InnerOptimizer(
     optax.with_extra_args_support(optax.identity() if inner is None else inner),
     mix.moments,
+    empties=mix.empties_residuals,
   )
 
   def init_fn(params: optax.Params) -> Any:

@@ -137,6 +137,11 @@ class Settings:
     """
     return round(1.0 - self.sparsity, 12)
 
+  @property
+  def empties_residuals(self) -> bool:
+    """Whether a redraw sets Δ back to zero."""
+    return self.residual == "reset" and self.resample_every is not None
+
   def decay(self, episode: jax.Array, constant: Any) -> jax.Array:
     """λ in an episode: the schedule's, or `constant` if there is none."""
     if callable(self.anchor_decay):

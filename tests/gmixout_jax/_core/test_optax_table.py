@@ -1,0 +1,265 @@
+"""Runs every row of `optax_table`: every optimizer there is, inside and around.
+
+A quadratic of a matrix, half of which is mixed, and a vector that is not. The
+references are optimizers that restart in other ways, through the packed form.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gmixout_jax as gx
+from tests.gmixout_jax._core.optax_optimizers import OPTIMIZERS
+from tests.gmixout_jax._core.optax_parts import PARTS, WRAPPERS
+from tests.gmixout_jax._core.optax_table import (
+  PAGE,
+  ROWS,
+  page_with_table,
+  public_optimizers,
+)
+from tests.gmixout_jax.small_tree import types
+
+STEPS, PERIOD = 200, 10
+SETTINGS = {"resample_every": PERIOD, "sparsity": 0.5, "target": "kernel"}
+TARGET = {
+  "kernel": jax.random.normal(jax.random.key(1), (6, 20)),
+  "bias": jax.random.normal(jax.random.key(2), (20,)),
+}
+CURVATURE = jnp.logspace(-0.7, 0, 20)
+PARAMS = jax.tree.map(lambda leaf: jnp.full_like(leaf, 0.5), TARGET)
+PEEKING = [  # those whose state holds weights, or an estimate of scale
+  name for name, row in ROWS.items() if "restart" in row.inside
+]
+
+gmixout = functools.partial(gx.gmixout, key=0, **SETTINGS)
+
+
+def loss(params):
+  square = lambda one, other: jnp.square(one.astype(jnp.float32) - other)
+  return 0.5 * (
+    jnp.sum(CURVATURE[None, :] * square(params["kernel"], TARGET["kernel"]))
+    + jnp.sum(CURVATURE * square(params["bias"], TARGET["bias"]))
+  )
+
+
+START = float(loss(PARAMS))
+
+
+def repeat(step, carry, steps, scans):
+  if scans:
+    run = lambda carry: jax.lax.fori_loop(0, steps, lambda _, c: step(c), carry)
+    return jax.jit(run)(carry)
+  step = jax.jit(step)
+  for _ in range(steps):
+    carry = step(carry)
+  return carry
+
+
+def trained(tx, row, steps=STEPS):
+  """Live weights, evaluation weights and state after some steps of `tx`."""
+  tx = optax.with_extra_args_support(tx)
+  pairs = row is ROWS["optax.lookahead"]
+
+  def step(carry):
+    params, state = carry
+    value, grads = jax.value_and_grad(loss)(params.fast if pairs else params)
+    extra = {"value": value} if row.value else {}
+    updates, state = tx.update(grads, state, params, **extra)
+    return optax.apply_updates(params, updates), state
+
+  params = optax.LookaheadParams.init_synced(PARAMS) if pairs else PARAMS
+  params, state = repeat(step, (params, tx.init(params)), steps, row.scans)
+  if pairs:
+    return params.fast, params.slow, state
+  return params, gx.gmixout_eval_params(state, params), state
+
+
+def left(tx, row):
+  """What is left of the loss, as a fraction."""
+  return float(loss(trained(tx, row)[1])) / START
+
+
+def around(row):
+  if row.wrap is not None:
+    return row.wrap(gmixout(optax.sgd(0.3)))
+  return optax.chain(row.make(), gmixout())
+
+
+def moves_off_the_mask(tx, row):
+  """In the third episode, whose entries are not those of the ones before."""
+  before, _, state = trained(tx, row, 2 * PERIOD)
+  mask = np.asarray(gx.gmixout_masks(state, before)["kernel"])
+  after, *_ = trained(tx, row, 2 * PERIOD + 4)
+  return not np.allclose(
+    np.asarray(before["kernel"])[~mask],
+    np.asarray(after["kernel"])[~mask],
+    rtol=0,
+    atol=1e-6,
+  )
+
+
+def test_every_optimizer_of_optax_has_a_row():
+  """One that a later Optax adds fails this until it is tried and listed."""
+  assert set(public_optimizers()) == set(ROWS)
+  assert len(ROWS) == len(OPTIMIZERS) + len(PARTS) + len(WRAPPERS)
+
+
+def test_the_page_shows_the_table():
+  page = PAGE.read_text()
+  assert page == page_with_table(page)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ROWS)
+def test_inside(name):
+  row = ROWS[name]
+  if row.inside.startswith("no:"):
+    try:
+      assert not left(gmixout(row.make()), row) < 0.8
+    except (AttributeError, TypeError, ValueError):
+      pass  # its own complaint
+    return
+  assert left(gmixout(row.make()), row) < 0.7
+  if name in PARTS:
+    return  # each is in an optimizer above
+  if row.resets:
+    assert left(gmixout(row.make(), moments="reset"), row) < 0.7
+    return
+  try:
+    assert not left(gmixout(row.make(), moments="reset"), row) < 0.7
+  except ValueError as error:
+    assert "moments='reset' needs" in str(error)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ROWS)
+def test_around(name):
+  row = ROWS[name]
+  holds = not row.around.startswith("no")
+  try:
+    tx = around(row)
+    right = left(tx, row) < 0.7 and not moves_off_the_mask(tx, row)
+  except (AttributeError, TypeError, ValueError):
+    right = False
+  if not row.around.startswith("not advised"):
+    assert right == holds
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "float64"])
+@pytest.mark.parametrize("name", ROWS)
+def test_a_state_keeps_its_types(name, dtype):
+  """From the first step on, where those of the optimizer alone are kept."""
+  row = ROWS[name]
+  if row.inside.startswith("no:"):
+    pytest.skip(row.inside)
+  extra = {"value": jax.ShapeDtypeStruct((), jnp.float32)} if row.value else {}
+
+  def kept(tx):
+    tx = optax.with_extra_args_support(tx)
+    state = jax.eval_shape(tx.init, params)
+    _, after = jax.eval_shape(
+      lambda grads, state, params, extra: tx.update(
+        grads, state, params, **extra
+      ),
+      params,
+      state,
+      params,
+      extra,
+    )
+    return jax.tree.structure(state) == jax.tree.structure(after) and (
+      types(state) == types(after)
+    )
+
+  with jax.enable_x64(dtype == "float64"):
+    params = jax.tree.map(
+      lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), PARAMS
+    )
+    try:
+      alone = kept(row.make())
+    except (TypeError, ValueError):
+      alone = False
+    if not alone:
+      pytest.skip("alone it does not")
+    assert kept(gmixout(row.make()))
+    if row.resets:
+      assert kept(gmixout(row.make(), moments="reset"))
+
+
+def restarting(row, restart):
+  """What is left where `restart(tx, state, fresh)` begins every episode."""
+  tx = optax.with_extra_args_support(row.make())
+  mixed = gx.MixedParams.create(PARAMS, key=0, **SETTINGS)
+
+  def step(carry):
+    mixed, state = carry
+    trainable = mixed.trainable()
+    starts = mixed.count % PERIOD == 0
+    state = jax.tree.map(
+      lambda old, new: jnp.where(starts, new, old),
+      state,
+      restart(tx, state, trainable),
+    )
+    of_mixed = lambda trainable: loss(mixed.inject(trainable))
+    value, grads = jax.value_and_grad(of_mixed)(trainable)
+    extra = {"value": value} if row.value else {}
+    updates, state = tx.update(grads, state, trainable, **extra)
+    return mixed.apply_updates(updates), state
+
+  start = mixed, tx.init(mixed.trainable())
+  mixed, _ = repeat(step, start, STEPS, row.scans)
+  return float(loss(mixed.eval_params())) / START
+
+
+def all_of_it(tx, state, trainable):
+  return tx.init(trainable)
+
+
+def what_depends_on_values(tx, state, trainable):
+  """By trying: what init makes of two trees of parameters differs there."""
+  ones, twos = (
+    tx.init(
+      jax.tree.map(lambda leaf: np.full(leaf.shape, x, leaf.dtype), PACKED)
+    )
+    for x in (1, 2)
+  )
+  depends = jax.tree.map(lambda one, two: bool((one != two).any()), ones, twos)
+  return jax.tree.map(
+    lambda differs, new, old: new if differs else old,
+    depends,
+    tx.init(trainable),
+    state,
+  )
+
+
+PACKED = {"kernel": np.zeros((6, 10), np.float32), "bias": PARAMS["bias"]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PEEKING)
+def test_what_restarts_is_well_chosen(name):
+  row = ROWS[name]
+  with jax.ensure_compile_time_eval():
+    references = [
+      restarting(row, restart)
+      for restart in (all_of_it, what_depends_on_values)
+    ]
+  ours = left(gmixout(row.make()), row)
+  assert ours < 1.3 * min(x for x in references if np.isfinite(x))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  "name", [name for name in OPTIMIZERS if name not in PEEKING]
+)
+def test_moments_carried_or_restarted_are_as_good_as_a_new_start(name):
+  row = ROWS[name]
+  if row.inside.startswith("no:") or not row.resets:
+    pytest.skip(row.inside)
+  ours = min(
+    left(gmixout(row.make(), moments=m), row) for m in ("carry", "reset")
+  )
+  assert ours < 1.3 * restarting(row, all_of_it)
