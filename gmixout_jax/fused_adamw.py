@@ -9,6 +9,7 @@ import optax
 
 from gmixout_jax._core import samplers
 from gmixout_jax._core import step as steps
+from gmixout_jax._core.inner_optimizer import wide_leaf
 from gmixout_jax._core.kernel_layout import KernelStratified
 from gmixout_jax._core.layouts import PerRow
 from gmixout_jax._core.mixed_leaf import (
@@ -170,7 +171,9 @@ class FusedAdamW:
     adam = adam._replace(mu=unhidden(mus), nu=unhidden(nus))
     state: Any = (adam, *opt_state[1:])
     updates, state = self._adamw.update(
-      unhidden(gradients), state, unhidden(begun.residuals)
+      unhidden(gradients),
+      state,
+      unhidden([wide_leaf(leaf) for leaf in begun.residuals]),
     )
     updates, stepped_mus, stepped_nus = map(
       treedef.flatten_up_to, (updates, state[0].mu, state[0].nu)
@@ -178,7 +181,7 @@ class FusedAdamW:
     live, moments = list(tree.leaves), list(zip(mus, nus, strict=True))
     for i, hide in enumerate(hidden):
       if not hide:
-        live[i] = (live[i] + updates[i]).astype(live[i].dtype)
+        live[i] = optax.apply_updates(live[i], updates[i].astype(live[i].dtype))
         moments[i] = (stepped_mus[i], stepped_nus[i])
     return live, moments, state
 

@@ -18,6 +18,8 @@ from flax import struct
 from gmixout_jax import eval_params
 from gmixout_jax._core import packed_grad
 from gmixout_jax._core import step as steps
+from gmixout_jax._core.held_weights import restart_held_weights
+from gmixout_jax._core.inner_optimizer import wide_leaf
 from gmixout_jax._core.settings import (
   MixSettings,
   Settings,
@@ -181,6 +183,16 @@ class MixedParams(steps.MixState):
     trainable = self._trainable(begun)
     self._leaves_of(begun, grads, "grads")
     before = opt_state
+    if self.settings.empties_residuals:
+      before = restart_held_weights(
+        transformation,
+        opt_state,
+        trainable,
+        self._packed(
+          begun, [i in begun.tree.mixes for i in range(len(begun.residuals))]
+        ),
+        begun.episode.starts,
+      )
     updates, opt_state = transformation.update(
       grads, before, trainable, **extra_args
     )
@@ -198,9 +210,9 @@ class MixedParams(steps.MixState):
 
     Returns:
       Δ for a mixed leaf, in float32 or wider: packed, of the shape of
-      `anchor`. A leaf that is not mixed as it is; `optax.MaskedNode`, which
-      has no leaves, for one that is frozen. Decoupled weight decay on Δ pulls
-      towards the anchor.
+      `anchor`. A leaf that is not mixed likewise in float32 or wider;
+      `optax.MaskedNode`, which has no leaves, for one that is frozen.
+      Decoupled weight decay on Δ pulls towards the anchor.
     """
     return self._trainable(self._begun())
 
@@ -252,7 +264,9 @@ class MixedParams(steps.MixState):
         indices = begun.steps[i].indices
         leaves[i] = tree.mixes[i].changed(leaves[i], change, indices)
       elif change is not None:
-        leaves[i] = optax.apply_updates(leaves[i], change)
+        leaves[i] = optax.apply_updates(
+          leaves[i], change.astype(leaves[i].dtype)
+        )
     return dataclasses.replace(mixed, params=tree.treedef.unflatten(leaves))
 
   def eval_params(self) -> Any:
@@ -278,14 +292,19 @@ class MixedParams(steps.MixState):
     return begun
 
   def _trainable(self, begun: steps.Begun) -> Any:
-    return begun.tree.packed.unflatten(self._without_frozen(begun.residuals))
+    return self._packed(begun, [wide_leaf(leaf) for leaf in begun.residuals])
 
-  def _without_frozen(self, leaves: list[Any]) -> list[Any]:
-    labels = self.settings.labels(self.params)
-    return [
-      optax.MaskedNode() if label == "frozen" else leaf
-      for label, leaf in zip(labels, leaves, strict=True)
-    ]
+  def _packed(self, begun: steps.Begun, leaves: list[Any]) -> Any:
+    """A tree like `trainable`, without what is frozen."""
+    packed = begun.tree.packed
+    return packed.unflatten(
+      [
+        place if type(place) is optax.MaskedNode else leaf
+        for place, leaf in zip(
+          packed.flatten_up_to(self.anchor), leaves, strict=True
+        )
+      ]
+    )
 
   def _inject(self, begun: steps.Begun, trainable: Any) -> Any:
     leaves = self._leaves_of(begun, trainable)

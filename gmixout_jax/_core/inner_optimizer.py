@@ -65,7 +65,7 @@ class InnerOptimizer:
         if moments are to restart and the optimizer, made for a tree of one
         structure, does not show which parts of its state they are.
     """
-    leaves = [_wide(leaf) for leaf in residuals]
+    leaves = [wide_leaf(leaf) for leaf in residuals]
     init = self.transformation.init
     if self.moments == "carry":
       params = treedef.unflatten(leaves)
@@ -107,7 +107,7 @@ class InnerOptimizer:
       ValueError: If the optimizer holds weights in a way that is not known.
     """
     gradients, leaves = (
-      [_wide(x) for x in xs] for xs in (gradients, residuals)
+      [wide_leaf(x) for x in xs] for xs in (gradients, residuals)
     )
     if self.moments == "carry":
       tree = treedef.unflatten(leaves)
@@ -248,7 +248,7 @@ def _is_count(marked: Any, leaf: Any) -> bool:
   )
 
 
-def _wide(leaf: Any) -> Any:
+def wide_leaf(leaf: Any) -> Any:
   """A floating-point array in float32 or wider; all else as it is."""
   dtype = getattr(leaf, "dtype", None)
   if dtype is None or not jnp.issubdtype(dtype, jnp.floating):

@@ -136,7 +136,8 @@ def tapped_weights(
     if i in tree.mixes:
       leaves.append(taps[tree.mixes[i].path].weights(leaf))
     else:
-      leaves.append(leaf if isinstance(own, optax.MaskedNode) else own)
+      frozen = isinstance(own, optax.MaskedNode)
+      leaves.append(leaf if frozen else own.astype(leaf.dtype))
   return tree.treedef.unflatten(leaves)
 
 
