@@ -84,7 +84,7 @@ def gmixout(
       episode → steps (rounded, at least 1); or None to never redraw.
     key: Key of the masks: a typed threefry key, its raw data, or an int.
     sampler: "stratified" (exact count per row, fast), "uniform" (exact count
-      per matrix, as in the authors' code, slow), "bernoulli" (each entry on
+      per matrix, as in the authors' code), "bernoulli" (each entry on
       its own, as in the paper's text) or "neuron" (whole input rows).
     target: Which leaves are mixed. None: every floating-point leaf with at
       least two axes, seen as a matrix ``[..., cols]``. A regular expression

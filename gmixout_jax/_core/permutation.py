@@ -19,10 +19,9 @@ window of R·C successive ones, by turns the first and the last.
 How good is it? Were the hashes random functions, an entry would be in a uniform
 place after one double round. Two entries of one row part when the columns turn,
 but for a chance 1/R, and are independent of each other from then on; so the law
-of pairs is exact up to R⁻ᵈ after d double rounds. d is such that this is 2⁻³²,
-and one more, as the first finds a block of successive numbers. Grids of fewer
-than 16 rows would need many rounds: up to 256 positions get the ranks of as
-many random 64-bit numbers instead.
+of pairs is exact up to R⁻ᵈ after d double rounds. That is at most 2⁻³² here,
+and there is one double round more. A grid of few rows would need many: up to
+256 positions get the ranks of as many random 64-bit numbers instead.
 
 Everything is arithmetic of 32-bit integers, so the bits are the same wherever
 it runs. Beyond the words that key it, nothing here is random.
@@ -89,7 +88,7 @@ def draw_positions(words: jax.Array, count: int, size: int) -> jax.Array:
     rows, cols = grid(size)
     keys = words.reshape(double_rounds(rows), 2, 2)
     numbers = jnp.arange(-(-count // _VECTOR) * _VECTOR, dtype=jnp.uint32)
-    positions = _shuffled(numbers, keys, size, rows, cols)
+    positions = shuffled(numbers, keys, size, rows, cols)
   positions = jax.lax.optimization_barrier(positions.astype(jnp.int32))
   return positions[:count]
 
@@ -116,7 +115,7 @@ def double_rounds(rows: int) -> int:
   return 1 + next(d for d in itertools.count(1) if rows**d >= 2**32)
 
 
-def _shuffled(
+def shuffled(
   position: jax.Array, keys: jax.Array, size: int, rows: int, cols: int
 ) -> jax.Array:
   """Where Feistel's rounds send each position.

@@ -79,11 +79,11 @@ class Uniform(layouts.Anywhere):
 class Bernoulli(layouts.Anywhere):
   """Each entry on its own with probability ``kept``: the paper's text.
 
-  Their number is drawn first, then as many as in `Uniform`. A packed array has
-  room for the mean number and eight standard deviations more. Where more than
-  that would be active, a chance of 6e-16 on leaves with thousands of active
-  entries, 2e-10 with a mean of ten of them and 1e-7 with a mean of one, as
-  many as there is room for are.
+  Their number is drawn first, then so many entries as by `Uniform`. A packed
+  array has room for the mean number and eight standard deviations more. Where
+  a draw would have more entries than that, it has as many as there is room for:
+  a chance below 1e-14 a draw where the mean is a thousand or more, and of at
+  most 1.2e-7, which it has where the mean is one.
   """
 
   all_used = False
