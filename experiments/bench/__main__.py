@@ -11,6 +11,7 @@ from experiments.bench import (
   step,
   update,
 )
+from experiments.bench import compile as compiling
 
 BENCHES = {
   "update": update.run,
@@ -20,6 +21,7 @@ BENCHES = {
   "kernels": kernels.run,
   "images": images.run,
   "comms": comms.run,
+  "compile": compiling.run,
 }
 
 

@@ -17,7 +17,7 @@ import abc
 import dataclasses
 import functools
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.core
@@ -292,11 +292,14 @@ class WholeInputs(Layout):
 
 
 class Anywhere(Layout):
-  """Any entries are active; indices are sorted flat positions ``[n]``.
+  """Any entries are active; indices are flat positions ``[n]``, in no order.
 
   A position equal to `size` marks an unused slot: it reads zero and writes
-  nowhere.
+  nowhere. All other positions differ.
   """
+
+  all_used: ClassVar[bool] = True
+  """Whether no slot is ever unused."""
 
   @property
   def largest_position(self) -> int:
@@ -307,7 +310,9 @@ class Anywhere(Layout):
     """Gathers from the flattened leaf."""
     flat = jnp.asarray(_reshard(dense, ())).reshape(-1)
     return flat.at[indices].get(
-      mode="fill", fill_value=0, indices_are_sorted=True
+      mode="promise_in_bounds" if self.all_used else "fill",
+      fill_value=0,
+      unique_indices=self.all_used,
     )
 
   def put(
@@ -315,7 +320,11 @@ class Anywhere(Layout):
   ) -> jax.Array:
     """Scatters into the flattened leaf."""
     flat = jnp.zeros(self.size, packed.dtype)
-    flat = flat.at[indices].set(packed, mode="drop", indices_are_sorted=True)
+    flat = flat.at[indices].set(
+      packed,
+      mode="promise_in_bounds" if self.all_used else "drop",
+      unique_indices=self.all_used,
+    )
     return _reshard(flat.reshape(self.shape), _spec(like))
 
   def packed_names(self, names: tuple) -> tuple:

@@ -20,11 +20,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gmixout_jax._core import layouts
-from pallas_kernels import leaf, strata, threefry
+from gmixout_jax._core import binomial, layouts, permutation
+from pallas_kernels import strata, threefry
 
 # A Bernoulli draw has room for its mean count and this many standard
-# deviations more; what exceeds that would be dropped. The tail is 6e-16.
+# deviations more.
 _BERNOULLI_MARGIN = 8.0
 
 
@@ -61,8 +61,8 @@ class Neuron(layouts.WholeInputs):
 class Uniform(layouts.Anywhere):
   """Exactly ``int(size · kept)`` entries of the leaf, without replacement.
 
-  The law of the GMixout authors' code. Each draw sorts as many random words
-  as the leaf has entries, so it is for ablations rather than for speed.
+  The law of the GMixout authors' code: the first so many positions of a random
+  permutation, without making the rest of it.
   """
 
   @property
@@ -71,18 +71,23 @@ class Uniform(layouts.Anywhere):
     return (whole_count(self.size, self.kept),)
 
   def draw(self, key: jax.Array, like: jax.Array) -> jax.Array:
-    """Active flat positions, int32 ``[n]``, increasing."""
-    del like
-    # 64 random bits per entry: with 32, a leaf of a million entries has about
-    # a hundred ties, which a sort would settle in favour of low positions.
-    high, low = threefry.random_words(key, (2, self.size))
-    positions = jnp.arange(self.size, dtype=jnp.int32)
-    *_, order = jax.lax.sort((high, low, positions), num_keys=2)
-    return jnp.sort(order[: self.packed_shape[0]])
+    """Active flat positions, int32 ``[n]``, in no order."""
+    del like  # every device draws them all
+    words = threefry.random_words(key, (permutation.word_count(self.size),))
+    return permutation.draw_positions(words, *self.packed_shape, self.size)
 
 
 class Bernoulli(layouts.Anywhere):
-  """Each entry on its own with probability ``kept``: the paper's text."""
+  """Each entry on its own with probability ``kept``: the paper's text.
+
+  Their number is drawn first, then so many entries as by `Uniform`. A packed
+  array has room for the mean number and eight standard deviations more. Where
+  a draw would have more entries than that, it has as many as there is room for:
+  a chance below 1e-14 a draw where the mean is a thousand or more, and of at
+  most 1.2e-7, which it has where the mean is one.
+  """
+
+  all_used = False
 
   @property
   def packed_shape(self) -> tuple[int, ...]:
@@ -97,14 +102,14 @@ class Bernoulli(layouts.Anywhere):
     return self.kept
 
   def draw(self, key: jax.Array, like: jax.Array) -> jax.Array:
-    """Active flat positions, int32 ``[n]``, increasing, then unused slots."""
-    del like
-    words = threefry.random_words(key, (self.size,))
-    active = words <= np.uint32(leaf.largest_active_word(self.kept))
-    (positions,) = jnp.nonzero(
-      active, size=self.packed_shape[0], fill_value=self.size
-    )
-    return positions.astype(jnp.int32)
+    """Active flat positions, int32 ``[n]``, in no order, then unused slots."""
+    del like  # every device draws them all
+    (room,) = self.packed_shape
+    words = threefry.random_words(key, (2 + permutation.word_count(self.size),))
+    count = binomial.draw_count(words[:2], self.size, self.kept, room)
+    positions = permutation.draw_positions(words[2:], room, self.size)
+    used = jnp.arange(room, dtype=jnp.int32) < count
+    return jnp.where(used, positions, np.int32(self.size))
 
 
 def whole_count(size: int, kept: float) -> int:
@@ -121,6 +126,16 @@ SAMPLERS: dict[str, type[layouts.Layout]] = {
   "uniform": Uniform,
   "bernoulli": Bernoulli,
   "neuron": Neuron,
+}
+
+# Which bits a sampler draws, per name: 1 is what version 0.1.0 drew. To be
+# raised whenever the pinned digest of a sampler changes, as a state that was
+# saved in mid-episode then fits another mask than the one it would be given.
+MASK_DISTRIBUTION: dict[str, int] = {
+  "stratified": 1,
+  "uniform": 2,
+  "bernoulli": 2,
+  "neuron": 1,
 }
 
 

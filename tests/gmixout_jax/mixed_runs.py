@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 import gmixout_jax as gx
+from gmixout_jax._core import samplers
 from tests.gmixout_jax.compiling import jit
 
 SAMPLERS = ("stratified", "uniform", "bernoulli", "neuron")
@@ -176,10 +177,18 @@ def kept_fraction(sampler, rows, cols):
   }[sampler]
 
 
-def packed_gradient(sampler, gradient, mask):
+def packed_gradient(sampler, gradient, mask, path="blocks/1/kernel", episode=1):
   """(∂L/∂W)[idx] / s by a boolean mask, for the four ways of packing."""
   rows, cols = gradient.shape
   active = gradient[mask] / kept_fraction(sampler, rows, cols)
+  if sampler in ("uniform", "bernoulli"):  # packed as they were drawn
+    key = jax.random.key(SETTINGS["key"])
+    key = samplers.leaf_keys(key, jnp.int32(episode), [path])[0]
+    layout = samplers.leaf_layout(sampler, path, gradient.shape, 0.3)
+    drawn = np.asarray(layout.draw(key, jnp.zeros(gradient.shape)))
+    drawn = drawn[drawn < mask.size]
+    np.testing.assert_array_equal(np.sort(drawn), np.flatnonzero(mask))
+    active = gradient.ravel()[drawn] / kept_fraction(sampler, rows, cols)
   if sampler == "bernoulli":  # room for eight standard deviations more
     room = math.ceil(0.3 * mask.size + 8 * math.sqrt(0.21 * mask.size))
     return np.pad(active, (0, room - active.size))

@@ -38,7 +38,7 @@ class AdamW:
 
 
 def gmixout(weights, gradient, masks, *, inner, slots, s, decay, period, steps,
-            restart=False):  # fmt: skip
+            restart=False, order=None):  # fmt: skip
   """Yields (live, deployed) after each step of GMixout on one matrix.
 
   Args:
@@ -52,18 +52,22 @@ def gmixout(weights, gradient, masks, *, inner, slots, s, decay, period, steps,
     period: Function episode -> steps.
     steps: Number of steps.
     restart: Whether moments restart with each episode.
+    order: Function episode -> flat positions of the active entries, slot by
+      slot; None for row by row.
   """
   anchor = weights.astype(np.float64)
   residual = np.zeros_like(anchor)
   episode, left = 0, period(0)
   for _ in range(steps):
     mask = masks(episode)
+    active = order(episode) if order else np.flatnonzero(mask)
     live = anchor + mask * residual / s
     packed = np.zeros(slots)
-    packed[: mask.sum()] = (gradient(live) / s)[mask]
+    packed[: active.size] = (gradient(live) / s).flat[active]
     packed_residual = np.zeros(slots)
-    packed_residual[: mask.sum()] = residual[mask]
-    residual[mask] += inner.step(packed, packed_residual)[: mask.sum()]
+    packed_residual[: active.size] = residual.flat[active]
+    step = inner.step(packed, packed_residual)[: active.size]
+    residual.flat[active] += step
     lam = decay(episode)
     deployed = anchor + (1 - lam) * residual
     left -= 1

@@ -63,6 +63,18 @@ def draw_mask(sampler, kept, seed=0):
   return mask, layout
 
 
+def draw_order(layout, seed=0):
+  """Function episode -> flat positions of the active entries, by slot."""
+  numbered = 1 + jnp.arange(np.prod(SHAPE)).reshape(SHAPE)
+
+  def order(episode):
+    key = samplers.leaf_keys(jax.random.key(seed), episode, ["layer/kernel"])[0]
+    taken = layout.take(numbered, layout.draw(key, numbered)).ravel()
+    return np.asarray(taken[taken > 0]) - 1  # unused slots read zero
+
+  return order
+
+
 def assert_follows(trajectory, expected):
   for step, (ours, theirs) in enumerate(
     itertools.zip_longest(trajectory, expected)
@@ -107,7 +119,7 @@ def test_gmixout_with_adamw(problem, sampler, moments):
   expected = oracle.gmixout(
     weights, gradient, mask, inner=oracle.AdamW(slots, 0.05, 0.1), slots=slots,
     s=layout.kept_fraction, decay=lambda _: 0.4, period=lambda _: 3,
-    steps=STEPS, restart=moments == "reset",
+    steps=STEPS, restart=moments == "reset", order=draw_order(layout),
   )  # fmt: skip
   assert_follows(run(tx, weights, gradient), expected)
 

@@ -51,15 +51,13 @@ def test_a_window_never_touches_more_strata_than_the_bound(name, kept):
     assert np.all(touched <= leaf.slots_within(length))
 
 
-@pytest.mark.parametrize("shape", [(37, 127), (2, 3, 5, 64)])
-def test_bernoulli_is_that_of_the_sampler(shape):
-  layout = samplers.Bernoulli(shape, 0.1)
-  expected = layout.mask(layout.draw(KEY, jnp.zeros(shape)), jnp.zeros(shape))
-  size = np.prod(shape)
+@pytest.mark.parametrize("kept", [0.1, 0.5, 1.0])
+def test_bernoulli_asks_a_word_for_every_entry(kept):
+  words = np.asarray(jax.random.bits(KEY, (5000,), "uint32"), np.int64)
   active = leaves.bernoulli_active(
-    leaves.seed(KEY), jnp.arange(size, dtype=jnp.uint32), 0.1
+    leaves.seed(KEY), jnp.arange(5000, dtype=jnp.uint32), kept
   )
-  np.testing.assert_array_equal(active.reshape(shape), expected)
+  np.testing.assert_array_equal(active, words < round(kept * 2**32))
 
 
 def test_parts_of_a_leaf_draw_what_the_whole_does():

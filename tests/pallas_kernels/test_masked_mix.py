@@ -57,7 +57,10 @@ jitted_pack = jax.jit(
 
 
 def sampler_mask(sampler, shape):
-  """The mask that gmixout_jax draws."""
+  """The mask that gmixout_jax draws, or an entry's own word decides."""
+  if sampler == "bernoulli":
+    words = np.asarray(jax.random.bits(KEY, shape, "uint32"), np.int64)
+    return words < round(KEPT * 2**32)
   layout = samplers.SAMPLERS[sampler](shape, KEPT)
 
   @jax.jit

@@ -17,6 +17,7 @@ from experiments.bench import (
   step,
   train_steps,
 )
+from experiments.bench import compile as compiling
 from tests.experiments import tiny
 
 TINY = {"patch_size": 16, "width": 20, "depth": 1, "heads": 2, "mlp_width": 40}
@@ -70,6 +71,58 @@ def test_what_devices_send_each_other(tmp_path, monkeypatch):
   assert found["allreduce_bytes_ratio"] < 1
   assert found["masks_sent_bytes"] == 0
   assert 1 / 8 < found["fsdp_bytes_ratio"] < 1
+
+
+def test_compile_figures(tmp_path):
+  path = tmp_path / "figures.json"
+  compiling.run(
+    path,
+    depth=1,
+    width=8,
+    update_rounds=1,
+    step_rounds=1,
+    repeats=1,
+    rows=6,
+    cols=20,
+  )
+  found = json.loads(path.read_text())
+  assert set(compiling.TARGETS) <= set(found)
+  for what, (one, other) in {
+    "update": ("gmixout", "adamw"),
+    "step": ("stratified", "full"),
+  }.items():
+    seconds = [
+      found[f"{what}_{side}_compile_cpu_seconds"] for side in (one, other)
+    ]
+    ratio = found[f"{what}_compile_ratio"]
+    assert ratio == pytest.approx(seconds[0] / seconds[1])
+    equations = [found[f"{what}_{side}_equations"] for side in (one, other)]
+    assert equations[0] > equations[1]
+
+
+def test_equations_are_counted_in_what_is_called():
+  inner = jax.jit(lambda x: x * 2 + 1)  # a call, of two equations
+
+  def function(x):
+    return jax.lax.cond(x > 0, inner, lambda x: x - 1, x)
+
+  jaxpr = jax.make_jaxpr(function)(1.0)
+  # A comparison, a conversion, a choice; in it the call, and a difference.
+  assert compiling.equations(jaxpr) == 3 + (1 + 2) + 1
+
+
+def test_nothing_compiled_is_read_back():
+  """A second compilation costs what the first did."""
+  settings = ("jax_enable_compilation_cache", "jax_disable_most_optimizations")
+  before = [jax.config.values[name] for name in settings]
+  with compiling.as_users_compile():
+    assert [jax.config.values[name] for name in settings] == [False, False]
+    traced = []
+    function = lambda x: traced.append(x) or jnp.sin(x)
+    for _ in range(2):
+      assert compiling.compile_seconds(function, (jnp.ones(3),)) > 0
+    assert len(traced) == 2
+  assert [jax.config.values[name] for name in settings] == before
 
 
 def test_memory_counts_what_is_held():

@@ -1,15 +1,17 @@
 """Tests `gmixout_jax/_core/samplers.py`: the laws of the four samplers."""
 
 import hashlib
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from scipy import stats
 
 import gmixout_jax as gx
-from gmixout_jax._core import samplers
+from gmixout_jax._core import layouts, samplers
 
 SAMPLERS = tuple(samplers.SAMPLERS)
 DRAWS = 4000
@@ -42,11 +44,13 @@ def test_stratified_keeps_the_same_count_in_every_row(shape, kept):
 
 
 @pytest.mark.parametrize("kept", [0.1, 0.37, 1.0])
-def test_uniform_keeps_an_exact_count(kept):
-  drawn, layout = draw_masks("uniform", (7, 13), kept, draws=50)
-  count = int(7 * 13 * kept)
+@pytest.mark.parametrize("shape", [(7, 13), (1, 263), (24, 50), (521, 1)])
+def test_uniform_keeps_an_exact_count(shape, kept):
+  drawn, layout = draw_masks("uniform", shape, kept, draws=50)
+  size = math.prod(shape)
+  count = int(size * kept)
   assert np.all(drawn.sum(axis=(1, 2)) == count)
-  assert layout.kept_fraction == pytest.approx(count / 91)
+  assert layout.kept_fraction == pytest.approx(count / size)
 
 
 @pytest.mark.parametrize(
@@ -68,12 +72,34 @@ def test_neuron_keeps_whole_rows_in_exact_number():
   assert layout.kept_fraction == pytest.approx(0.3)
 
 
-def test_bernoulli_counts_vary_as_a_binomial():
-  drawn, layout = draw_masks("bernoulli", (20, 30), 0.2)
-  counts = drawn.sum(axis=(1, 2))
+@pytest.mark.parametrize("shape", [(6, 7), (20, 30)])  # ranked, and shuffled
+def test_bernoulli_counts_vary_as_a_binomial(shape):
+  drawn, layout = draw_masks("bernoulli", shape, 0.2)
   assert layout.kept_fraction == 0.2
-  assert counts.mean() == pytest.approx(120, abs=5 * np.sqrt(96 / DRAWS))
-  assert counts.var() == pytest.approx(96, rel=0.15)
+  law = stats.binom(math.prod(shape), 0.2)
+  counts = drawn.sum(axis=(1, 2))
+  limits = np.unique(law.ppf(np.linspace(0.05, 0.95, 10)))
+  expected = np.diff([0, *law.cdf(limits), 1]) * DRAWS
+  found = np.bincount(np.searchsorted(limits, counts), minlength=len(expected))
+  assert stats.chisquare(found, expected).pvalue > 0.001
+
+
+def test_bernoulli_has_room_for_all_but_a_stated_chance():
+  for chance in (1e-3, 0.01, 0.1, 0.5, 0.9):
+    for mean in (1, 1.5, 2, 3, 5, 10, 100, 1000, 1e5):
+      size = math.ceil(mean / chance)
+      layout = samplers.Bernoulli((1, size), chance)
+      overflow = stats.binom.sf(layout.packed_shape[0], size, chance)
+      assert overflow < (1.2e-7 if mean < 1000 else 1e-14)
+
+
+def test_bernoulli_never_has_more_than_there_is_room_for(monkeypatch):
+  monkeypatch.setattr(samplers, "_BERNOULLI_MARGIN", 0.0)
+  drawn, layout = draw_masks("bernoulli", (20, 30), 0.2, draws=50)
+  assert layout.packed_shape == (120,)
+  counts = drawn.sum(axis=(1, 2))
+  assert counts.max() == 120
+  assert counts.min() < 115
 
 
 @pytest.mark.parametrize(
@@ -81,13 +107,18 @@ def test_bernoulli_counts_vary_as_a_binomial():
   [
     ("stratified", (3, 23), 0.2),  # strata of 4 and 5 columns
     ("uniform", (4, 9), 0.25),
+    ("uniform", (13, 31), 0.1),
+    ("uniform", (1, 263), 0.1),
     ("bernoulli", (4, 9), 0.25),
+    ("bernoulli", (13, 31), 0.1),
     ("neuron", (23, 2), 0.2),
   ],
 )
 def test_every_entry_is_included_as_often_as_the_law_says(sampler, shape, kept):
   drawn, _ = draw_masks(sampler, shape, kept)
   expected = np.full(shape, kept)
+  if sampler == "uniform":
+    expected = np.full(shape, int(kept * expected.size) / expected.size)
   if sampler in ("stratified", "neuron"):
     length = shape[-1] if sampler == "stratified" else shape[0]
     count = max(1, round(length * kept))
@@ -102,14 +133,28 @@ def test_every_entry_is_included_as_often_as_the_law_says(sampler, shape, kept):
 
 
 @pytest.mark.parametrize("sampler", ["uniform", "bernoulli"])
-def test_pairs_of_entries_are_drawn_together_as_often_as_the_law_says(sampler):
-  drawn, layout = draw_masks(sampler, (3, 4), 0.5)
-  flat = drawn.reshape(DRAWS, 12).astype(float)
-  together = (flat.T @ flat / DRAWS)[~np.eye(12, dtype=bool)]
-  count = 12 * layout.kept_fraction
-  chance = count * (count - 1) / (12 * 11) if sampler == "uniform" else 0.25
+@pytest.mark.parametrize("shape", [(3, 4), (13, 31)])
+def test_pairs_of_entries_are_drawn_together_as_often_as_the_law_says(
+  sampler, shape
+):
+  """All pairs, and those of neighbours in a row and in a column."""
+  drawn, layout = draw_masks(sampler, shape, 0.5)
+  size = math.prod(shape)
+  flat = drawn.reshape(DRAWS, size).astype(np.float32)
+  together = (flat.T @ flat / DRAWS)[np.triu_indices(size, 1)]
+  count = round(size * layout.kept_fraction)
+  chance = count * (count - 1) / (size * (size - 1))
+  chance = chance if sampler == "uniform" else 0.25
   deviation = np.sqrt(chance * (1 - chance) / DRAWS)
-  assert np.all(np.abs(together - chance) < 5 * deviation)
+  bound = stats.norm.isf(1e-3 / together.size)
+  assert np.all(np.abs(together - chance) < bound * deviation)
+  for pairs in (
+    drawn[:, :, 1:] & drawn[:, :, :-1],
+    drawn[:, 1:] & drawn[:, :-1],
+  ):
+    # Two pairs that share an entry depend on each other a little.
+    deviation = np.sqrt(2 * chance * (1 - chance) / pairs.size)
+    assert abs(pairs.mean() - chance) < 4 * deviation
 
 
 @pytest.mark.slow
@@ -164,30 +209,62 @@ def test_take_and_put_are_inverse_on_the_mask(sampler, shape, rng):
     layout.put(packed, indices, dense), jnp.where(mask, dense, 0)
   )
   active = np.asarray(dense)[np.asarray(mask)]
-  np.testing.assert_array_equal(np.ravel(packed)[: active.size], active)
+  packed = np.ravel(packed)
+  if isinstance(layout, layouts.Anywhere):  # packed as they were drawn
+    used = np.asarray(indices) < layout.size
+    assert np.all(used) or sampler == "bernoulli"
+    flat = np.ravel(dense)[np.asarray(indices)[used]]
+    np.testing.assert_array_equal(packed[: used.sum()], flat)
+    packed, active = np.sort(packed[: used.sum()]), np.sort(active)
+  np.testing.assert_array_equal(packed[: active.size], active)
+
+
+def test_unused_slots_read_zero_and_write_nowhere(rng):
+  layout = samplers.leaf_layout("bernoulli", "w", (12, 25), 0.3)
+  dense = jnp.asarray(rng.normal(size=(12, 25)), jnp.float32)
+  indices = layout.draw(jax.random.key(0), dense)
+  unused = np.asarray(indices) == 300
+  assert 0 < unused.sum() < indices.size
+  assert not np.any(np.diff(unused.astype(int)) < 0)  # they come last
+  packed = layout.take(dense, indices)
+  np.testing.assert_array_equal(np.asarray(packed)[unused], 0)
+  ones = layout.put(jnp.ones(packed.shape), indices, dense)
+  assert ones.sum() == (~unused).sum()
+
+
+def test_every_sampler_says_which_masks_it_draws():
+  assert tuple(samplers.MASK_DISTRIBUTION) == SAMPLERS
+  changed = {name for name, n in samplers.MASK_DISTRIBUTION.items() if n > 1}
+  assert changed == {"uniform", "bernoulli"}
 
 
 @pytest.mark.parametrize("x64", [False, True])
 @pytest.mark.parametrize(
-  ("sampler", "digest"),
+  ("sampler", "shape", "digest"),
   [
-    ("stratified", "a53a0331b0711ed1"),
-    ("uniform", "335da82ad28e84ca"),
-    ("bernoulli", "bb76b6fc2e04f949"),
-    ("neuron", "552693a26cf4eca6"),
+    ("stratified", (24, 50), "a53a0331b0711ed1"),
+    ("uniform", (24, 50), "be96ccaf5d3b7be9"),
+    ("uniform", (1, 263), "2a426a246ca7fd82"),  # a prime number of entries
+    ("uniform", (5, 12), "ee489079b12ce76a"),  # few enough to be ranked
+    ("bernoulli", (24, 50), "bb5adfb5e77f8b1f"),
+    ("bernoulli", (5, 12), "cb22d6a548de435a"),
+    ("neuron", (24, 50), "552693a26cf4eca6"),
   ],
 )
-def test_masks_never_change(sampler, digest, x64):
+def test_masks_never_change(sampler, shape, digest, x64):
   """JAX does not promise its streams over versions, so they are pinned here.
 
   If this fails after an upgrade of jax, a run resumed across it would switch
-  masks in mid-episode: note it in the changelog before renewing the digests.
+  masks in mid-episode: raise the sampler's number in `MASK_DISTRIBUTION`, and
+  note it in the changelog, before renewing the digests.
   """
   with jax.enable_x64(x64):
     path = "blocks/0/fc1/kernel"
-    layout = samplers.leaf_layout(sampler, path, (24, 50), 0.1, "io")
+    axes = AXES[len(shape)]
+    layout = samplers.leaf_layout(sampler, path, shape, 0.1, axes)
     key = samplers.leaf_keys(jax.random.key(0), 7, ["blocks/0/fc1/kernel"])[0]
-    indices = layout.draw(key, jnp.zeros((24, 50)))
+    indices = layout.draw(key, jnp.zeros(shape))
+  assert indices.dtype == jnp.int32
   digest_now = hashlib.sha256(np.asarray(indices, "<i4").tobytes())
   assert digest_now.hexdigest()[:16] == digest
 
