@@ -83,16 +83,15 @@ def gmixout(
       episode → steps (rounded, at least 1); or None to never redraw.
     key: Key of the masks: a typed threefry key, its raw data, or an int.
     sampler: "stratified" (exact count per row, fast), "uniform" (exact count
-        per matrix, as in the authors' code), "bernoulli" (each entry on its own,
+      per matrix, as in the authors' code), "bernoulli" (each entry on its own,
       as in the paper's text) or "neuron" (whole inputs, with all of their
       outgoing weights; each layer of a stack on its own).
-      target: Which leaves are mixed. None: every floating-point leaf with at
+    target: Which leaves are mixed. None: every floating-point leaf with at
       least two axes, but those whose name says bias, scale, norm, embedding or
       token: `labels.PASSED_OVER_NAMES` and `PASSED_OVER_MODULES` list them. A
       regular expression (searched in the '/'-joined path) or a predicate on
-      (path, leaf) is taken at its word.
-      `gmixout_summary` shows what is taken; for the paper's choice on a ViT
-      see `gmixout_labels`.
+      (path, leaf) is taken at its word. `gmixout_summary` shows what is taken;
+      for the paper's choice on a ViT see `gmixout_labels`.
     axes: What the axes of a leaf mean, for "neuron": "flax" (``[in, out]``,
       ``[h, w, in, out]``, attention's kernels by name), "torch" (``[out,
       in]``, ``[out, in, h, w]``), or a function (path, leaf) → one letter an
