@@ -17,8 +17,10 @@ import gmixout_jax as gx
 from gmixout_jax._core.held_weights import (
   RESTARTS,
   held_leaves,
+  register_held_weights,
   restart_held_weights,
 )
+from gmixout_jax._core.inner_optimizer import restart_moments
 from tests.gmixout_jax.small_tree import make, params_of, types
 
 PARAMS = {"dense": jnp.arange(1.0, 4.0), "mixed": jnp.ones((2, 3))}
@@ -41,19 +43,10 @@ def holds(seen=lambda params: jnp.zeros(())):
 
 
 @pytest.fixture
-def known(monkeypatch):
-  """Registers a state for one test."""
-
-  def register(*args, **kwargs):
-    monkeypatch.setattr(
-      "gmixout_jax._core.held_weights.RESTARTS", dict(RESTARTS)
-    )
-    monkeypatch.setattr(
-      "gmixout_jax._core.inner_optimizer.RESTARTS", dict(RESTARTS)
-    )
-    gx.register_held_weights(*args, **kwargs)
-
-  return register
+def known():
+  """Registers `HoldsState` for one test."""
+  yield functools.partial(register_held_weights, HoldsState)
+  RESTARTS.pop(HoldsState)
 
 
 def filled(state, value=7):
@@ -160,7 +153,7 @@ def test_an_init_that_computes_outside_of_jax_is_refused():
 
 
 def test_registered_fields_restart(known):
-  known(HoldsState, weights=("start",), kept=("seen",))
+  known(weights=("start",), kept=("seen",))
   tx = optax.chain(holds(lambda params: optax.tree.norm(params)))
   (state,) = restart(tx, filled(tx.init(PARAMS)))
   assert not state.start["mixed"].any()
@@ -274,6 +267,24 @@ def test_a_kept_residual_keeps_the_weights_that_the_state_holds():
 
 
 def test_only_integers_beside_moments_restart_as_counts():
+  """A number that is no integer estimates something."""
+  params = {"w": jnp.ones(2)}
+  init = lambda params: {
+    "mu": jax.tree.map(jnp.zeros_like, params),
+    "count": jnp.zeros((), jnp.int32),
+    "scale": jnp.full((), 1e-6),
+    "first": jnp.array(False),
+  }
+  tx = optax.GradientTransformation(init, lambda g, s, p=None: (g, s))
+  state = filled(init(params), 1)
+  state = restart_moments(tx, state, init(params), ALWAYS)
+  assert not state["mu"]["w"].any()
+  assert state["count"] == 0
+  assert state["scale"] == 1
+  assert state["first"]
+
+
+def test_averages_of_momo_restart_with_its_momentum():
   tx = make(contrib.momo(0.1), moments="reset", resample_every=2)
   params = params_of()
   state = tx.init(params)
