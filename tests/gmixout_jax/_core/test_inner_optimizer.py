@@ -246,7 +246,7 @@ def test_an_estimate_of_scale_never_shrinks(inner, scale, moments):
   ],
 )
 def test_narrow_weights_beside_float32_residuals(inner, moments, dtype):
-  """One dtype inside, under strict promotion; updates have the weights'."""
+  """One dtype inside; updates have that of the weights."""
   params = params_of(dtype)
   tx = make(inner, moments=moments, target="kernel")
   state = jax.eval_shape(tx.init, params)
