@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import jax.extend as jex
 import jax.numpy as jnp
 import optax
+
+from gmixout_jax._core.value_sources import sources_of_outputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -254,7 +255,12 @@ def held_leaves(
   Raises:
     ValueError: If the state holds weights that `RESTARTS` does not know.
   """
-  treedef, sources = _sources_of_state(init, fresh)
+  try:
+    treedef, sources = sources_of_outputs(init, fresh)
+  except jax.errors.JAXTypeError as error:
+    raise _refusal(
+      f"its init computes with values outside of JAX ({error})"
+    ) from error
   ours = frozenset(i for i, flag in enumerate(mixed) if flag)
   found, unknown = {}, []
 
@@ -302,45 +308,3 @@ def _refusal(why: str) -> ValueError:
     " dataclass and say which of its fields restart with every mask:"
     " gmixout_jax.register_held_weights(StateClass, weights=(...))."
   )
-
-
-def _sources_of_state(
-  init: Callable[[Any], Any], fresh: Any
-) -> tuple[Any, list[frozenset[int]]]:
-  """Of the state: its structure, and which leaves of `fresh` each depends on.
-
-  It depends on values only: `zeros_like` asks for shape and dtype.
-  """
-  try:
-    jaxpr, state = jax.make_jaxpr(init, return_shape=True)(fresh)
-  except jax.errors.JAXTypeError as error:
-    raise _refusal(
-      f"its init computes with values outside of JAX ({error})"
-    ) from error
-  each = [frozenset([i]) for i in range(len(jaxpr.jaxpr.invars))]
-  return jax.tree.structure(state), _propagate(jaxpr.jaxpr, each)
-
-
-_CALLS = {"jit", "pjit", "closed_call", "checkpoint", "remat", "remat2"}
-
-
-def _propagate(
-  jaxpr: jex.core.Jaxpr, inputs: list[frozenset[int]]
-) -> list[frozenset[int]]:
-  """Sources of the outputs of a traced function, given those of its inputs."""
-  known = dict(zip(jaxpr.invars, inputs, strict=True))
-  nothing = frozenset[int]()
-
-  def read(atom: Any) -> frozenset[int]:
-    is_literal = isinstance(atom, jex.core.Literal)
-    return nothing if is_literal else known.get(atom, nothing)
-
-  for eqn in jaxpr.eqns:
-    sources = [read(atom) for atom in eqn.invars]
-    called = eqn.params.get("jaxpr")
-    if eqn.primitive.name in _CALLS and called is not None:
-      results = _propagate(getattr(called, "jaxpr", called), sources)
-    else:
-      results = [nothing.union(*sources)] * len(eqn.outvars)
-    known.update(zip(eqn.outvars, results, strict=True))
-  return [read(atom) for atom in jaxpr.outvars]

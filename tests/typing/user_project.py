@@ -29,6 +29,7 @@ def loss(params: Params) -> jax.Array:
 
 
 def transformations(key: jax.Array) -> None:
+  gx.register_held_weights(optax.EmaState, weights=("ema",), kept=("count",))
   for tx in (
     gx.gmixout(optax.adamw(1e-3), key=key, resample_every=lambda episode: 5),
     gx.mixout(optax.sgd(0.1), sparsity=0.5, key=0, sampler="bernoulli"),

@@ -21,7 +21,7 @@ class Row(NamedTuple):
     around: The same of ``chain(make(), gmixout(...))``; or, if there is `wrap`,
       of that around gmixout.
     wrap: Puts it around an optimizer.
-    value: Whether its updates are to be told the loss.
+    told: What its updates are to be told: the loss's `value`, or `obj_fn`.
     resets: Whether it trains with ``moments="reset"``.
     scans: Whether its state, alone, keeps its structure, as `lax.scan` needs.
   """
@@ -30,7 +30,7 @@ class Row(NamedTuple):
   inside: str = ""
   around: str = ""
   wrap: Callable[[Any], optax.GradientTransformation] | None = None
-  value: bool = False
+  told: tuple[str, ...] = ()
   resets: bool = True
   scans: bool = True
 
@@ -84,7 +84,7 @@ OPTIMIZERS: dict[str, Row] = {
   "optax.optimistic_gradient_descent": Row(
     lambda: optax.optimistic_gradient_descent(0.1)
   ),
-  "optax.polyak_sgd": Row(lambda: optax.polyak_sgd(0.3), value=True),
+  "optax.polyak_sgd": Row(lambda: optax.polyak_sgd(0.3), told=("value",)),
   "optax.radam": Row(lambda: optax.radam(0.1)),
   "optax.rmsprop": Row(lambda: optax.rmsprop(0.02)),
   "optax.rprop": Row(lambda: optax.rprop(0.01, max_step_size=0.05)),
@@ -123,8 +123,10 @@ OPTIMIZERS: dict[str, Row] = {
   "optax.contrib.madgrad": Row(
     lambda: contrib.madgrad(0.03), holds("`x0` and `s`"), DENSE
   ),
-  "optax.contrib.momo": Row(lambda: contrib.momo(0.3), value=True),
-  "optax.contrib.momo_adam": Row(lambda: contrib.momo_adam(0.05), value=True),
+  "optax.contrib.momo": Row(lambda: contrib.momo(0.3), told=("value",)),
+  "optax.contrib.momo_adam": Row(
+    lambda: contrib.momo_adam(0.05), told=("value",)
+  ),
   "optax.contrib.muon": Row(
     lambda: contrib.muon(0.05), "orthogonalizes packed matrices"
   ),
@@ -147,6 +149,6 @@ OPTIMIZERS: dict[str, Row] = {
   "optax.contrib.sophia": Row(
     lambda: contrib.sophia(0.05),
     LOSS + "; another `hessian_diagonal_fn` may not",
-    "the loss is then given dense weights",
+    told=("obj_fn",),
   ),
 }

@@ -52,10 +52,10 @@ def always(step, **_):
   return step >= 0
 
 
-def wrapper(wrap, inside="", around="", value=False, resets=True):
+def wrapper(wrap, inside="", around="", resets=True):
   """A row of what is made of another optimizer: SGD here."""
   make = lambda: wrap(optax.sgd(0.3))
-  return Row(make, inside, around, wrap, value, resets)
+  return Row(make, inside, around, wrap, resets=resets)
 
 
 sgd = optax.sgd
@@ -144,7 +144,7 @@ PARTS: dict[str, Row] = {
     rated(optax.scale_by_param_block_rms(), 0.1), SLOW
   ),
   "optax.scale_by_polyak": Row(
-    rated(optax.scale_by_polyak(max_learning_rate=0.3), 1.0), value=True
+    rated(optax.scale_by_polyak(max_learning_rate=0.3), 1.0), told=("value",)
   ),
   "optax.scale_by_radam": Row(rated(optax.scale_by_radam(), 0.1)),
   "optax.scale_by_rms": Row(rated(optax.scale_by_rms(), 0.02)),
@@ -170,9 +170,7 @@ PARTS: dict[str, Row] = {
   "optax.set_to_zero": Row(
     optax.set_to_zero, "no: moves nothing", "no: the same"
   ),
-  "optax.snapshot": Row(
-    before_sgd(optax.snapshot("norm", optax.tree.norm)), "nothing restarts"
-  ),
+  "optax.snapshot": Row(before_sgd(optax.snapshot("norm", optax.tree.norm))),
   "optax.stateless": Row(
     before_sgd(optax.stateless(lambda updates, params: updates))
   ),
@@ -191,7 +189,7 @@ PARTS: dict[str, Row] = {
   ),
   "optax.contrib.normalize": Row(rated(contrib.normalize(), 0.1)),
   "optax.contrib.reduce_on_plateau": Row(
-    before_sgd(contrib.reduce_on_plateau()), value=True
+    before_sgd(contrib.reduce_on_plateau()), told=("value",)
   ),
   "optax.contrib.scale_by_acprop": Row(
     rated(contrib.scale_by_acprop()), VARIANCE, resets=False
