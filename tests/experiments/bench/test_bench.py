@@ -5,6 +5,7 @@ import json
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
@@ -16,6 +17,7 @@ from experiments.bench import (
   memory,
   step,
   train_steps,
+  update,
 )
 from experiments.bench import compile as compiling
 from tests.experiments import tiny
@@ -98,6 +100,31 @@ def test_compile_figures(tmp_path):
     assert ratio == pytest.approx(seconds[0] / seconds[1])
     equations = [found[f"{what}_{side}_equations"] for side in (one, other)]
     assert equations[0] > equations[1]
+
+
+def test_update_figures(tmp_path):
+  path = tmp_path / "figures.json"
+  update.run(path, repeats=1)
+  found = json.loads(path.read_text())
+  assert set(update.TARGETS) <= set(found)
+  for how in ("", "_undonated", "_in_order"):
+    assert found[f"update_time_ratio{how}"] == pytest.approx(
+      found["gmixout_every_50_seconds"] / found[f"adamw{how}_seconds"]
+    )
+
+
+@pytest.mark.parametrize("donate", [True, False])
+@pytest.mark.parametrize("in_order", [True, False])
+def test_a_stepper_takes_the_steps_of_its_optimizer(donate, in_order):
+  shapes = {"w": jax.ShapeDtypeStruct((2, 3), jnp.float32)}
+  grads = {"w": jnp.ones((2, 3))}
+  stepper = update.Stepper(
+    optax.sgd(0.5), shapes, grads, donate=donate, in_order=in_order
+  )
+  before = stepper.params["w"]
+  stepper()
+  np.testing.assert_allclose(stepper.params["w"], 0.02 - 0.5, rtol=1e-6)
+  assert before.is_deleted() == donate
 
 
 def test_equations_are_counted_in_what_is_called():
