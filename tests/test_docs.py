@@ -23,11 +23,15 @@ SHOWING = [page for page in PAGES if "```python" in page.read_text()]
 @pytest.mark.parametrize(
   "page", SHOWING, ids=lambda page: str(page.relative_to(ROOT / "docs"))
 )
-def test_the_code_of_a_page_runs_from_top_to_bottom(page, monkeypatch):
+def test_the_code_of_a_page_runs_and_prints_what_is_shown(
+  page, monkeypatch, capsys
+):
   monkeypatch.chdir(ROOT)
-  names = {}
-  for found in re.finditer(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
+  text, names = page.read_text(), {}
+  for found in re.finditer(r"```python\n(.*?)```", text, re.DOTALL):
     exec(compile(found[1], str(page), "exec"), names)
+  shown = re.findall(r"```text\n(.*?)```", text, re.DOTALL)
+  assert capsys.readouterr().out == "".join(shown)
 
 
 def test_it_builds_without_a_warning(tmp_path):
