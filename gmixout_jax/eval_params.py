@@ -1,4 +1,4 @@
-"""Reading a GMixout state: the weights to deploy, and the current mask."""
+"""Reading a GMixout state: the evaluation weights, and the current mask."""
 
 import dataclasses
 import functools
@@ -22,19 +22,20 @@ from gmixout_jax._core.step import (
 
 
 def gmixout_eval_params(opt_state: Any, params: Any) -> Any:
-  """The weights to evaluate and to deploy.
+  """The evaluation weights: what to evaluate, save and serve.
 
   For `gmixout` A + (1−λ)Δ, which is where the anchor would be if the episode
   ended now: nothing of an unfinished episode is lost, and at the end of an
-  episode these are the live weights. For `mixout`, `random_mask` and all that
-  keeps its residual A + Δ, the learned weights. Leaves that are not mixed are
-  returned as they are.
+  episode these are the training weights. For `mixout`, `random_mask` and all
+  that keeps its residual A + Δ, the learned weights. Leaves that are not mixed
+  are returned as they are.
 
   Args:
     opt_state: A state of `gmixout`, or of anything that wraps it: chain,
       MultiSteps, masked, partition, apply_if_finite, inject_hyperparams, an
       `nnx.Optimizer`'s ``opt_state``, a Linen TrainState's ``opt_state``.
-    params: The live weights, whole (also where gmixout sees a part of them).
+    params: The training weights, whole (also where gmixout sees a part of
+      them).
 
   Returns:
     A pytree like `params`.
@@ -48,15 +49,15 @@ def gmixout_eval_params(opt_state: Any, params: Any) -> Any:
   >>> tx = optax.chain(optax.clip(1.0), gx.gmixout(optax.sgd(0.1), key=0))
   >>> state = tx.init(params)
   >>> updates, state = tx.update(params, state, params)
-  >>> live = optax.apply_updates(params, updates)
-  >>> deployed = gx.gmixout_eval_params(state, live)
+  >>> params = optax.apply_updates(params, updates)
+  >>> evaluated = gx.gmixout_eval_params(state, params)
 
-  The live weights moved by 0.1/s² where the mask was, with s = 0.1; the anchor
-  would move by (1−λ)·0.1/s, with λ = 0.3:
+  The training weights moved by 0.1/s² where the mask was, with s = 0.1; the
+  anchor would move by (1−λ)·0.1/s, with λ = 0.3:
 
-  >>> round(float(live["kernel"].min()), 3)
+  >>> round(float(params["kernel"].min()), 3)
   -9.0
-  >>> round(float(deployed["kernel"].min()), 3)
+  >>> round(float(evaluated["kernel"].min()), 3)
   0.3
   """
   return _map_leaves(
@@ -69,7 +70,7 @@ def gmixout_masks(opt_state: Any, params: Any) -> Any:
 
   Args:
     opt_state: As for `gmixout_eval_params`.
-    params: The live weights, whole.
+    params: The training weights, whole.
 
   Returns:
     A pytree like `params` of boolean arrays: the mask of a mixed leaf, True

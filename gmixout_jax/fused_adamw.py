@@ -27,11 +27,11 @@ from pallas_kernels.packed_step.arithmetic import PackedAdamState
 class FusedAdamW:
   """`optax.adamw` for `MixedParams`, in one pass over the active entries.
 
-  Where `MixedParams.apply_updates` follows an Optax optimizer, every active
-  entry is read and written a few times: once for its residual, once for its
-  moments, once for its weight. Here a step reads gradient, weight, anchor and
-  moments once, and writes back what changes, in place if `mixed` and
-  `opt_state` are donated; on a GPU one `pallas_kernels.packed_step` per leaf.
+  With an Optax optimizer `MixedParams.apply_gradients` reads and writes every
+  active entry a few times: once for its residual, once for its moments, once
+  for its weight. With this one it reads gradient, weight, anchor and moments
+  once, and writes back what changes, in place if `mixed` and `opt_state` are
+  donated; on a GPU by one `pallas_kernels.packed_step` per leaf.
 
   The arithmetic, the defaults and the state are `optax.adamw`'s, so that a run
   may change from one to the other. Moments are carried over a redraw. Leaves
@@ -52,9 +52,9 @@ class FusedAdamW:
     >>> opt_state = adamw.init(mixed.trainable())
     >>> @jax.jit
     ... def step(mixed, opt_state):
-    ...   loss = lambda t: jnp.sum(mixed.inject(t)["kernel"] ** 2)
-    ...   grads = jax.grad(loss)(mixed.trainable())
-    ...   return adamw.step(mixed, grads, opt_state)
+    ...   loss = lambda params: jnp.sum(params["kernel"] ** 2)
+    ...   value, grads = mixed.value_and_grad(loss)()
+    ...   return mixed.apply_gradients(adamw, grads, opt_state)
     >>> mixed, opt_state = step(mixed, opt_state)
     >>> round(float(mixed.params["kernel"].min()), 4)  # 1 - η/s
     0.99
@@ -149,8 +149,8 @@ class FusedAdamW:
     """Steps the leaves that train but are not mixed.
 
     Returns:
-      The live weights, the pairs of moments, and the optimizer's state. What
-      belongs to mixed leaves is still that of the step before; the state's
+      The training weights, the pairs of moments, and the optimizer's state.
+      What belongs to mixed leaves is still that of the step before; the state's
       moments are without them.
     """
     tree, adam = begun.tree, opt_state[0]

@@ -47,13 +47,13 @@ def gmixout_learning_rate(
   and 33 if it is the one that other images chose (3e-3). At k = 50 it was
   smaller than at k = 10 by 15 to 45 %. Sparsity from 0.5 to 0.97, λ from 0 to
   0.8 and the sampler moved it by less than its own uncertainty. Take a third
-  of it with ``moments="reset"``, or where robustness counts for more than
-  accuracy at home. The measurements are in experiments/README.md.
+  of it with ``moments="reset"``, or where accuracy out of distribution counts
+  for more than in distribution. The measurements are in experiments/README.md.
 
   It is much less than what λ and 1 − p would make up for: the anchor moves by
-  (1 − λ)(1 − p) of what the live weights do, but these have to stay where the
-  loss makes sense, so a larger rate fails before the anchor catches up. What
-  helps a run that is too short is a smaller k: see `gmixout_progress`.
+  (1 − λ)(1 − p) of what the training weights do, but these have to stay where
+  the loss makes sense, so a larger rate fails before the anchor catches up.
+  What helps a run that is too short is a smaller k: see `gmixout_progress`.
 
   Args:
     full_finetuning_lr: η_full, the rate of full fine-tuning on the task: a
@@ -126,7 +126,7 @@ def check_gmixout_learning_rate(
   full = _peak("full_finetuning_lr", full_finetuning_lr, int(steps))
   rule = gmixout_learning_rate(full, resample_every=resample_every)
   if own > _FAR_ABOVE * rule:
-    consequence = "live weights may run away within an episode"
+    consequence = "training weights may run away within an episode"
   elif own < rule / _FAR_BELOW:
     consequence = "the anchor will hardly move"
   else:
@@ -152,10 +152,10 @@ def gmixout_progress(
     \text{without rescale} \quad 1 - \lambda^{T / k}
 
   with T = `steps`, k = `resample_every`, λ = `anchor_decay` and s = 1 −
-  `sparsity`. An episode that fits all that is left moves the live weights by
-  the whole way, and leaves the anchor (1 − λ)s of it: 1 − λ if the live weights
-  are not 1/s ahead of the residual. Exact for the outputs of a linear model
-  whose every episode fits its targets; a real run, whose steps do not
+  `sparsity`. An episode that fits all that is left moves the training weights
+  by the whole way, and leaves the anchor (1 − λ)s of it: 1 − λ if the training
+  weights are not 1/s ahead of the residual. Exact for the outputs of a linear
+  model whose every episode fits its targets; a real run, whose steps do not
   overshoot, stays below. At λ = 0.3 and p = 0.9 half of the way takes ten
   episodes, and 95 % k ≤ T(1−λ)s/3.
 

@@ -1,4 +1,4 @@
-"""GMixout as a wrapper of parameters: only the weights themselves are dense.
+"""GMixout as mixed parameters: only the weights themselves are dense.
 
 `gmixout` asks for the gradient of all weights and uses a tenth. `MixedParams`
 asks for that tenth: the loss is differentiated with respect to packed
@@ -271,7 +271,7 @@ class MixedParams(steps.MixState):
     return dataclasses.replace(mixed, params=tree.treedef.unflatten(leaves))
 
   def eval_params(self) -> Any:
-    """The weights to evaluate and deploy; see `gmixout_eval_params`."""
+    """The evaluation weights; see `gmixout_eval_params`."""
     return eval_params.gmixout_eval_params(self, self.params)
 
   def masks(self) -> Any:

@@ -57,13 +57,13 @@ def gmixout(
     A &\leftarrow A + (1 - \lambda) \Delta, \quad \Delta \leftarrow 0, \quad
     \text{redraw } M \qquad \text{every } k \text{ steps}
 
-  with W the parameters that you hold, A the anchor, M the mask, Δ the
+  with W the training weights, which you hold, A the anchor, M the mask, Δ the
   residual, s = 1 − `sparsity`, λ = `anchor_decay` and k = `resample_every`.
   Off the mask W = A at all times. The inner optimizer sees only the active
   entries, packed, so its state shrinks to the fraction s of a dense one, and
   its weight decay pulls towards the anchor.
 
-  It emits changes of the live weights, so it must be the last transformation
+  Its updates are of the training weights, so it must be the last transformation
   of a chain; wrappers such as `optax.MultiSteps` go around it. At evaluation
   use `gmixout_eval_params`.
 
@@ -146,9 +146,9 @@ def gmixout(
     of an episode that is their A).
 
   Note:
-    Updates have the dtype of the parameters. Where that is narrower than
-    float32, an update larger than the weight it changes is rounded, and the
-    live weight with it; `MixedParams` rounds live weights once.
+    Updates have the dtype of the parameters. In low precision an update larger
+    than the weight it changes is rounded, and the training weight with it;
+    `MixedParams` rounds training weights once.
 
   Note:
     With `optax.inject_hyperparams`, list `sparsity`, `resample_every`,
@@ -230,7 +230,7 @@ def mixout(
   `gmixout` with a residual that is kept, an anchor that never moves and a mask
   that is redrawn at every step. The learned weights A + Δ are what
   `gmixout_eval_params` returns. Its memory is dense: anchor, learned weights
-  and moments, beside the live weights.
+  and moments, beside the training weights.
 
   Args:
     inner: See `gmixout`.
@@ -302,7 +302,7 @@ def random_mask(
     inner: See `gmixout`.
     sparsity: Fraction of entries that stay frozen, in [0, 1).
     key: Key of the mask.
-    sampler: Law of the mask, see `gmixout`.
+    sampler: The mask distribution, see `gmixout`.
     target: Which leaves are masked.
     axes: What the axes of a leaf mean, see `gmixout`.
     implementation: Of stratified masks, see `gmixout`.

@@ -4,7 +4,7 @@ A row of ``cols`` entries is cut into ``count`` strata; stratum ``j`` is
 ``[⌊j·cols/count⌋, ⌊(j+1)·cols/count⌋)``. One 32-bit word per stratum picks
 one entry in it, so a row's active entries come out sorted, exact in number,
 and without a sort. The samplers of `gmixout_jax` and the GPU kernels must agree
-bit for bit, so the formulas live here, below both, and use only operations
+bit for bit, so the formulas stand here, below both, and use only operations
 that NumPy, XLA and the kernel languages define alike: unsigned 32-bit
 multiply, add, shift and mask, and floor division.
 """

@@ -84,7 +84,7 @@ def test_every_step_names_what_is_there(walk):
 
 
 def run(tx, params, steps):
-  """Descends the sum of all weights, and returns live and deployed ones."""
+  """Descends the sum of all weights: training weights, evaluation weights."""
   state = tx.init(params)
   for _ in range(steps):
     gradient = jax.tree.map(jnp.ones_like, params)
@@ -97,7 +97,7 @@ def test_the_anchors_rule(monkeypatch):
   """A rule that forgets every residual: nothing is ever learned."""
 
   def forget(self, leaf, residual, update, memory, step):
-    wanted = memory.anchor + (residual + update) / self.scale
+    wanted = memory.anchor + (residual + update) / self.divisor
     wanted = jnp.where(step.episode.ends, memory.anchor, wanted)
     return wanted - self.active(leaf, step.indices), memory
 
@@ -110,26 +110,28 @@ def test_the_anchors_rule(monkeypatch):
     changed.setattr(mixed_leaf.ResetResidual, "finish", forget)
     changed.setattr(
       mixed_leaf.ResetResidual,
-      "deploy",
+      "evaluated",
       lambda self, leaf, memory, step: jnp.zeros_like(leaf),
     )
     jax.clear_caches()  # a class that changes under its programs: here alone
-    forgotten, deployed = run(make(), params, 4)
+    forgotten, evaluated = run(make(), params, 4)
   jax.clear_caches()
   assert np.all(np.asarray(learned["kernel"]).min() < 0.9)
   np.testing.assert_allclose(forgotten["kernel"], 1.0, rtol=1e-6)
-  np.testing.assert_array_equal(deployed["kernel"], 0.0)
+  np.testing.assert_array_equal(evaluated["kernel"], 0.0)
 
 
 def test_a_sampler(monkeypatch):
-  """One that keeps the first row of each stratum, whatever the key."""
+  """One that keeps the first input of each stratum, whatever the key."""
 
-  class First(layouts.WholeRows):
+  class First(layouts.WholeInputs):
     def draw(self, key, like):
-      count = self.packed_shape[0]
-      return jnp.arange(count, dtype=jnp.int32) * (self.rows // count)
+      return jnp.arange(self.count, dtype=jnp.int32) * (
+        self.inputs // self.count
+      )
 
   monkeypatch.setitem(samplers.SAMPLERS, "first", First)
+  monkeypatch.setitem(samplers.MASK_DISTRIBUTION, "first", 1)
   params = {"kernel": jnp.ones((10, 3))}
   tx = gx.gmixout(optax.sgd(0.1), sparsity=0.8, sampler="first", key=0)
   moved, _ = run(tx, params, 1)

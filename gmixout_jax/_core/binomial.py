@@ -5,9 +5,9 @@ Binomial(n, s), and given the number every set of that size is as likely. So a
 mask needs one count and a permutation, rather than a word for every entry.
 
 The count is the number of thresholds that a random 64-bit number has reached.
-The thresholds are 2⁶⁴ times the cumulative law, rounded. They are made on the
-host with Python's integers and searched in 32-bit halves: no float and no
-library decides a mask, and 64-bit arrays need not be enabled.
+The thresholds are 2⁶⁴ times the cumulative distribution, rounded. They are made
+on the host with Python's integers and searched in 32-bit halves: no float and
+no library decides a mask, and 64-bit arrays need not be enabled.
 """
 
 import functools
@@ -24,7 +24,7 @@ _LARGEST_WEIGHT = 2**192
 
 
 class Table(NamedTuple):
-  """Thresholds of a law of counts.
+  """Thresholds of a distribution of counts.
 
   Attributes:
     first: The smallest count, with a chance of 2⁻⁶⁴ or so or more.

@@ -6,8 +6,8 @@ the active entries of the current episode, W = A off idx and W = A + Δ/s on it.
 What has to be remembered from step to step depends on the residual:
 
 * `ResetResidual` (GMixout): Δ returns to zero with every redraw. A is stored
-  at idx alone, packed, and Δ = s·(W − A) follows. Off idx, A is W. A dtype
-  narrower than float32 would round small steps away, so for such a leaf
+  at idx alone, packed, and Δ = s·(W − A) follows. Off idx, A is W. A
+  low-precision dtype would round small updates away, so for such a leaf
   V = A + Δ is stored too, packed, and W is but its rounded image.
 * `KeptResidual` (Mixout): Δ outlives the redraw. A and the learned weights
   V = A + Δ are stored densely, and W follows.

@@ -18,10 +18,11 @@ window of R·C successive ones, by turns the first and the last.
 
 How good is it? Were the hashes random functions, an entry would be in a uniform
 place after one double round. Two entries of one row part when the columns turn,
-but for a chance 1/R, and are independent of each other from then on; so the law
-of pairs is exact up to R⁻ᵈ after d double rounds. That is at most 2⁻³² here,
-and there is one double round more. A grid of few rows would need many: up to
-256 positions get the ranks of as many random 64-bit numbers instead.
+but for a chance 1/R, and are independent of each other from then on; so the
+distribution of pairs is exact up to R⁻ᵈ after d double rounds. That is at most
+2⁻³² here, and there is one double round more. A grid of few rows would need
+many: up to 256 positions get the ranks of as many random 64-bit numbers
+instead.
 
 Everything is arithmetic of 32-bit integers, so the bits are the same wherever
 it runs. Beyond the words that key it, nothing here is random.

@@ -6,8 +6,8 @@ they agree bit for bit after a resume, on every device and process, and for any
 sharding of the leaf. Only threefry keys will do: other generators change their
 stream under vmap or from platform to platform.
 
-To add a sampler, give one of the layouts of `packing` a `draw` method, and
-list it in `SAMPLERS`.
+To add a sampler, give one of the layouts of `layouts` a `draw` method, and
+list it in `SAMPLERS` and `MASK_DISTRIBUTION`.
 """
 
 import functools
@@ -61,8 +61,8 @@ class Neuron(layouts.WholeInputs):
 class Uniform(layouts.Anywhere):
   """Exactly ``int(size · kept)`` entries of the leaf, without replacement.
 
-  The law of the GMixout authors' code: the first so many positions of a random
-  permutation, without making the rest of it.
+  The mask distribution of the GMixout authors' code: the first so many
+  positions of a random permutation, without making the rest of it.
   """
 
   @property

@@ -41,8 +41,8 @@ class MixState:
       `Unmixed` for other leaves. Stale between the last step of an episode
       and the first of the next: read it through an accessor.
     learned: Like `anchor`, A + Δ of the leaves whose residual cannot be read
-      off the weights: all with ``residual="keep"`` and, packed, those narrower
-      than float32. `Unmixed` for other leaves.
+      off the weights: all with ``residual="keep"`` and, packed, those of
+      low precision. `Unmixed` for other leaves.
     scheduled: Current episode and its end if `resample_every` is a schedule;
       else None.
     settings: Static description of the mix (pytree metadata).

@@ -137,7 +137,7 @@ def average(
     rate: r, from `exponential`, `uniform` or `segments`.
     deploy: From the optimizer's state and the parameters to the weights that
       are averaged. Pass `gmixout_jax.gmixout_eval_params` where the optimizer
-      is one of GMixout, whose live weights are not the ones to deploy.
+      is one of GMixout, whose training weights are not its evaluation weights.
 
   Returns:
     An `optax.GradientTransformationExtraArgs` with state `AverageState`; read

@@ -1,8 +1,8 @@
 """A state as the flat dictionary of arrays that Orbax writes, and back.
 
-Orbax writes no array without entries, and not every narrow type. The former are
-made anew when a state is restored, as shape and type are in the manifest; the
-latter are written as wider ones that hold each of their values.
+Orbax writes no array without entries, and not every low-precision type. The
+former are made anew when a state is restored, as shape and type are in the
+manifest; the latter are written as wider ones that hold each of their values.
 """
 
 from collections.abc import Mapping

@@ -1,1 +1,1 @@
-"""masked_mix: anchor and residual to live weights."""
+"""masked_mix: anchor and residual to training weights."""

@@ -45,8 +45,8 @@ def masked_mix(
     divisor: s > 0, static; None for the fraction that `sampler` keeps: k/cols,
       or `kept`.
     sampler: "stratified", the very masks of `gx.gmixout`, or "bernoulli", where
-      a random word for each entry decides. That is the law of the library's
-      sampler of this name, which draws other masks of it.
+      a random word for each entry decides. That is the mask distribution of the
+      library's sampler of this name, which draws other masks of it.
     dtype: Type of the result; None for that of `anchor`. The sum is formed in
       float32 and rounded once.
     first_row: If `anchor` is a part of a leaf, the number of rows before it,

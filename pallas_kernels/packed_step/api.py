@@ -46,10 +46,10 @@ def packed_step(
       {\sqrt{v / (1 - \beta_2^t)} + \epsilon} + \omega \Delta \right) \\
     W_{idx} &\leftarrow W_{idx} + u / s
 
-  with W = `live`, idx the active entries that `key` draws, A, m and v in
-  `memory`, s = `divisor`, η = `learning_rate`, ω = `weight_decay`, ε = `eps`
-  and t = `count`. The decay is AdamW's decoupled one and pulls towards the
-  anchor.
+  with the training weights W = `live`, idx the active entries that `key`
+  draws, A, m and v in `memory`, s = `divisor`, η = `learning_rate`, ω =
+  `weight_decay`, ε = `eps` and t = `count`. The decay is AdamW's decoupled one
+  and pulls towards the anchor.
 
   At the boundary of two episodes two flags come in, and the key of the new
   mask from then on. The last step of an episode (`ends`) merges: W becomes
@@ -58,7 +58,7 @@ def packed_step(
   off W at the new mask, whatever `memory.anchor` says. Moments are carried.
   The flags may be traced: a boundary costs no more than another step.
 
-  Live weights narrower than float32 would lose small steps to rounding. For
+  Low-precision training weights would lose small updates to rounding. For
   them `memory` has `learned`, A + Δ, and W is its rounded image.
 
   Args:
@@ -86,8 +86,8 @@ def packed_step(
       that can run.
 
   Returns:
-    The live weights and the memory after the step. Entries off the mask keep
-    their bits.
+    The training weights and the memory after the step. Entries off the mask
+    keep their bits.
 
   Raises:
     ValueError: If shapes or dtypes do not fit, `kept` or `divisor` is out of

@@ -16,11 +16,11 @@ class PackedAdamState(NamedTuple):
 
   Attributes:
     anchor: A. Stale before the first step of an episode, which reads it off
-      the live weights.
+      the training weights.
     mu: AdamW's first moment.
     nu: AdamW's second moment.
-    learned: V = A + Δ if the live weights are narrower than float32 and would
-      round small steps away; else None.
+    learned: V = A + Δ if the training weights are of low precision and would
+      round small updates away; else None.
   """
 
   anchor: jax.Array
@@ -71,7 +71,7 @@ def step_entries(
   """One step of active entries.
 
   Args:
-    live: W, float32 or narrower.
+    live: The training weights W, float32 or of low precision.
     gradient: ∂L/∂Δ, float32.
     memory: What they carry.
     scalars: What they have in common.
@@ -103,8 +103,8 @@ def step_entries(
   )
 
   # At the end of an episode W becomes A + (1−λ)Δ. In float32 that is a further
-  # move, so that s = 1 and λ = 0 give AdamW itself; a narrow W moves to where
-  # it should be instead, which undoes the rounding of the last move.
+  # move, so that s = 1 and λ = 0 give AdamW itself; a low-precision W moves to
+  # where it should be instead, which undoes the rounding of the last move.
   moved, kept = residual + update, 1 - scalars.anchor_decay
   if learned is None:
     merge = moved * (kept - 1 / divisor)

@@ -57,7 +57,7 @@ def packed_step(
       Scalars(*(scalars_ref[i] for i in range(len(Scalars._fields)))),
       divisor,
     )
-    # Rounded once, where weights are narrow.
+    # Rounded once, where weights are of low precision.
     moved = weights.astype(jnp.float32) + change
     lanes.store(live_ref, position, moved.astype(weights.dtype))
     for ref, values in zip(memory_refs, jax.tree.leaves(stepped), strict=True):

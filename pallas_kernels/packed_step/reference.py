@@ -25,7 +25,7 @@ def packed_step(
 
   Args:
     leaf: Shape and strata.
-    live: W, ``[..., cols]``.
+    live: The training weights W, ``[..., cols]``.
     gradient: ∂L/∂W, ``[..., cols]``; or ∂L/∂Δ, float32 ``[..., k]``.
     memory: What the active entries carry.
     scalars: What they have in common.
