@@ -7,16 +7,19 @@ argument ``dot_general_cls=gx.linen.TappedDot``. It changes nothing where there
 are no taps, as in `init` and at evaluation.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 from flax import linen
 
-from gmixout_jax._core import packed_grad
+from gmixout_jax._core import layouts, linen_axes, packed_grad
+from gmixout_jax._core.packed_grad import Tap
 from gmixout_jax.mixed_params import MixedParams
 
 __all__ = [
   "TappedDot",
+  "axes",
   "variables",
 ]
 
@@ -40,6 +43,50 @@ class TappedDot(linen.Module):
     if self.has_variable(_COLLECTION, _NAME):
       dot = self.get_variable(_COLLECTION, _NAME).dot_general
     return dot(inputs, kernel, dimension_numbers, **options)
+
+
+def axes(
+  module: linen.Module, *args: Any, rngs: Any = None, **kwargs: Any
+) -> Callable[[str, Any], str | None]:
+  """Finds out what the axes of a module's parameters mean, for ``axes=``.
+
+  The layers tell: `Dense`, `DenseGeneral` and with it attention, `Conv`,
+  `ConvLocal` and `ConvTranspose` of any rank, `Einsum`, `Embed`; also in
+  stacks that `flax.linen.scan` or `flax.linen.vmap` makes, whose every layer
+  then has inputs of its own. Nothing is computed.
+
+  Args:
+    module: The module.
+    *args: What it is applied to; for arrays their `jax.ShapeDtypeStruct` will
+      do.
+    rngs: As for its `init`; for ``params`` and ``dropout`` if None.
+    **kwargs: What else it takes.
+
+  Returns:
+    A function (path, leaf) → letters, for ``axes=`` where the parameters are
+    mixed. Other leaves go by their names, as with ``axes="flax"``; a kernel
+    with batch axes is not known. It is equal to others made alike.
+
+  Example:
+    >>> import jax, jax.numpy as jnp
+    >>> from flax import linen as nn
+    >>> import gmixout_jax as gx
+    >>> model = nn.DenseGeneral((4, 5), axis=(-2, -1))
+    >>> x = jnp.ones((8, 2, 10))
+    >>> params = model.init(jax.random.key(0), x)["params"]
+    >>> axes = gx.linen.axes(model, x)
+    >>> axes("kernel", params["kernel"])
+    'iioo'
+    >>> mixed = gx.MixedParams.create(
+    ...   params, sampler="neuron", axes=axes, key=0
+    ... )
+    >>> mixed.anchor["kernel"].shape
+    (2, 4, 5)
+  """
+  if rngs is None:
+    key = jax.random.key(0)
+    rngs = {"params": key, "dropout": key}
+  return linen_axes.axes_of_layers(module, rngs, args, kwargs)
 
 
 def variables(mixed: MixedParams, trainable: Any) -> dict[str, Any]:
@@ -84,11 +131,19 @@ def variables(mixed: MixedParams, trainable: Any) -> dict[str, Any]:
   collection: dict[str, Any] = {}
   for path, tap in taps.items():
     *modules, name = path.split("/")
-    # A stack of kernels is for linen.scan to cut, which cannot cut its tap.
-    if name == _NAME and len(tap.mix.layout.shape) == 2:
+    if name == _NAME and _fits_products(tap):
       scope = collection
       for module in (*modules, f"{TappedDot.__name__}_0"):
         scope = scope.setdefault(module, {})
-      scope[_NAME] = tap
+      scope[_NAME] = tap.of_layers()
   params = packed_grad.tapped_weights(begun, taps, leaves)
   return {"params": params, _COLLECTION: collection}
+
+
+def _fits_products(tap: Tap) -> bool:
+  """Whether the product of a layer, cut by a scan or not, could have it."""
+  layout = tap.mix.layout
+  if isinstance(layout, layouts.WholeInputs):
+    return layout.axes is not None and "s" not in layout.axes
+  # Of other masks only one that cannot be a stack's, which a scan cannot cut.
+  return len(layout.shape) == 2

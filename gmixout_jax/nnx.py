@@ -18,44 +18,45 @@ import jax
 import optax
 from flax import nnx
 
-from gmixout_jax import eval_params
-from gmixout_jax._core import packed_grad
-from gmixout_jax._core.packed_grad import Tap
+from gmixout_jax._core import nnx_axes, packed_grad
+from gmixout_jax._core.nnx_taps import put_taps, take_taps
 from gmixout_jax._core.settings import MixSettings, takes_settings
 from gmixout_jax.fused_adamw import FusedAdamW
 from gmixout_jax.mixed_params import MixedParams
 
 __all__ = [
   "MixedOptimizer",
-  "TapVariable",
-  "TappedDot",
+  "axes",
   "merge",
   "split",
 ]
 
 
-class TapVariable(nnx.Variable):
-  """Part of a tap inside a merged model."""
+def axes(model: Any) -> Callable[[str, Any], str | None]:
+  """Finds out what the axes of a model's parameters mean, for ``axes=``.
 
+  The layers tell: `Linear`, `LinearGeneral` and with it attention, `Conv` and
+  `ConvTranspose` of any rank, `Einsum`, `Embed`, `LoRA`; also in stacks that
+  `flax.nnx.vmap` has made, whose every layer then has inputs of its own.
 
-class TappedDot(nnx.Pytree):
-  """The `dot_general` of a linear layer whose gradient goes to a tap."""
+  Args:
+    model: An NNX module. Of its arrays only the shapes count.
 
-  def __init__(self, tap: Tap):
-    self.residual = TapVariable(tap.residual)
-    self.indices = TapVariable(tap.indices)
-    self.mix = tap.mix
+  Returns:
+    A function (path, leaf) → letters, for ``axes=`` where the model's
+    parameters are mixed. Other leaves go by their names, as with
+    ``axes="flax"``; a kernel with batch axes is not known. It is equal to
+    others made alike.
 
-  def __call__(
-    self,
-    inputs: jax.Array,
-    kernel: jax.Array,
-    dimension_numbers: Any,
-    **options: Any,
-  ) -> jax.Array:
-    """See `Tap.dot_general`."""
-    tap = Tap(self.residual[...], self.indices[...], self.mix)
-    return tap.dot_general(inputs, kernel, dimension_numbers, **options)
+  Example:
+    >>> from flax import nnx
+    >>> import gmixout_jax as gx
+    >>> model = nnx.LinearGeneral((2, 10), (4, 5), rngs=nnx.Rngs(0),
+    ...   axis=(-2, -1))
+    >>> gx.nnx.axes(model)("kernel", model.kernel)
+    'iioo'
+  """
+  return nnx_axes.axes_of_layers(model)
 
 
 @takes_settings
@@ -72,7 +73,8 @@ def split(
     model: An NNX module.
     wrt: What its parameters are.
     key: As for `gmixout`.
-    **settings: As for `MixedParams.create`.
+    **settings: As for `MixedParams.create`; but ``axes="flax"`` means what the
+      layers say, see `axes`, before it means names.
 
   Returns:
     The graph definition; the mixed parameters, whose `params` are nested
@@ -104,6 +106,8 @@ def split(
   """
   graphdef, params, rest = nnx.split(model, wrt, ...)
   params = nnx.to_pure_dict(params)
+  if settings.setdefault("axes", "flax") == "flax":
+    settings["axes"] = axes(model)
   return graphdef, MixedParams.create(params, key=key, **settings), rest
 
 
@@ -128,15 +132,7 @@ def merge(graphdef: Any, mixed: MixedParams, trainable: Any, rest: Any) -> Any:
   taps = packed_grad.taps(begun, leaves)
   params = packed_grad.tapped_weights(begun, taps, leaves)
   model = nnx.merge(graphdef, params, rest, copy=True)
-  for path, module in nnx.iter_modules(model):
-    tap = taps.get("/".join(map(str, (*path, "kernel"))))
-    if (
-      tap is not None
-      and isinstance(module, nnx.Linear)
-      and module.dot_general is jax.lax.dot_general
-      and module.kernel.ndim == 2  # a stack of layers is for nnx.scan to cut
-    ):
-      module.dot_general = nnx.data(TappedDot(tap))
+  put_taps(model, taps)
   return model
 
 
@@ -189,7 +185,7 @@ class MixedOptimizer(nnx.Pytree):
       tx: The optimizer of packed residuals and of leaves that are not mixed.
       wrt: What its parameters are.
       key: As for `gmixout`.
-      **settings: As for `MixedParams.create`.
+      **settings: As for `split`.
 
     Raises:
       ValueError: As `MixedParams.create`.
@@ -216,21 +212,24 @@ class MixedOptimizer(nnx.Pytree):
     """
 
     def of(model: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-      graphdef, params, rest = nnx.split(model, self.wrt, ...)
+      params = nnx.state(model, self.wrt)
       mixed = self._mixed(params)
+      begun = mixed._begun()
 
-      def of_trainable(trainable: Any) -> tuple[Any, Any]:
-        tapped = merge(graphdef, mixed, trainable, rest)
-        result = loss(tapped, *args, **kwargs)
-        _, _, _, changed = nnx.split(tapped, self.wrt, TapVariable, ...)
-        value = result[0] if has_aux else result
-        return value, (result, nnx.to_pure_dict(changed))
+      def of_trainable(trainable: Any, model: Any, args: Any, kwargs: Any):
+        before = nnx.to_pure_dict(nnx.state(model, self.wrt))
+        leaves = mixed._leaves_of(begun, trainable)
+        taps = packed_grad.taps(begun, leaves)
+        nnx.update(model, packed_grad.tapped_weights(begun, taps, leaves))
+        put_taps(model, taps)
+        result = loss(model, *args, **kwargs)
+        take_taps(model)
+        nnx.update(model, before)
+        return result
 
-      grads, (result, changed) = jax.grad(of_trainable, has_aux=True)(
-        mixed.trainable()
+      return nnx.value_and_grad(of_trainable, has_aux=has_aux)(
+        mixed._trainable(begun), model, args, kwargs
       )
-      nnx.update(model, changed)
-      return result, grads
 
     return of
 
@@ -243,22 +242,9 @@ class MixedOptimizer(nnx.Pytree):
       **extra_args: For the `update` of an Optax `tx`.
     """
     mixed = self._mixed(nnx.state(model, self.wrt))
-    before = nnx.as_pure(self.opt_state)
-    if isinstance(self.tx, FusedAdamW):
-      mixed, opt_state = self.tx.step(mixed, grads, before)
-    else:
-      tx = optax.with_extra_args_support(self.tx)
-      updates, opt_state = tx.update(
-        grads, before, mixed.trainable(), **extra_args
-      )
-      stepped = True
-      counters = (
-        eval_params.states_in(state, optax.MultiStepsState)
-        for state in (before, opt_state)
-      )
-      for old, new in zip(*counters, strict=True):
-        stepped = stepped & (new.gradient_step != old.gradient_step)
-      mixed = mixed.apply_updates(updates, stepped=stepped)
+    mixed, opt_state = mixed.apply_gradients(
+      self.tx, grads, nnx.as_pure(self.opt_state), **extra_args
+    )
     nnx.update(model, mixed.params)
     _assign(self.mix, dataclasses.replace(mixed, params=None))
     _assign(self.opt_state, opt_state)

@@ -200,6 +200,21 @@ class WholeInputs(Layout):
     return slice(self.axes.index("i"), self.axes.rindex("i") + 1)
 
   @property
+  def input_axes(self) -> tuple[int, ...]:
+    """The axes that are inputs, side by side."""
+    return tuple(range(self._inputs.start, self._inputs.stop))
+
+  def of_layer(self) -> "WholeInputs":
+    """The layout of one layer of a stack; itself if there is no stack."""
+    assert self.axes is not None
+    kept = [i for i, letter in enumerate(self.axes) if letter != "l"]
+    return dataclasses.replace(
+      self,
+      shape=tuple(self.shape[i] for i in kept),
+      axes="".join(self.axes[i] for i in kept),
+    )
+
+  @property
   def inputs(self) -> int:
     """Number of inputs of a layer."""
     return math.prod(self.shape[self._inputs])

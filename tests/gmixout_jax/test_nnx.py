@@ -15,6 +15,7 @@ import pytest
 from flax import nnx
 
 import gmixout_jax as gx
+from gmixout_jax._core import nnx_taps
 from tests.gmixout_jax.compiling import jit
 from tests.gmixout_jax.nnx_network import INPUTS, SETTINGS, STEPS, Network
 
@@ -110,7 +111,7 @@ def test_split_and_merge_train_as_nnx_optimizer(sampler, graph):
       def tapped_loss(trainable):
         model = gx.nnx.merge(graphdef, mixed, trainable, rest)
         value = loss(model, x)
-        *_, after = nnx.split(model, nnx.Param, gx.nnx.TapVariable, ...)
+        *_, after = nnx.split(model, nnx.Param, nnx_taps.TapVariable, ...)
         return value, nnx.to_pure_dict(after)
 
       trainable = mixed.trainable()
