@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from flax.core import meta
 
 Target = str | Callable[[str, Any], bool] | None
 Rules = tuple[tuple[str, str], ...]
@@ -28,6 +29,9 @@ model without a head, such as a whole CLIP, needs rules without the second one.
 """
 
 
+_BOXES = (nnx.Variable, meta.AxisMetadata)
+
+
 def named_leaves(
   tree: Any, is_leaf: Callable[[Any], bool] = lambda node: False
 ) -> list[tuple[str, Any]]:
@@ -35,13 +39,14 @@ def named_leaves(
 
   An NNX variable is named as the attribute that holds it, whether the tree
   holds the variable or its bare array: `nnx.Optimizer` hands the former to
-  `init` and the latter to `update`, and both must mean the same leaf.
+  `init` and the latter to `update`, and both must mean the same leaf. So is
+  what a Linen box of sharding metadata holds.
 
   >>> named_leaves({"block": [{"kernel": 3.0}, {"kernel": 4.0}]})
   [('block/0/kernel', 3.0), ('block/1/kernel', 4.0)]
   """
   named, _ = jax.tree_util.tree_flatten_with_path(
-    tree, is_leaf=lambda node: isinstance(node, nnx.Variable) or is_leaf(node)
+    tree, is_leaf=lambda node: isinstance(node, _BOXES) or is_leaf(node)
   )
   return [
     (jax.tree_util.keystr(path, simple=True, separator="/"), leaf)

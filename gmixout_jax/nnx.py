@@ -32,6 +32,9 @@ __all__ = [
 ]
 
 
+_SHARDING = ("out_sharding", "sharding_rules", "mesh", "eager_sharding")
+
+
 def axes(model: Any) -> Callable[[str, Any], str | None]:
   """Finds out what the axes of a model's parameters mean, for ``axes=``.
 
@@ -105,10 +108,10 @@ def split(
     >>> model = nnx.merge(graphdef, mixed.eval_params(), rest)
   """
   graphdef, params, rest = nnx.split(model, wrt, ...)
-  params = nnx.to_pure_dict(params)
-  if settings.setdefault("axes", "flax") == "flax":
-    settings["axes"] = axes(model)
-  return graphdef, MixedParams.create(params, key=key, **settings), rest
+  mixed = MixedParams.create(
+    nnx.to_pure_dict(params), key=key, **_by_layers(model, settings)
+  )
+  return graphdef, mixed, rest
 
 
 def merge(graphdef: Any, mixed: MixedParams, trainable: Any, rest: Any) -> Any:
@@ -190,7 +193,8 @@ class MixedOptimizer(nnx.Pytree):
     Raises:
       ValueError: As `MixedParams.create`.
     """
-    _, mixed, _ = split(model, wrt=wrt, key=key, **settings)
+    params = _as_dict(nnx.state(model, wrt))
+    mixed = MixedParams.create(params, key=key, **_by_layers(model, settings))
     self.tx = tx
     self.wrt = wrt
     self.mix = nnx.data(_variables(dataclasses.replace(mixed, params=None)))
@@ -260,8 +264,37 @@ class MixedOptimizer(nnx.Pytree):
     return dataclasses.replace(mix, params=nnx.to_pure_dict(params))
 
 
+def _by_layers(model: Any, settings: MixSettings) -> MixSettings:
+  """The settings, with what layers say of axes in place of names."""
+  if settings.get("axes", "flax") != "flax":
+    return settings
+  return {**settings, "axes": axes(model)}
+
+
+def _as_dict(state: Any) -> Any:
+  """A state as nested dicts, its variables as they are."""
+  if isinstance(state, nnx.Variable):
+    return state
+  return {key: _as_dict(part) for key, part in state.items()}
+
+
 def _variables(tree: Any) -> Any:
-  return jax.tree.map(nnx.OptArray, tree)
+  """A tree with a variable for each array; they know how to be sharded."""
+
+  def variable(node: Any) -> Any:
+    if not isinstance(node, nnx.Variable):
+      return nnx.OptArray(node)
+    value, found = node.get_value(), node.get_metadata()
+    if not jax.tree.leaves(value):  # what stands for a leaf that is not mixed
+      return value
+    kept = {key: found[key] for key in _SHARDING if key in found}
+    if "optimizer_sharding" in found:
+      kept["out_sharding"] = found["optimizer_sharding"]
+    return nnx.OptVariable(value, **kept)
+
+  return jax.tree.map(
+    variable, tree, is_leaf=lambda node: isinstance(node, nnx.Variable)
+  )
 
 
 def _assign(variables: Any, values: Any) -> None:
