@@ -1,10 +1,13 @@
 """Linen modules on the compact path: the variables to apply them to.
 
-Any Linen module works as it is, since taps on its weights need no help from
-the layers. For the work and the memory that the "neuron" sampler saves, a
-layer must put the tap into its product: give `flax.linen.Dense` its own
-argument ``dot_general_cls=gx.linen.TappedDot``. It changes nothing where there
-are no taps, as in `init` and at evaluation.
+Any Linen module works as it is, since weights need no help from the layers to
+send their gradients on packed. For the work and the memory that the "neuron"
+sampler saves, a layer must do it in its product: give `flax.linen.Dense` and
+`flax.linen.DenseGeneral` the argument ``dot_general_cls=gx.linen.TappedDot``,
+and attention ``qkv_dot_general_cls`` and ``out_dot_general_cls``. It changes
+nothing where nothing is trained, as in `init` and at evaluation. A stack of
+layers needs the collection "taps" cut at axis 0: `flax.linen.scan` with
+``variable_axes={"params": 0, "taps": 0}``.
 """
 
 from collections.abc import Callable
@@ -28,7 +31,12 @@ _NAME = "kernel"
 
 
 class TappedDot(linen.Module):
-  """The `dot_general_cls` of a linear layer whose gradient goes to a tap."""
+  """The `dot_general_cls` of a linear layer whose gradient comes out packed.
+
+  It is for `flax.linen.Dense`, `flax.linen.DenseGeneral` and attention, see
+  `variables`. It has no parameters, and where the collection "taps" has
+  nothing for the layer it is `jax.lax.dot_general`.
+  """
 
   @linen.compact
   def __call__(
@@ -38,7 +46,7 @@ class TappedDot(linen.Module):
     dimension_numbers: Any,
     **options: Any,
   ) -> jax.Array:
-    """`Tap.dot_general`, or `jax.lax.dot_general` where there is no tap."""
+    """The product; see `jax.lax.dot_general` for the arguments."""
     dot = jax.lax.dot_general
     if self.has_variable(_COLLECTION, _NAME):
       dot = self.get_variable(_COLLECTION, _NAME).dot_general
@@ -78,7 +86,7 @@ def axes(
     >>> axes("kernel", params["kernel"])
     'iioo'
     >>> mixed = gx.MixedParams.create(
-    ...   params, sampler="neuron", axes=axes, key=0
+    ...   params, sampler="neuron", axes=axes, target="kernel", key=0
     ... )
     >>> mixed.anchor["kernel"].shape
     (2, 4, 5)
@@ -98,7 +106,10 @@ def variables(mixed: MixedParams, trainable: Any) -> dict[str, Any]:
 
   Returns:
     The collections ``"params"`` and ``"taps"``, for `apply`. Add others, such
-    as batch statistics, to the dict.
+    as batch statistics, to the dict. Of a stack of layers "taps" has the axes
+    that number them in front, in their order: a scan or a map must cut it at
+    axis 0 (in a nest of stacks, as the parameters are cut). Where it is not
+    cut the gradients are the same, and come from the weights.
 
   Raises:
     ValueError: As `MixedParams.inject`.
@@ -118,10 +129,8 @@ def variables(mixed: MixedParams, trainable: Any) -> dict[str, Any]:
     ...   def loss(trainable):
     ...     out = model.apply(gx.linen.variables(mixed, trainable), x)
     ...     return jnp.mean((out - y) ** 2)
-    ...   trainable = mixed.trainable()
-    ...   grads = jax.grad(loss)(trainable)
-    ...   updates, opt_state = tx.update(grads, opt_state, trainable)
-    ...   return mixed.apply_updates(updates), opt_state
+    ...   grads = jax.grad(loss)(mixed.trainable())
+    ...   return mixed.apply_gradients(tx, grads, opt_state)
     >>> mixed, opt_state = step(mixed, opt_state, x, y)
     >>> out = model.apply({"params": mixed.eval_params()}, x)
   """

@@ -4,10 +4,13 @@
 a functional training step. `MixedOptimizer` stands where `flax.nnx.Optimizer`
 stands in one that works on modules. Both run in graph mode and in tree mode.
 
-A merged model is the user's own, in all but this: each `flax.nnx.Linear` whose
-kernel is mixed gets, as its `dot_general`, a product with a tap in it (see
-`taps`). Other layers, and linear layers with a `dot_general` of their own,
-find taps on their weights, which gives the same gradients.
+Inside the loss the model is the user's own, in all but this: each linear layer
+whose kernel is mixed (`flax.nnx.Linear` and `flax.nnx.LinearGeneral`, so that
+attention is among them) has, as its `dot_general`, a product that sends its
+gradient on packed. In a stack of layers it is a stack of them, which
+`flax.nnx.scan` cuts with all else at axis 0. Other layers, linear layers with
+a `dot_general` of their own, and stacks that are cut otherwise get the same
+gradients from their weights.
 """
 
 import dataclasses
@@ -18,7 +21,7 @@ import jax
 import optax
 from flax import nnx
 
-from gmixout_jax._core import nnx_axes, packed_grad
+from gmixout_jax._core import nnx_axes, nnx_state, packed_grad
 from gmixout_jax._core.nnx_taps import put_taps, take_taps
 from gmixout_jax._core.settings import MixSettings, takes_settings
 from gmixout_jax.fused_adamw import FusedAdamW
@@ -30,9 +33,6 @@ __all__ = [
   "merge",
   "split",
 ]
-
-
-_SHARDING = ("out_sharding", "sharding_rules", "mesh", "eager_sharding")
 
 
 def axes(model: Any) -> Callable[[str, Any], str | None]:
@@ -99,10 +99,8 @@ def split(
     ...   def loss(trainable):
     ...     model = gx.nnx.merge(graphdef, mixed, trainable, rest)
     ...     return jnp.mean((model(x) - y) ** 2)
-    ...   trainable = mixed.trainable()
-    ...   grads = jax.grad(loss)(trainable)
-    ...   updates, opt_state = tx.update(grads, opt_state, trainable)
-    ...   return mixed.apply_updates(updates), opt_state
+    ...   grads = jax.grad(loss)(mixed.trainable())
+    ...   return mixed.apply_gradients(tx, grads, opt_state)
     >>> x, y = jnp.ones((4, 20)), jnp.zeros((4, 3))
     >>> mixed, opt_state = step(mixed, opt_state, rest, x, y)
     >>> model = nnx.merge(graphdef, mixed.eval_params(), rest)
@@ -122,7 +120,8 @@ def merge(graphdef: Any, mixed: MixedParams, trainable: Any, rest: Any) -> Any:
     mixed: The mixed parameters.
     trainable: As `mixed.trainable` returns it; traced by `jax.grad`.
     rest: From `split`. Its variables are copied: what the module changes in
-      them (batch statistics, random keys) is found in the module returned.
+      them is found in the module returned, by its type:
+      ``nnx.state(model, nnx.BatchStat)``.
 
   Returns:
     The module, to be used inside the loss.
@@ -143,7 +142,7 @@ class MixedOptimizer(nnx.Pytree):
   """An optimizer of a module's mixed parameters, from packed gradients.
 
   It is used like `flax.nnx.Optimizer`, but makes the gradients itself, so that
-  they come out packed. The model keeps the live weights; all else that
+  they come out packed. The model keeps the training weights; all else that
   `MixedParams` holds is here, with the optimizer's state.
 
   To accumulate gradients, add them up before `update`, or wrap `tx` in
@@ -193,12 +192,14 @@ class MixedOptimizer(nnx.Pytree):
     Raises:
       ValueError: As `MixedParams.create`.
     """
-    params = _as_dict(nnx.state(model, wrt))
+    params = nnx_state.as_dict(nnx.state(model, wrt))
     mixed = MixedParams.create(params, key=key, **_by_layers(model, settings))
     self.tx = tx
     self.wrt = wrt
-    self.mix = nnx.data(_variables(dataclasses.replace(mixed, params=None)))
-    self.opt_state = nnx.data(_variables(tx.init(mixed.trainable())))
+    self.mix = nnx.data(
+      nnx_state.variables(dataclasses.replace(mixed, params=None))
+    )
+    self.opt_state = nnx.data(nnx_state.variables(tx.init(mixed.trainable())))
 
   def value_and_grad(
     self, loss: Callable[..., Any], *, has_aux: bool = False
@@ -211,8 +212,11 @@ class MixedOptimizer(nnx.Pytree):
 
     Returns:
       A function of the same arguments that returns what `loss` does and the
-      packed gradients. What the loss changes in the model besides its
-      parameters (batch statistics, random keys) is changed.
+      packed gradients. Any argument may be an NNX object, or hold some
+      (`flax.nnx.Rngs`, metrics, a second module); in graph mode they may share
+      variables with the model, whose gradients are then those of all uses.
+      What the loss changes in them, and in the model besides its parameters
+      (batch statistics, random keys), is changed.
     """
 
     def of(model: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
@@ -241,17 +245,20 @@ class MixedOptimizer(nnx.Pytree):
     """Takes one step, in place.
 
     Args:
-      model: With the live weights that the gradients were taken at.
+      model: With the training weights that the gradients were taken at.
       grads: From `value_and_grad`.
       **extra_args: For the `update` of an Optax `tx`.
+
+    Raises:
+      ValueError: As `MixedParams.apply_gradients`.
     """
     mixed = self._mixed(nnx.state(model, self.wrt))
     mixed, opt_state = mixed.apply_gradients(
       self.tx, grads, nnx.as_pure(self.opt_state), **extra_args
     )
     nnx.update(model, mixed.params)
-    _assign(self.mix, dataclasses.replace(mixed, params=None))
-    _assign(self.opt_state, opt_state)
+    nnx_state.assign(self.mix, dataclasses.replace(mixed, params=None))
+    nnx_state.assign(self.opt_state, opt_state)
 
   def eval_model(self, model: Any) -> Any:
     """A copy of the model with the weights to evaluate and deploy."""
@@ -269,40 +276,3 @@ def _by_layers(model: Any, settings: MixSettings) -> MixSettings:
   if settings.get("axes", "flax") != "flax":
     return settings
   return {**settings, "axes": axes(model)}
-
-
-def _as_dict(state: Any) -> Any:
-  """A state as nested dicts, its variables as they are."""
-  if isinstance(state, nnx.Variable):
-    return state
-  return {key: _as_dict(part) for key, part in state.items()}
-
-
-def _variables(tree: Any) -> Any:
-  """A tree with a variable for each array; they know how to be sharded."""
-
-  def variable(node: Any) -> Any:
-    if not isinstance(node, nnx.Variable):
-      return nnx.OptArray(node)
-    value, found = node.get_value(), node.get_metadata()
-    if not jax.tree.leaves(value):  # what stands for a leaf that is not mixed
-      return value
-    kept = {key: found[key] for key in _SHARDING if key in found}
-    if "optimizer_sharding" in found:
-      kept["out_sharding"] = found["optimizer_sharding"]
-    return nnx.OptVariable(value, **kept)
-
-  return jax.tree.map(
-    variable, tree, is_leaf=lambda node: isinstance(node, nnx.Variable)
-  )
-
-
-def _assign(variables: Any, values: Any) -> None:
-  """Writes arrays into variables that `_variables` made."""
-  is_variable = lambda node: isinstance(node, nnx.Variable)
-  for variable, value in zip(
-    jax.tree.leaves(variables, is_leaf=is_variable),
-    jax.tree.leaves(values),
-    strict=True,
-  ):
-    variable[...] = value

@@ -359,3 +359,16 @@ def _reshard(array: jax.Array, spec: tuple) -> jax.Array:
   if _explicit_sharding(array) is None or _spec(array) == spec:
     return array
   return jax.sharding.reshard(array, PartitionSpec(*spec))
+
+
+def type_of(array: jax.Array) -> jax.ShapeDtypeStruct:
+  """Shape, dtype and, on an Explicit mesh, sharding of an array."""
+  return jax.ShapeDtypeStruct(
+    array.shape, array.dtype, sharding=_explicit_sharding(array)
+  )
+
+
+def whole_along(array: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+  """The array with some of its axes whole on every device."""
+  kept = (None if i in axes else name for i, name in enumerate(_spec(array)))
+  return _reshard(array, tuple(kept))

@@ -181,7 +181,8 @@ def _tapped_dot(
 ) -> jax.Array:
   """A product whose dense gradient is packed at once."""
   mix, dtype = tap.mix, tap.residual.dtype
-  inputs_type, kernel_type = _type(inputs), _type(kernel)
+  inputs_type = layouts.type_of(inputs)
+  kernel_type = layouts.type_of(kernel)
 
   @jax.custom_vjp
   def product(inputs, kernel, residual, indices):
@@ -223,11 +224,13 @@ def _dot_of_whole_inputs(
   mix, dtype = tap.mix, tap.residual.dtype
   layout = mix.layout
   assert isinstance(layout, layouts.WholeInputs)
-  inputs_type = _type(inputs)
+  inputs_type = layouts.type_of(inputs)
   by_kernel = layout.input_axes
   numbers = ((contracted, by_kernel), ((), ()))
   packed_numbers = (((inputs.ndim - len(contracted),), by_kernel[:1]), ((), ()))
-  packed_type = jax.ShapeDtypeStruct(layout.packed_shape, kernel.dtype)
+  packed_type = jax.ShapeDtypeStruct(
+    layout.packed_shape, kernel.dtype, sharding=layout.packed_sharding(kernel)
+  )
 
   @jax.custom_vjp
   def product(inputs, kernel, residual, indices):
@@ -267,7 +270,8 @@ def _columns(
   The other axes keep their order, which is that of the product's axes.
   """
   free = [axis for axis in range(inputs.ndim) if axis not in contracted]
-  last = jnp.transpose(inputs, (*free, *contracted))
+  whole = layouts.whole_along(inputs, contracted)
+  last = jnp.transpose(whole, (*free, *contracted))
   merged = last.reshape(*last.shape[: len(free)], -1)
   return merged.at[..., indices].get(mode="promise_in_bounds")
 
@@ -283,7 +287,3 @@ def _layers_first(mix: MixedLeaf, residual: jax.Array) -> jax.Array:
     axes = layout.packed_names(axes)
   layers = [i for i, letter in enumerate(axes) if letter == "l"]
   return jnp.moveaxis(residual, layers, range(len(layers)))
-
-
-def _type(array: jax.Array) -> jax.ShapeDtypeStruct:
-  return jax.ShapeDtypeStruct(array.shape, array.dtype)
