@@ -282,3 +282,45 @@ def test_boxed_stacks_of_layers(sampler):
     "neuron": ("layers", None, "model"),
   }
   assert box.names == kept[sampler]
+
+
+@pytest.mark.parametrize("kind", ["partitioned", "logical", "frozen"])
+@pytest.mark.parametrize("form", ["gmixout", "MixedParams"])
+def test_rules_label_boxed_weights(form, kind):
+  """In `optax.partition`, and as a target."""
+
+  def train(kind):
+    module = Linen("" if kind == "frozen" else kind)
+    start = module.init(jax.random.key(0), INPUTS[0])["params"]
+    params: Any = {"layers_0": start["up"], "head": start["down"]}
+    params = freeze(params) if kind == "frozen" else params
+    of = lambda p: loss(
+      module.apply({"params": {"up": p["layers_0"], "down": p["head"]}}, x), x
+    )
+    x = INPUTS[0]
+    if form == "gmixout":
+      parts: Any = {
+        "mixed": gx.gmixout(INNER, sparsity=0.7, resample_every=2, key=3),
+        "dense": INNER,
+        "frozen": optax.set_to_zero(),
+      }
+      tx = optax.partition(parts, gx.gmixout_labels)
+      state = tx.init(params)
+      for _ in range(3):
+        updates, state = tx.update(jax.grad(of)(params), state, params)
+        params = optax.apply_updates(params, updates)
+      return params, gx.gmixout_eval_params(state, params)
+    settings: Any = SETTINGS | {"target": gx.VIT_RULES}
+    mixed = gx.MixedParams.create(params, **settings)
+    state = INNER.init(mixed.trainable())
+    for _ in range(3):
+      _, grads = mixed.value_and_grad(of)()
+      mixed, state = mixed.apply_gradients(INNER, grads, state)
+    return mixed.params, mixed.eval_params()
+
+  train = jit(train, static_argnums=0)
+  found, expected = train(kind), train("")
+  for one, two in zip(
+    jax.tree.leaves(found), jax.tree.leaves(expected), strict=True
+  ):
+    np.testing.assert_array_equal(one, two)
