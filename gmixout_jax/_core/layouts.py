@@ -85,7 +85,8 @@ class Layout(abc.ABC):
   ) -> jax.Array:
     """Adds packed values to the active entries; keeps the dtype of `dense`."""
     spread = self.put(packed, indices, dense)
-    wide = jnp.promote_types(dense.dtype, spread.dtype)
+    # Not promote_types: where promotion is strict, it refuses to widen.
+    wide = max(dense.dtype, spread.dtype, key=lambda dtype: dtype.itemsize)
     return (dense.astype(wide) + spread.astype(wide)).astype(dense.dtype)
 
   def mask(self, indices: jax.Array, like: jax.Array) -> jax.Array:
