@@ -16,7 +16,7 @@ import optax
 from flax import struct
 
 from gmixout_jax import eval_params
-from gmixout_jax._core import packed_grad
+from gmixout_jax._core import description, packed_grad
 from gmixout_jax._core import step as steps
 from gmixout_jax._core.held_weights import restart_held_weights
 from gmixout_jax._core.inner_optimizer import wide_leaf
@@ -43,6 +43,7 @@ class FusedOptimizer(Protocol):
     ...
 
 
+@description.serialized
 @struct.dataclass
 class MixedParams(steps.MixState):
   """Parameters that `gmixout` would train likewise, from packed gradients.

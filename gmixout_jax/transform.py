@@ -12,6 +12,7 @@ import optax
 from flax import struct
 
 from gmixout_jax._core import axes as axes_lib
+from gmixout_jax._core import description
 from gmixout_jax._core import step as steps
 from gmixout_jax._core.inner_optimizer import InnerOptimizer
 from gmixout_jax._core.settings import (
@@ -24,6 +25,7 @@ from gmixout_jax.labels import Target
 from pallas_kernels.dispatch import Implementation
 
 
+@description.serialized
 @struct.dataclass
 class GMixoutState(steps.MixState):
   """State of `gmixout`. With ``residual="reset"`` no array in it is dense.

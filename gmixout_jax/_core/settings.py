@@ -198,7 +198,9 @@ class Settings:
       object.__setattr__(self, name, value)
 
   def __eq__(self, other: object) -> bool:
-    return isinstance(other, Settings) and same(self._fields(), other._fields())
+    return self is other or (
+      isinstance(other, Settings) and same(self._fields(), other._fields())
+    )
 
   def __hash__(self) -> int:
     return hash((self.sparsity, self.sampler, self.residual, self.moments))

@@ -31,6 +31,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
+from gmixout_jax._core import description
 from gmixout_jax.checkpoint import arrays, folders, manifests
 from gmixout_jax.checkpoint.files import CheckpointError, Path, local_path
 
@@ -194,6 +195,10 @@ class Checkpoints:
       "config": self._config,
       "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
       "leaves": {n: arrays.signature(leaf) for n, leaf in leaves.items()},
+      "mixes": {
+        path: description.describe(mix)
+        for path, mix in description.find_states(state).items()
+      },
     }
     placed = arrays.to_write(leaves)
     self.wait()
@@ -243,7 +248,8 @@ class Checkpoints:
 
     Raises:
       CheckpointError: A `ValueError`: it is of another config or another
-        model. The first difference is named.
+        model, or of masks that cannot be drawn again. The first difference is
+        named.
     """
     self.wait()
     step = self._newest_whole() if self._leads else None
@@ -261,6 +267,7 @@ class Checkpoints:
     state = jax.tree.unflatten(
       jax.tree.structure(wanted), arrays.as_wanted(loaded, leaves)
     )
+    self._check_mixes(step, manifest, state)
     return Saved(step, state, manifest["iterator"], manifest["score"])
 
   def _path(self, step: int) -> pathlib.Path:
@@ -349,6 +356,18 @@ class Checkpoints:
           f"{where} is of another run: {kind} {found}. Resume it as it was"
           " begun, or give this run a folder of its own."
         )
+
+  def _check_mixes(
+    self, step: int, manifest: dict[str, Any], state: Any
+  ) -> None:
+    """Raises CheckpointError unless masks mean what they did when saved."""
+    saved = manifest.get("mixes", {})
+    for path, mix in description.find_states(state).items():
+      try:
+        description.check_resumable(saved.get(path), mix)
+      except ValueError as error:
+        where = f"the checkpoint of step {step} in {self.folder}"
+        raise CheckpointError(f"{where}, state {path!r}: {error}") from None
 
 
 def _together(what: str) -> None:

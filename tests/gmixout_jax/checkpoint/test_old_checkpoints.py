@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import gmixout_jax as gx
-from gmixout_jax.checkpoint import Checkpoints
+from gmixout_jax.checkpoint import CheckpointError, Checkpoints
 
 pytestmark = pytest.mark.slow
 
@@ -63,11 +63,7 @@ def test_a_run_of_0_1_0_goes_on_to_the_same_bits(tmp_path):
     np.testing.assert_array_equal(found[name], leaf, err_msg=name)
 
 
-@pytest.mark.xfail(
-  reason="a state does not carry the number of its mask distribution yet",
-  strict=False,
-)
-def test_at_an_episodes_end_a_run_goes_on_with_masks_of_another_law(tmp_path):
+def test_at_an_episodes_end_a_run_goes_on_with_other_masks(tmp_path):
   tx, params, state = restored(tmp_path, "uniform_10")
   found = eight_more(tx, params, state)
   expected = what_0_1_0_had("uniform_10")
@@ -77,11 +73,10 @@ def test_at_an_episodes_end_a_run_goes_on_with_masks_of_another_law(tmp_path):
   assert float(loss(found)) == pytest.approx(float(loss(expected)), rel=0.1)
 
 
-@pytest.mark.xfail(
-  reason="a state does not carry the number of its mask distribution yet",
-  strict=False,
-)
-def test_in_mid_episode_another_law_is_refused_by_sampler_and_leaf(tmp_path):
-  with pytest.raises(ValueError, match="uniform") as raised:
-    eight_more(*restored(tmp_path, "uniform_12"))
-  assert "kernel" in str(raised.value)
+def test_in_mid_episode_other_masks_are_refused_by_sampler_and_leaf(tmp_path):
+  message = (
+    r"'kernel' was saved in mid-episode, after 12 steps, by sampler 'uniform'"
+    r".*mask_distribution is 1 there and 2 here"
+  )
+  with pytest.raises(CheckpointError, match=message):
+    restored(tmp_path, "uniform_12")

@@ -1,0 +1,159 @@
+"""What a saved state says of its masks, and whether it can be gone on from.
+
+Masks are drawn from key, episode and path, never saved. So a state that was
+saved in mid-episode, whose anchors belong to the entries of one mask, is of use
+only where that mask is drawn again: by the same sampler, in the same version,
+with the same settings. Between two episodes nothing belongs to a mask.
+"""
+
+import dataclasses
+import json
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from flax import serialization
+
+from gmixout_jax._core import resampling, samplers
+from gmixout_jax._core.paths import named_leaves
+from gmixout_jax._core.step import MixState
+
+Description = dict[str, Any]
+
+_FIELD = "description"
+
+# Version 0.1.0 saved none; it drew each sampler's first distribution.
+_FIRST = 1
+
+
+def describe(state: MixState) -> Description:
+  """What decides which entries a mask has, and what anchors mean; JSON."""
+  settings = state.settings
+  every = settings.resample_every
+  return {
+    "sampler": settings.sampler,
+    "mask_distribution": samplers.MASK_DISTRIBUTION[settings.sampler],
+    "sparsity": settings.sparsity,
+    "resample_every": "a schedule" if callable(every) else every,
+    "residual": settings.residual,
+    "rescale": settings.rescale,
+  }
+
+
+def check_resumable(saved: Description | None, state: MixState) -> None:
+  """Raises unless a state that was restored means what it did when saved.
+
+  Args:
+    saved: What `describe` said of it; None if it was saved by version 0.1.0.
+    state: The state, with the arrays that were saved and the settings that it
+      is to go on with. Its count is concrete.
+
+  Raises:
+    ValueError: If it is in mid-episode and of other settings, or of another
+      mask distribution; it names the sampler and a leaf.
+  """
+  ours = describe(state)
+  if saved is None:
+    saved = ours | {"mask_distribution": _FIRST}
+  different = [name for name in ours if saved.get(name) != ours[name]]
+  if not different or _between_episodes(saved, state):
+    return
+  name = different[0]
+  raise ValueError(
+    f"leaf {_first_mixed(state)!r} was saved in mid-episode, after"
+    f" {int(state.count)} steps, by sampler {saved['sampler']!r}, and its mask"
+    f" cannot be drawn again: {name} is {saved.get(name)!r} there and"
+    f" {ours[name]!r} here. Resume a state that was saved at an episode's end,"
+    " or go on with the settings and the version that saved this one."
+  )
+
+
+def serialized[State: type[MixState]](state_class: State) -> State:
+  """Lets `flax.serialization` save the description, and check it."""
+  names = [
+    field.name
+    for field in dataclasses.fields(state_class)
+    if field.metadata.get("pytree_node", True)
+  ]
+
+  def to_state_dict(state: Any) -> dict[str, Any]:
+    saved = {
+      name: serialization.to_state_dict(getattr(state, name)) for name in names
+    }
+    text = json.dumps(describe(state)).encode()
+    return saved | {_FIELD: np.frombuffer(text, np.uint8)}
+
+  def from_state_dict(state: Any, saved: dict[str, Any]) -> Any:
+    saved = dict(saved)
+    text = saved.pop(_FIELD, None)
+    missing = sorted(set(names) ^ saved.keys())
+    if missing:
+      raise ValueError(
+        f"a saved {state_class.__name__} must have the fields {names}, and"
+        f" {missing[0]!r} is missing or unknown."
+      )
+    restored = dataclasses.replace(
+      state,
+      **{
+        name: serialization.from_state_dict(
+          getattr(state, name), saved[name], name=name
+        )
+        for name in names
+      },
+    )
+    _check_shapes(state, restored)
+    check_resumable(
+      None if text is None else json.loads(np.asarray(text).tobytes()), restored
+    )
+    return restored
+
+  serialization.register_serialization_state(
+    state_class, to_state_dict, from_state_dict, override=True
+  )
+  return state_class
+
+
+def _check_shapes(wanted: MixState, restored: MixState) -> None:
+  """Raises ValueError unless anchors have the shapes that they should."""
+  for (path, ours), (_, saved) in zip(
+    named_leaves(wanted.anchor), named_leaves(restored.anchor), strict=True
+  ):
+    if ours.shape != saved.shape:
+      raise ValueError(
+        f"leaf {path!r} has an anchor of shape {saved.shape} there and of"
+        f" {ours.shape} here: the state is of another model, or was saved with"
+        " other settings (sparsity, sampler, target, axes, residual)."
+      )
+
+
+def _between_episodes(saved: Description, state: MixState) -> bool:
+  every, count = saved["resample_every"], int(state.count)
+  if count == 0:
+    return True
+  if isinstance(every, int):
+    return saved["residual"] == "reset" and count % every == 0
+  if every is None or state.scheduled is None:
+    return False
+  now = resampling.locate(
+    state.count, state.settings.resample_every, state.scheduled
+  )
+  return saved["residual"] == "reset" and bool(now.starts)
+
+
+def _first_mixed(state: MixState) -> str:
+  is_place = lambda node: isinstance(node, optax.MaskedNode)
+  anchors = named_leaves(state.anchor, is_place)
+  return next(path for path, leaf in anchors if not is_place(leaf))
+
+
+def find_states(tree: Any) -> dict[str, MixState]:
+  """The states of mixes in a tree, by their '/'-joined path in it."""
+  nodes, _ = jax.tree_util.tree_flatten_with_path(
+    tree, is_leaf=lambda node: isinstance(node, MixState)
+  )
+  return {
+    jax.tree_util.keystr(path, simple=True, separator="/"): node
+    for path, node in nodes
+    if isinstance(node, MixState)
+  }
