@@ -199,11 +199,11 @@ def _layout(mix: MixedLeaf, leaf: jax.Array) -> PerRow:
     raise ValueError(
       "FusedAdamW needs sampler='stratified' and residual='reset', got the"
       f" leaf {mix.path!r} as {type(mix).__name__} of"
-      f" {type(layout).__name__}; use optax.adamw and apply_updates."
+      f" {type(layout).__name__}; use optax.adamw."
     )
   if accumulator_dtype(leaf) != jnp.float32:
     raise ValueError(
       "FusedAdamW computes in float32, got the leaf"
-      f" {mix.path!r} of dtype {leaf.dtype}; use optax.adamw and apply_updates."
+      f" {mix.path!r} of dtype {leaf.dtype}; use optax.adamw."
     )
   return layout

@@ -103,10 +103,10 @@ class MixedParams(steps.MixState):
       **settings: As for `gmixout`, and `target` may also be rules that label
         every leaf "mixed", "dense" or "frozen", such as `VIT_RULES`, in place
         of `optax.partition`. Frozen leaves cost nothing but their own memory.
-        With ``sampler="neuron"`` and layers that are handed their taps
-        (`gmixout_jax.nnx`, `gmixout_jax.linen`) the backward pass saves the
-        work and the memory of the inputs that do not train, also with
-        ``residual="keep"``, whose residual is dense.
+        With ``sampler="neuron"`` in a module of Flax (`gmixout_jax.nnx`,
+        `gmixout_jax.linen`) the backward pass saves the work and the memory of
+        the inputs that do not train, also with ``residual="keep"``, whose
+        residual is dense.
 
     Raises:
       ValueError: If an argument is out of range, no leaf is mixed, or a leaf
@@ -218,7 +218,7 @@ class MixedParams(steps.MixState):
     return self._trainable(self._begun())
 
   def inject(self, trainable: Any) -> Any:
-    """The weights for the model, with taps that send gradients to `trainable`.
+    """The weights for the model, whose gradients go to `trainable`.
 
     Args:
       trainable: As `trainable` returns it; perhaps traced by `jax.grad`. Of

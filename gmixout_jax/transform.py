@@ -69,13 +69,16 @@ def gmixout(
 
   Args:
     inner: Optimizer of the residual; leaves that are not mixed go through it
-      too. Its learning rate is to be about five times that of full
-      fine-tuning, and falls with k: `gmixout_learning_rate`. None if the
-      incoming updates already are an optimizer's output, as in
-      ``optax.chain(optax.adamw(1e-5), gx.gmixout(key=0))``: the optimizer
-      then sees dense gradients without the factor 1/s, keeps dense moments
-      and decays towards zero, and its output is masked and mixed. Under SGD
-      ``chain(sgd(η/s), gmixout())`` is ``gmixout(sgd(η))``.
+      too. It sees all leaves in float32 or wider. Weights that its state holds
+      restart with every mask; an optimizer that holds some in a way that is not
+      known is refused, see `register_held_weights`. Its learning rate is to be
+      about five times that of full fine-tuning, and falls with k:
+      `gmixout_learning_rate`. None if the incoming updates already are an
+      optimizer's output, as in ``optax.chain(optax.adamw(1e-5),
+      gx.gmixout(key=0))``: the optimizer then sees dense gradients without the
+      factor 1/s, keeps dense moments and decays towards zero, and its output is
+      masked and mixed. Under SGD ``chain(sgd(η/s), gmixout())`` is
+      ``gmixout(sgd(η))``.
     sparsity: Fraction of entries held at the anchor, in [0, 1): the masking
       probability p. 0 trains everything, and the mixed leaves as
       `optax.lookahead` does. Static.
@@ -120,9 +123,10 @@ def gmixout(
 
   Raises:
     ValueError: If an argument is out of range; at `init` if `target` selects
-      no leaf or a leaf is too small to keep one entry; at `update` without
-      `params`, or with a state that was made with other settings. The message
-      quotes the value.
+      no leaf, a leaf is too small to keep one entry, or "neuron" is not told
+      what its axes mean; if `inner` holds weights that nobody knows how to
+      restart; at `update` without `params`, or with a state that was made with
+      other settings. The message quotes the value.
     NotImplementedError: If `implementation` cannot run here; says why.
 
   Example:

@@ -59,9 +59,12 @@ def packed() -> gx.MixedParams:
   mixed = gx.MixedParams.create(PARAMS, key=0, target=gx.VIT_RULES)
   adamw = gx.FusedAdamW(learning_rate=optax.constant_schedule(1e-3))
   opt_state = adamw.init(mixed.trainable())
-  grads = jax.grad(lambda t: loss(mixed.inject(t)))(mixed.trainable())
-  mixed, opt_state = adamw.step(mixed, grads, opt_state)
+  print(gx.gmixout_summary(PARAMS, target=gx.VIT_RULES).state_bytes)
+  value, grads = mixed.value_and_grad(loss)()
+  mixed, opt_state = mixed.apply_gradients(adamw, grads, opt_state)
+  mixed, opt_state = mixed.apply_gradients(optax.sgd(0.1), grads, opt_state)
   assert_type(mixed, gx.MixedParams)
+  print(value, jax.grad(lambda t: loss(mixed.inject(t)))(mixed.trainable()))
   return mixed.apply_updates(mixed.trainable(), stepped=True)
 
 
