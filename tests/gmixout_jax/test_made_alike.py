@@ -173,7 +173,7 @@ OTHERS = [
 ]
 
 
-@pytest.mark.parametrize("other", OTHERS, ids=str)
+@pytest.mark.parametrize("other", OTHERS, ids="-".join)
 def test_a_state_made_with_other_settings_is_refused(other):
   tx = gx.gmixout(optax.sgd(0.1), key=0)
   state = gx.gmixout(optax.sgd(0.1), key=0, **other).init(PARAMS)
