@@ -19,7 +19,7 @@ from gmixout_jax import eval_params
 from gmixout_jax._core import description, packed_grad
 from gmixout_jax._core import step as steps
 from gmixout_jax._core.held_weights import restart_held_weights
-from gmixout_jax._core.inner_optimizer import wide_leaf
+from gmixout_jax._core.inner_optimizer import wide_leaf, with_extra_args
 from gmixout_jax._core.settings import (
   MixSettings,
   Settings,
@@ -179,7 +179,7 @@ class MixedParams(steps.MixState):
     """
     if not hasattr(tx, "update"):
       return tx.step(self, grads, opt_state)  # pyright: ignore
-    transformation = optax.with_extra_args_support(tx)  # pyright: ignore
+    transformation = with_extra_args(tx)
     begun = self._begun()
     trainable = self._trainable(begun)
     self._leaves_of(begun, grads, "grads")

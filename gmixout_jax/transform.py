@@ -14,7 +14,7 @@ from flax import struct
 from gmixout_jax._core import axes as axes_lib
 from gmixout_jax._core import description
 from gmixout_jax._core import step as steps
-from gmixout_jax._core.inner_optimizer import InnerOptimizer
+from gmixout_jax._core.inner_optimizer import InnerOptimizer, with_extra_args
 from gmixout_jax._core.settings import (
   MixSettings,
   Settings,
@@ -125,7 +125,8 @@ def gmixout(
     ValueError: If an argument is out of range; at `init` if `target` selects
       no leaf, a leaf is too small to keep one entry, or "neuron" is not told
       what its axes mean; if `inner` holds weights that nobody knows how to
-      restart; at `update` without `params`. The message quotes the value.
+      restart; at `update` without `params`, or with a state that was made with
+      other settings. The message quotes the value.
     NotImplementedError: If `implementation` cannot run here; says why.
 
   Example:
@@ -166,7 +167,7 @@ def gmixout(
     )
   key_data = raw_key(key)
   optimizer = InnerOptimizer(
-    optax.with_extra_args_support(optax.identity() if inner is None else inner),
+    with_extra_args(optax.identity() if inner is None else inner),
     mix.moments,
     empties=mix.empties_residuals,
   )
@@ -191,6 +192,7 @@ def gmixout(
         "gmixout mixes the current weights with their anchor, so its update"
         " needs them: call update(updates, state, params), got params=None."
       )
+    steps.check_settings(state, params, mix)
     begun = steps.begin(state, params, mix.anchor_decay)
     tree = begun.tree
     gradients = tree.treedef.flatten_up_to(updates)

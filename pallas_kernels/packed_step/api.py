@@ -157,14 +157,18 @@ def init(live: Any, *, kept: float) -> PackedAdamState:
 
 def _scalars(count: Number, *, b1: Any, b2: Any, **rest: Any) -> Scalars:
   """Everything that is the same for all entries, in float32."""
+  # As an operator it is refused where promotion is strict.
+  power = lambda base: jax.lax.pow(
+    jnp.asarray(base, dtype=float), jnp.asarray(count).astype(jnp.int32)
+  )
   # `1 - b1` of a Python float is rounded once, as in Optax.
   values = dict(
     b1=b1,
     one_minus_b1=1 - b1,
-    correction1=1 - b1 ** jnp.asarray(count),
+    correction1=1 - power(b1),
     b2=b2,
     one_minus_b2=1 - b2,
-    correction2=1 - b2 ** jnp.asarray(count),
+    correction2=1 - power(b2),
     **rest,
   )
   return Scalars(

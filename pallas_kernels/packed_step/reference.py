@@ -47,4 +47,5 @@ def packed_step(
     divisor,
   )
   change = leaves.put(change, columns, leaf.cols).reshape(leaf.shape)
-  return (live + change).astype(live.dtype), memory
+  stepped = live.astype(jnp.float32) + change
+  return stepped.astype(live.dtype), memory

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import linen as nn
 from flax import nnx
 
 import gmixout_jax as gx
@@ -70,8 +71,7 @@ def packed() -> gx.MixedParams:
 def in_nnx(model: nnx.Linear, x: jax.Array) -> nnx.Linear:
   graphdef, mixed, rest = gx.nnx.split(model, wrt=nnx.Param, key=0)
   merged: nnx.Linear = gx.nnx.merge(graphdef, mixed, mixed.trainable(), rest)
-  *_, changed = nnx.split(merged, nnx.Param, mixed_nnx.TapVariable, ...)
-  print(isinstance(merged.dot_general, mixed_nnx.TappedDot), changed)
+  print(nnx.state(merged, nnx.BatchStat), mixed_nnx.axes(model))
   optimizer = mixed_nnx.MixedOptimizer(model, optax.adamw(1e-3), key=0)
   gx.nnx.split(model, key=0, sparseness=0.9)  # pyright: ignore[reportCallIssue]
   value, grads = optimizer.value_and_grad(lambda model: model(x).sum())(model)
@@ -81,7 +81,7 @@ def in_nnx(model: nnx.Linear, x: jax.Array) -> nnx.Linear:
 
 
 def in_linen(mixed: gx.MixedParams) -> dict[str, Any]:
-  print(gx.linen.TappedDot)
+  print(gx.linen.TappedDot, gx.linen.axes(nn.Dense(3), jnp.ones((2, 4))))
   return linen.variables(mixed, mixed.trainable())
 
 
