@@ -32,7 +32,7 @@ from gmixout_jax._core.step import Begun
 class Tap:
   """The tap of one leaf; see the module.
 
-  The forward pass never reads `residual`: the live weights hold it already.
+  The forward pass never reads `residual`: the training weights hold it.
 
   Attributes:
     residual: Δ, what to differentiate with respect to.
@@ -45,7 +45,7 @@ class Tap:
   mix: MixedLeaf = struct.field(pytree_node=False)
 
   def weights(self, live: jax.Array) -> jax.Array:
-    """The live weights, whose gradient goes to Δ.
+    """The training weights, whose gradient goes to Δ.
 
     Args:
       live: The leaf as the model computes with it.
@@ -90,7 +90,8 @@ class Tap:
 
     Args:
       inputs: An array of any shape.
-      kernel: The live weights of one layer, perhaps in a narrower dtype.
+      kernel: The training weights of one layer, perhaps in a low-precision
+        dtype.
       dimension_numbers: With whole inputs active, the product must contract
         the kernel's inputs, all of them and in their order, with as many axes
         of `inputs`, and have no batch axes: what linear layers do.
