@@ -21,7 +21,7 @@ PICTURE = pathlib.Path(__file__).parent / "pictures" / "episodes.png"
 
 
 def run():
-  """Live weights and weights to deploy before each step, and the masks."""
+  """Training and evaluation weights before each step, and the masks."""
   target = jax.random.normal(jax.random.key(1), (1, COLS))
   tx = gx.gmixout(optax.sgd(0.003), sparsity=0.8, resample_every=PERIOD, key=3)
   params = {"w": jnp.zeros((1, COLS))}
@@ -47,7 +47,7 @@ def run():
 
 def main():
   """Writes the picture."""
-  live, deployed, masks, target = run()
+  training, evaluation, masks, target = run()
   figure, (above, below) = plt.subplots(
     2,
     1,
@@ -56,23 +56,25 @@ def main():
     sharex=True,
     layout="constrained",
   )
-  most = np.abs(live).max()
+  most = np.abs(training).max()
   image = above.imshow(
-    live.T, cmap="PuOr", vmin=-most, vmax=most, aspect="auto",
+    training.T, cmap="PuOr", vmin=-most, vmax=most, aspect="auto",
     interpolation="nearest", extent=(0, STEPS, COLS, 0),
   )  # fmt: skip
   steps, columns = np.nonzero(masks)
   above.plot(steps + 0.5, columns + 0.5, ".", color="black", markersize=2.5)
   above.set_ylabel("weight")
-  above.set_title("Live weights; dots mark what trains", fontsize=10)
-  figure.colorbar(image, ax=above, label="change")
+  above.set_title("Training weights; dots mark what trains", fontsize=10)
+  figure.colorbar(image, ax=above, label="weight − pretrained weight")
 
-  followed = int(np.argmax(np.ptp(deployed, axis=0)))
+  followed = int(np.argmax(np.ptp(evaluation, axis=0)))
   ticks = np.arange(STEPS)
-  below.step(ticks, live[:, followed], where="mid", color="C1", label="live")
   below.step(
-    ticks, deployed[:, followed], where="mid", color="C4", lw=2.5,
-    label="to deploy: A + (1 − λ)Δ",
+    ticks, training[:, followed], where="mid", color="C1", label="training",
+  )  # fmt: skip
+  below.step(
+    ticks, evaluation[:, followed], where="mid", color="C4", lw=2.5,
+    label="evaluation: A + (1 − λ)Δ",
   )  # fmt: skip
   below.axhline(target[followed], color="gray", ls=":", label="its optimum")
   below.legend(fontsize=8, loc="best", framealpha=1)

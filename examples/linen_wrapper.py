@@ -44,11 +44,9 @@ def parallel_step(tx, mesh):
     def of(trainable):
       return loss(gx.linen.variables(mixed, trainable), images, labels)
 
-    trainable = mixed.trainable()
-    grads = jax.grad(of)(trainable)  # packed
+    grads = jax.grad(of)(mixed.trainable())  # packed
     grads = jax.lax.pmean(grads, "data")
-    updates, opt_state = tx.update(grads, opt_state, trainable)
-    return mixed.apply_updates(updates), opt_state
+    return mixed.apply_gradients(tx, grads, opt_state)
 
   whole, split = PartitionSpec(), PartitionSpec("data")
   return jax.jit(

@@ -74,8 +74,8 @@ def main():
   # The one line; and a larger rate, ten times that of full fine-tuning. By the
   # rule of thumb (`gx.gmixout_learning_rate`) it would be five times.
   tx = gx.gmixout(optax.adam(1e-2), key=0, resample_every=10)
-  live, state = train(pretrained, tx, swapped[:1200], labels[:1200])
-  robust = gx.gmixout_eval_params(state, live)
+  params, state = train(pretrained, tx, swapped[:1200], labels[:1200])
+  robust = gx.gmixout_eval_params(state, params)
 
   results = {"pretrained": pretrained, "fine-tuned": plain, "GMixout": robust}
   print(f"{'':12} {'swapped':>9} {'as before':>9}")

@@ -170,11 +170,13 @@ class FusedAdamW:
     mus, nus = map(treedef.flatten_up_to, (adam.mu, adam.nu))
     adam = adam._replace(mu=unhidden(mus), nu=unhidden(nus))
     state: Any = (adam, *opt_state[1:])
-    updates, state = self._adamw.update(
-      unhidden(gradients),
-      state,
-      unhidden([wide_leaf(leaf) for leaf in begun.residuals]),
-    )
+    # Optax's own bias correction is refused where promotion is strict.
+    with jax.numpy_dtype_promotion("standard"):
+      updates, state = self._adamw.update(
+        unhidden(gradients),
+        state,
+        unhidden([wide_leaf(leaf) for leaf in begun.residuals]),
+      )
     updates, stepped_mus, stepped_nus = map(
       treedef.flatten_up_to, (updates, state[0].mu, state[0].nu)
     )
@@ -197,11 +199,11 @@ def _layout(mix: MixedLeaf, leaf: jax.Array) -> PerRow:
     raise ValueError(
       "FusedAdamW needs sampler='stratified' and residual='reset', got the"
       f" leaf {mix.path!r} as {type(mix).__name__} of"
-      f" {type(layout).__name__}; use optax.adamw and apply_updates."
+      f" {type(layout).__name__}; use optax.adamw."
     )
   if accumulator_dtype(leaf) != jnp.float32:
     raise ValueError(
       "FusedAdamW computes in float32, got the leaf"
-      f" {mix.path!r} of dtype {leaf.dtype}; use optax.adamw and apply_updates."
+      f" {mix.path!r} of dtype {leaf.dtype}; use optax.adamw."
     )
   return layout

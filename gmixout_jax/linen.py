@@ -1,22 +1,28 @@
 """Linen modules on the compact path: the variables to apply them to.
 
-Any Linen module works as it is, since taps on its weights need no help from
-the layers. For the work and the memory that the "neuron" sampler saves, a
-layer must put the tap into its product: give `flax.linen.Dense` its own
-argument ``dot_general_cls=gx.linen.TappedDot``. It changes nothing where there
-are no taps, as in `init` and at evaluation.
+Any Linen module works as it is, since weights need no help from the layers to
+send their gradients on packed. For the work and the memory that the "neuron"
+sampler saves, a layer must do it in its product: give `flax.linen.Dense` and
+`flax.linen.DenseGeneral` the argument ``dot_general_cls=gx.linen.TappedDot``,
+and attention ``qkv_dot_general_cls`` and ``out_dot_general_cls``. It changes
+nothing where nothing is trained, as in `init` and at evaluation. A stack of
+layers needs the collection "taps" cut at axis 0: `flax.linen.scan` with
+``variable_axes={"params": 0, "taps": 0}``.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 from flax import linen
 
-from gmixout_jax._core import packed_grad
+from gmixout_jax._core import layouts, linen_axes, packed_grad
+from gmixout_jax._core.packed_grad import Tap
 from gmixout_jax.mixed_params import MixedParams
 
 __all__ = [
   "TappedDot",
+  "axes",
   "variables",
 ]
 
@@ -25,7 +31,12 @@ _NAME = "kernel"
 
 
 class TappedDot(linen.Module):
-  """The `dot_general_cls` of a linear layer whose gradient goes to a tap."""
+  """The `dot_general_cls` of a linear layer whose gradient comes out packed.
+
+  It is for `flax.linen.Dense`, `flax.linen.DenseGeneral` and attention, see
+  `variables`. It has no parameters, and where the collection "taps" has
+  nothing for the layer it is `jax.lax.dot_general`.
+  """
 
   @linen.compact
   def __call__(
@@ -35,11 +46,55 @@ class TappedDot(linen.Module):
     dimension_numbers: Any,
     **options: Any,
   ) -> jax.Array:
-    """`Tap.dot_general`, or `jax.lax.dot_general` where there is no tap."""
+    """The product; see `jax.lax.dot_general` for the arguments."""
     dot = jax.lax.dot_general
     if self.has_variable(_COLLECTION, _NAME):
       dot = self.get_variable(_COLLECTION, _NAME).dot_general
     return dot(inputs, kernel, dimension_numbers, **options)
+
+
+def axes(
+  module: linen.Module, *args: Any, rngs: Any = None, **kwargs: Any
+) -> Callable[[str, Any], str | None]:
+  """Finds out what the axes of a module's parameters mean, for ``axes=``.
+
+  The layers tell: `Dense`, `DenseGeneral` and with it attention, `Conv`,
+  `ConvLocal` and `ConvTranspose` of any rank, `Einsum`, `Embed`; also in
+  stacks that `flax.linen.scan` or `flax.linen.vmap` makes, whose every layer
+  then has inputs of its own. Nothing is computed.
+
+  Args:
+    module: The module.
+    *args: What it is applied to; for arrays their `jax.ShapeDtypeStruct` will
+      do.
+    rngs: As for its `init`; for ``params`` and ``dropout`` if None.
+    **kwargs: What else it takes.
+
+  Returns:
+    A function (path, leaf) → letters, for ``axes=`` where the parameters are
+    mixed. Other leaves go by their names, as with ``axes="flax"``; a kernel
+    with batch axes is not known. It is equal to others made alike.
+
+  Example:
+    >>> import jax, jax.numpy as jnp
+    >>> from flax import linen as nn
+    >>> import gmixout_jax as gx
+    >>> model = nn.DenseGeneral((4, 5), axis=(-2, -1))
+    >>> x = jnp.ones((8, 2, 10))
+    >>> params = model.init(jax.random.key(0), x)["params"]
+    >>> axes = gx.linen.axes(model, x)
+    >>> axes("kernel", params["kernel"])
+    'iioo'
+    >>> mixed = gx.MixedParams.create(
+    ...   params, sampler="neuron", axes=axes, target="kernel", key=0
+    ... )
+    >>> mixed.anchor["kernel"].shape
+    (2, 4, 5)
+  """
+  if rngs is None:
+    key = jax.random.key(0)
+    rngs = {"params": key, "dropout": key}
+  return linen_axes.axes_of_layers(module, rngs, args, kwargs)
 
 
 def variables(mixed: MixedParams, trainable: Any) -> dict[str, Any]:
@@ -51,7 +106,10 @@ def variables(mixed: MixedParams, trainable: Any) -> dict[str, Any]:
 
   Returns:
     The collections ``"params"`` and ``"taps"``, for `apply`. Add others, such
-    as batch statistics, to the dict.
+    as batch statistics, to the dict. Of a stack of layers "taps" has the axes
+    that number them in front, in their order: a scan or a map must cut it at
+    axis 0 (in a nest of stacks, as the parameters are cut). Where it is not
+    cut the gradients are the same, and come from the weights.
 
   Raises:
     ValueError: As `MixedParams.inject`.
@@ -71,10 +129,8 @@ def variables(mixed: MixedParams, trainable: Any) -> dict[str, Any]:
     ...   def loss(trainable):
     ...     out = model.apply(gx.linen.variables(mixed, trainable), x)
     ...     return jnp.mean((out - y) ** 2)
-    ...   trainable = mixed.trainable()
-    ...   grads = jax.grad(loss)(trainable)
-    ...   updates, opt_state = tx.update(grads, opt_state, trainable)
-    ...   return mixed.apply_updates(updates), opt_state
+    ...   grads = jax.grad(loss)(mixed.trainable())
+    ...   return mixed.apply_gradients(tx, grads, opt_state)
     >>> mixed, opt_state = step(mixed, opt_state, x, y)
     >>> out = model.apply({"params": mixed.eval_params()}, x)
   """
@@ -84,11 +140,19 @@ def variables(mixed: MixedParams, trainable: Any) -> dict[str, Any]:
   collection: dict[str, Any] = {}
   for path, tap in taps.items():
     *modules, name = path.split("/")
-    # A stack of kernels is for linen.scan to cut, which cannot cut its tap.
-    if name == _NAME and len(tap.mix.layout.shape) == 2:
+    if name == _NAME and _fits_products(tap):
       scope = collection
       for module in (*modules, f"{TappedDot.__name__}_0"):
         scope = scope.setdefault(module, {})
-      scope[_NAME] = tap
+      scope[_NAME] = tap.of_layers()
   params = packed_grad.tapped_weights(begun, taps, leaves)
   return {"params": params, _COLLECTION: collection}
+
+
+def _fits_products(tap: Tap) -> bool:
+  """Whether the product of a layer, cut by a scan or not, could have it."""
+  layout = tap.mix.layout
+  if isinstance(layout, layouts.WholeInputs):
+    return layout.axes is not None and "s" not in layout.axes
+  # Of other masks only one that cannot be a stack's, which a scan cannot cut.
+  return len(layout.shape) == 2

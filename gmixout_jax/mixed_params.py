@@ -19,7 +19,7 @@ from gmixout_jax import eval_params
 from gmixout_jax._core import description, packed_grad
 from gmixout_jax._core import step as steps
 from gmixout_jax._core.held_weights import restart_held_weights
-from gmixout_jax._core.inner_optimizer import wide_leaf
+from gmixout_jax._core.inner_optimizer import wide_leaf, with_extra_args
 from gmixout_jax._core.settings import (
   MixSettings,
   Settings,
@@ -103,10 +103,10 @@ class MixedParams(steps.MixState):
       **settings: As for `gmixout`, and `target` may also be rules that label
         every leaf "mixed", "dense" or "frozen", such as `VIT_RULES`, in place
         of `optax.partition`. Frozen leaves cost nothing but their own memory.
-        With ``sampler="neuron"`` and layers that are handed their taps
-        (`gmixout_jax.nnx`, `gmixout_jax.linen`) the backward pass saves the
-        work and the memory of the inputs that do not train, also with
-        ``residual="keep"``, whose residual is dense.
+        With ``sampler="neuron"`` in a module of Flax (`gmixout_jax.nnx`,
+        `gmixout_jax.linen`) the backward pass saves the work and the memory of
+        the inputs that do not train, also with ``residual="keep"``, whose
+        residual is dense.
 
     Raises:
       ValueError: If an argument is out of range, no leaf is mixed, or a leaf
@@ -179,7 +179,7 @@ class MixedParams(steps.MixState):
     """
     if not hasattr(tx, "update"):
       return tx.step(self, grads, opt_state)  # pyright: ignore
-    transformation = optax.with_extra_args_support(tx)  # pyright: ignore
+    transformation = with_extra_args(tx)
     begun = self._begun()
     trainable = self._trainable(begun)
     self._leaves_of(begun, grads, "grads")
@@ -218,7 +218,7 @@ class MixedParams(steps.MixState):
     return self._trainable(self._begun())
 
   def inject(self, trainable: Any) -> Any:
-    """The weights for the model, with taps that send gradients to `trainable`.
+    """The weights for the model, whose gradients go to `trainable`.
 
     Args:
       trainable: As `trainable` returns it; perhaps traced by `jax.grad`. Of

@@ -4,10 +4,13 @@
 a functional training step. `MixedOptimizer` stands where `flax.nnx.Optimizer`
 stands in one that works on modules. Both run in graph mode and in tree mode.
 
-A merged model is the user's own, in all but this: each `flax.nnx.Linear` whose
-kernel is mixed gets, as its `dot_general`, a product with a tap in it (see
-`taps`). Other layers, and linear layers with a `dot_general` of their own,
-find taps on their weights, which gives the same gradients.
+Inside the loss the model is the user's own, in all but this: each linear layer
+whose kernel is mixed (`flax.nnx.Linear` and `flax.nnx.LinearGeneral`, so that
+attention is among them) has, as its `dot_general`, a product that sends its
+gradient on packed. In a stack of layers it is a stack of them, which
+`flax.nnx.scan` cuts with all else at axis 0. Other layers, linear layers with
+a `dot_general` of their own, and stacks that are cut otherwise get the same
+gradients from their weights.
 """
 
 import dataclasses
@@ -18,44 +21,45 @@ import jax
 import optax
 from flax import nnx
 
-from gmixout_jax import eval_params
-from gmixout_jax._core import packed_grad
-from gmixout_jax._core.packed_grad import Tap
+from gmixout_jax._core import nnx_axes, nnx_state, packed_grad
+from gmixout_jax._core.nnx_taps import put_taps, take_taps
 from gmixout_jax._core.settings import MixSettings, takes_settings
 from gmixout_jax.fused_adamw import FusedAdamW
 from gmixout_jax.mixed_params import MixedParams
 
 __all__ = [
   "MixedOptimizer",
-  "TapVariable",
-  "TappedDot",
+  "axes",
   "merge",
   "split",
 ]
 
 
-class TapVariable(nnx.Variable):
-  """Part of a tap inside a merged model."""
+def axes(model: Any) -> Callable[[str, Any], str | None]:
+  """Finds out what the axes of a model's parameters mean, for ``axes=``.
 
+  The layers tell: `Linear`, `LinearGeneral` and with it attention, `Conv` and
+  `ConvTranspose` of any rank, `Einsum`, `Embed`, `LoRA`; also in stacks that
+  `flax.nnx.vmap` has made, whose every layer then has inputs of its own.
 
-class TappedDot(nnx.Pytree):
-  """The `dot_general` of a linear layer whose gradient goes to a tap."""
+  Args:
+    model: An NNX module. Of its arrays only the shapes count.
 
-  def __init__(self, tap: Tap):
-    self.residual = TapVariable(tap.residual)
-    self.indices = TapVariable(tap.indices)
-    self.mix = tap.mix
+  Returns:
+    A function (path, leaf) → letters, for ``axes=`` where the model's
+    parameters are mixed. Other leaves go by their names, as with
+    ``axes="flax"``; a kernel with batch axes is not known. It is equal to
+    others made alike.
 
-  def __call__(
-    self,
-    inputs: jax.Array,
-    kernel: jax.Array,
-    dimension_numbers: Any,
-    **options: Any,
-  ) -> jax.Array:
-    """See `Tap.dot_general`."""
-    tap = Tap(self.residual[...], self.indices[...], self.mix)
-    return tap.dot_general(inputs, kernel, dimension_numbers, **options)
+  Example:
+    >>> from flax import nnx
+    >>> import gmixout_jax as gx
+    >>> model = nnx.LinearGeneral((2, 10), (4, 5), rngs=nnx.Rngs(0),
+    ...   axis=(-2, -1))
+    >>> gx.nnx.axes(model)("kernel", model.kernel)
+    'iioo'
+  """
+  return nnx_axes.axes_of_layers(model)
 
 
 @takes_settings
@@ -72,7 +76,8 @@ def split(
     model: An NNX module.
     wrt: What its parameters are.
     key: As for `gmixout`.
-    **settings: As for `MixedParams.create`.
+    **settings: As for `MixedParams.create`; but ``axes="flax"`` means what the
+      layers say, see `axes`, before it means names.
 
   Returns:
     The graph definition; the mixed parameters, whose `params` are nested
@@ -94,17 +99,17 @@ def split(
     ...   def loss(trainable):
     ...     model = gx.nnx.merge(graphdef, mixed, trainable, rest)
     ...     return jnp.mean((model(x) - y) ** 2)
-    ...   trainable = mixed.trainable()
-    ...   grads = jax.grad(loss)(trainable)
-    ...   updates, opt_state = tx.update(grads, opt_state, trainable)
-    ...   return mixed.apply_updates(updates), opt_state
+    ...   grads = jax.grad(loss)(mixed.trainable())
+    ...   return mixed.apply_gradients(tx, grads, opt_state)
     >>> x, y = jnp.ones((4, 20)), jnp.zeros((4, 3))
     >>> mixed, opt_state = step(mixed, opt_state, rest, x, y)
     >>> model = nnx.merge(graphdef, mixed.eval_params(), rest)
   """
   graphdef, params, rest = nnx.split(model, wrt, ...)
-  params = nnx.to_pure_dict(params)
-  return graphdef, MixedParams.create(params, key=key, **settings), rest
+  mixed = MixedParams.create(
+    nnx.to_pure_dict(params), key=key, **_by_layers(model, settings)
+  )
+  return graphdef, mixed, rest
 
 
 def merge(graphdef: Any, mixed: MixedParams, trainable: Any, rest: Any) -> Any:
@@ -115,7 +120,8 @@ def merge(graphdef: Any, mixed: MixedParams, trainable: Any, rest: Any) -> Any:
     mixed: The mixed parameters.
     trainable: As `mixed.trainable` returns it; traced by `jax.grad`.
     rest: From `split`. Its variables are copied: what the module changes in
-      them (batch statistics, random keys) is found in the module returned.
+      them is found in the module returned, by its type:
+      ``nnx.state(model, nnx.BatchStat)``.
 
   Returns:
     The module, to be used inside the loss.
@@ -128,15 +134,7 @@ def merge(graphdef: Any, mixed: MixedParams, trainable: Any, rest: Any) -> Any:
   taps = packed_grad.taps(begun, leaves)
   params = packed_grad.tapped_weights(begun, taps, leaves)
   model = nnx.merge(graphdef, params, rest, copy=True)
-  for path, module in nnx.iter_modules(model):
-    tap = taps.get("/".join(map(str, (*path, "kernel"))))
-    if (
-      tap is not None
-      and isinstance(module, nnx.Linear)
-      and module.dot_general is jax.lax.dot_general
-      and module.kernel.ndim == 2  # a stack of layers is for nnx.scan to cut
-    ):
-      module.dot_general = nnx.data(TappedDot(tap))
+  put_taps(model, taps)
   return model
 
 
@@ -144,7 +142,7 @@ class MixedOptimizer(nnx.Pytree):
   """An optimizer of a module's mixed parameters, from packed gradients.
 
   It is used like `flax.nnx.Optimizer`, but makes the gradients itself, so that
-  they come out packed. The model keeps the live weights; all else that
+  they come out packed. The model keeps the training weights; all else that
   `MixedParams` holds is here, with the optimizer's state.
 
   To accumulate gradients, add them up before `update`, or wrap `tx` in
@@ -189,16 +187,19 @@ class MixedOptimizer(nnx.Pytree):
       tx: The optimizer of packed residuals and of leaves that are not mixed.
       wrt: What its parameters are.
       key: As for `gmixout`.
-      **settings: As for `MixedParams.create`.
+      **settings: As for `split`.
 
     Raises:
       ValueError: As `MixedParams.create`.
     """
-    _, mixed, _ = split(model, wrt=wrt, key=key, **settings)
+    params = nnx_state.as_dict(nnx.state(model, wrt))
+    mixed = MixedParams.create(params, key=key, **_by_layers(model, settings))
     self.tx = tx
     self.wrt = wrt
-    self.mix = nnx.data(_variables(dataclasses.replace(mixed, params=None)))
-    self.opt_state = nnx.data(_variables(tx.init(mixed.trainable())))
+    self.mix = nnx.data(
+      nnx_state.variables(dataclasses.replace(mixed, params=None))
+    )
+    self.opt_state = nnx.data(nnx_state.variables(tx.init(mixed.trainable())))
 
   def value_and_grad(
     self, loss: Callable[..., Any], *, has_aux: bool = False
@@ -211,26 +212,32 @@ class MixedOptimizer(nnx.Pytree):
 
     Returns:
       A function of the same arguments that returns what `loss` does and the
-      packed gradients. What the loss changes in the model besides its
-      parameters (batch statistics, random keys) is changed.
+      packed gradients. Any argument may be an NNX object, or hold some
+      (`flax.nnx.Rngs`, metrics, a second module); in graph mode they may share
+      variables with the model, whose gradients are then those of all uses.
+      What the loss changes in them, and in the model besides its parameters
+      (batch statistics, random keys), is changed.
     """
 
     def of(model: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-      graphdef, params, rest = nnx.split(model, self.wrt, ...)
+      params = nnx.state(model, self.wrt)
       mixed = self._mixed(params)
+      begun = mixed._begun()
 
-      def of_trainable(trainable: Any) -> tuple[Any, Any]:
-        tapped = merge(graphdef, mixed, trainable, rest)
-        result = loss(tapped, *args, **kwargs)
-        _, _, _, changed = nnx.split(tapped, self.wrt, TapVariable, ...)
-        value = result[0] if has_aux else result
-        return value, (result, nnx.to_pure_dict(changed))
+      def of_trainable(trainable: Any, model: Any, args: Any, kwargs: Any):
+        before = nnx.to_pure_dict(nnx.state(model, self.wrt))
+        leaves = mixed._leaves_of(begun, trainable)
+        taps = packed_grad.taps(begun, leaves)
+        nnx.update(model, packed_grad.tapped_weights(begun, taps, leaves))
+        put_taps(model, taps)
+        result = loss(model, *args, **kwargs)
+        take_taps(model)
+        nnx.update(model, before)
+        return result
 
-      grads, (result, changed) = jax.grad(of_trainable, has_aux=True)(
-        mixed.trainable()
+      return nnx.value_and_grad(of_trainable, has_aux=has_aux)(
+        mixed._trainable(begun), model, args, kwargs
       )
-      nnx.update(model, changed)
-      return result, grads
 
     return of
 
@@ -238,30 +245,20 @@ class MixedOptimizer(nnx.Pytree):
     """Takes one step, in place.
 
     Args:
-      model: With the live weights that the gradients were taken at.
+      model: With the training weights that the gradients were taken at.
       grads: From `value_and_grad`.
       **extra_args: For the `update` of an Optax `tx`.
+
+    Raises:
+      ValueError: As `MixedParams.apply_gradients`.
     """
     mixed = self._mixed(nnx.state(model, self.wrt))
-    before = nnx.as_pure(self.opt_state)
-    if isinstance(self.tx, FusedAdamW):
-      mixed, opt_state = self.tx.step(mixed, grads, before)
-    else:
-      tx = optax.with_extra_args_support(self.tx)
-      updates, opt_state = tx.update(
-        grads, before, mixed.trainable(), **extra_args
-      )
-      stepped = True
-      counters = (
-        eval_params.states_in(state, optax.MultiStepsState)
-        for state in (before, opt_state)
-      )
-      for old, new in zip(*counters, strict=True):
-        stepped = stepped & (new.gradient_step != old.gradient_step)
-      mixed = mixed.apply_updates(updates, stepped=stepped)
+    mixed, opt_state = mixed.apply_gradients(
+      self.tx, grads, nnx.as_pure(self.opt_state), **extra_args
+    )
     nnx.update(model, mixed.params)
-    _assign(self.mix, dataclasses.replace(mixed, params=None))
-    _assign(self.opt_state, opt_state)
+    nnx_state.assign(self.mix, dataclasses.replace(mixed, params=None))
+    nnx_state.assign(self.opt_state, opt_state)
 
   def eval_model(self, model: Any) -> Any:
     """A copy of the model with the weights to evaluate and deploy."""
@@ -274,16 +271,8 @@ class MixedOptimizer(nnx.Pytree):
     return dataclasses.replace(mix, params=nnx.to_pure_dict(params))
 
 
-def _variables(tree: Any) -> Any:
-  return jax.tree.map(nnx.OptArray, tree)
-
-
-def _assign(variables: Any, values: Any) -> None:
-  """Writes arrays into variables that `_variables` made."""
-  is_variable = lambda node: isinstance(node, nnx.Variable)
-  for variable, value in zip(
-    jax.tree.leaves(variables, is_leaf=is_variable),
-    jax.tree.leaves(values),
-    strict=True,
-  ):
-    variable[...] = value
+def _by_layers(model: Any, settings: MixSettings) -> MixSettings:
+  """The settings, with what layers say of axes in place of names."""
+  if settings.get("axes", "flax") != "flax":
+    return settings
+  return {**settings, "axes": axes(model)}

@@ -5,17 +5,13 @@ what depends on the batch over a named axis:
 
     def step(state, batch):
       mixed, opt_state = state
-      trainable = mixed.trainable()
       whole = parallel.gathered(mixed)  # if the weights are sharded
-      loss, grads = jax.value_and_grad(
-        lambda trainable: loss_fn(whole.inject(trainable), batch)
-      )(parallel.gathered(trainable))
+      loss, grads = whole.value_and_grad(loss_fn)(batch)
       loss, grads = parallel.mean((loss, grads))
-      updates, opt_state = tx.update(grads, opt_state, trainable)
-      return (mixed.apply_updates(updates), opt_state), loss
+      return mixed.apply_gradients(tx, grads, opt_state), loss
 
 `data_parallel` runs it in any of three styles. In all of them each device makes
-the gradients of its own part of the batch, and on the compact path packs them,
+the gradients of its own part of the batch, and with `MixedParams` packs them,
 before anything is sent. So only packed gradients are reduced. Masks are a
 function of key and step: every device draws its own, and none is ever sent.
 

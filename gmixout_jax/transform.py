@@ -14,7 +14,7 @@ from flax import struct
 from gmixout_jax._core import axes as axes_lib
 from gmixout_jax._core import description
 from gmixout_jax._core import step as steps
-from gmixout_jax._core.inner_optimizer import InnerOptimizer
+from gmixout_jax._core.inner_optimizer import InnerOptimizer, with_extra_args
 from gmixout_jax._core.settings import (
   MixSettings,
   Settings,
@@ -69,13 +69,16 @@ def gmixout(
 
   Args:
     inner: Optimizer of the residual; leaves that are not mixed go through it
-      too. Its learning rate is to be about five times that of full
-      fine-tuning, and falls with k: `gmixout_learning_rate`. None if the
-      incoming updates already are an optimizer's output, as in
-      ``optax.chain(optax.adamw(1e-5), gx.gmixout(key=0))``: the optimizer
-      then sees dense gradients without the factor 1/s, keeps dense moments
-      and decays towards zero, and its output is masked and mixed. Under SGD
-      ``chain(sgd(η/s), gmixout())`` is ``gmixout(sgd(η))``.
+      too. It sees all leaves in float32 or wider. Weights that its state holds
+      restart with every mask; an optimizer that holds some in a way that is not
+      known is refused, see `register_held_weights`. Its learning rate is to be
+      about five times that of full fine-tuning, and falls with k:
+      `gmixout_learning_rate`. None if the incoming updates already are an
+      optimizer's output, as in ``optax.chain(optax.adamw(1e-5),
+      gx.gmixout(key=0))``: the optimizer then sees dense gradients without the
+      factor 1/s, keeps dense moments and decays towards zero, and its output is
+      masked and mixed. Under SGD ``chain(sgd(η/s), gmixout())`` is
+      ``gmixout(sgd(η))``.
     sparsity: Fraction of entries held at the anchor, in [0, 1): the masking
       probability p. 0 trains everything, and the mixed leaves as
       `optax.lookahead` does. Static.
@@ -120,8 +123,10 @@ def gmixout(
 
   Raises:
     ValueError: If an argument is out of range; at `init` if `target` selects
-      no leaf or a leaf is too small to keep one entry; at `update` without
-      `params`. The message quotes the value.
+      no leaf, a leaf is too small to keep one entry, or "neuron" is not told
+      what its axes mean; if `inner` holds weights that nobody knows how to
+      restart; at `update` without `params`, or with a state that was made with
+      other settings. The message quotes the value.
     NotImplementedError: If `implementation` cannot run here; says why.
 
   Example:
@@ -162,7 +167,7 @@ def gmixout(
     )
   key_data = raw_key(key)
   optimizer = InnerOptimizer(
-    optax.with_extra_args_support(optax.identity() if inner is None else inner),
+    with_extra_args(optax.identity() if inner is None else inner),
     mix.moments,
     empties=mix.empties_residuals,
   )
@@ -187,6 +192,7 @@ def gmixout(
         "gmixout mixes the current weights with their anchor, so its update"
         " needs them: call update(updates, state, params), got params=None."
       )
+    steps.check_settings(state, params, mix)
     begun = steps.begin(state, params, mix.anchor_decay)
     tree = begun.tree
     gradients = tree.treedef.flatten_up_to(updates)

@@ -25,12 +25,15 @@ def stratum_count(cols: int, kept: float) -> int:
     kept: Wanted fraction of active entries, in (0, 1].
 
   Returns:
-    ``max(1, round(cols * kept))``: no row ever stays without a trained entry.
+    ``round(cols * kept)``, but at least one, so that no row stays without a
+    trained entry; and less than `cols` if `kept` is less than 1, so that none
+    is trained whole.
 
-  >>> stratum_count(768, 0.1), stratum_count(3, 0.1)
-  (77, 1)
+  >>> stratum_count(768, 0.1), stratum_count(3, 0.1), stratum_count(10, 0.95)
+  (77, 1, 9)
   """
-  return max(1, round(cols * kept))
+  count = round(cols * kept)
+  return max(1, count if kept == 1 else min(count, cols - 1))
 
 
 def row_view(shape: tuple[int, ...], kept: float) -> tuple[int, ...]:
@@ -38,8 +41,8 @@ def row_view(shape: tuple[int, ...], kept: float) -> tuple[int, ...]:
 
   A row of three entries cannot keep a tenth of them. Axes are merged from the
   last one on until a row's count is within a tenth of ``cols · kept``, or the
-  leaf is one row, whose count is within half an entry. It depends on no axis
-  before the row, so a part of a leaf is cut as the whole is.
+  leaf is one row, whose count is within an entry. It depends on no axis before
+  the row, so a part of a leaf is cut as the whole is.
 
   Args:
     shape: Shape of the leaf, at least one axis.
@@ -55,7 +58,9 @@ def row_view(shape: tuple[int, ...], kept: float) -> tuple[int, ...]:
   """
   for axis in reversed(range(1, len(shape))):
     cols = math.prod(shape[axis:])
-    if abs(stratum_count(cols, kept) - cols * kept) <= 0.1 * cols * kept + 1e-9:
+    count = stratum_count(cols, kept)
+    is_right = abs(count - cols * kept) <= 0.1 * cols * kept + 1e-9
+    if is_right and (count < cols or kept == 1):
       return (*shape[:axis], cols)
   return (math.prod(shape),)
 

@@ -89,6 +89,13 @@ def shared() -> pathlib.Path:
 
 
 @pytest.fixture
+def strict_promotion():
+  """No dtype becomes another unless the code says so, as some projects ask."""
+  with jax.numpy_dtype_promotion("strict"):
+    yield
+
+
+@pytest.fixture
 def rng() -> np.random.Generator:
   """A NumPy generator with a fixed seed."""
   return np.random.default_rng(0)

@@ -48,8 +48,8 @@ def test_the_quickstart_learns_and_prints_what_is_shown(ran):
   fc1 = {"kernel": kernel, "bias": jnp.zeros(40)}
   at_first = {"blocks": [{"fc1": fc1}], "head": head}
   loss = lambda params: names["loss"](params, names["batch"])
-  assert loss(names["deployed"]) < 0.5 * loss(at_first)
-  moved = names["deployed"]["blocks"][0]["fc1"]["kernel"] != kernel
+  assert loss(names["evaluated"]) < 0.5 * loss(at_first)
+  moved = names["evaluated"]["blocks"][0]["fc1"]["kernel"] != kernel
   assert 32 <= moved.sum() < 320
 
 
@@ -57,7 +57,7 @@ def test_the_optax_loop_learns(ran):
   before = block_with(ran, "MixedParams.create")[1]
   after = block_with(ran, "optax.partition")[1]
   losses = [
-    names["loss"](names["deployed"], names["batch"])
+    names["loss"](names["evaluated"], names["batch"])
     for names in (before, after)
   ]
   assert losses[1] < 0.98 * losses[0]
@@ -65,7 +65,7 @@ def test_the_optax_loop_learns(ran):
 
 def test_the_flax_loop_learns(ran):
   names = block_with(ran, "gx.nnx.MixedOptimizer")[1]
-  logits = names["deployed"](names["images"])
+  logits = names["evaluated"](names["images"])
   # Four equal images with four labels: no better than log 4, from about log 5.
   chosen = jax.nn.log_softmax(logits)[jnp.arange(4), names["labels"]]
   assert -chosen.mean() == pytest.approx(math.log(4), abs=0.1)

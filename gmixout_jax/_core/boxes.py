@@ -12,6 +12,8 @@ from typing import Any
 import jax
 from flax import nnx
 from flax.core import meta
+from jax.experimental.layout import Format
+from jax.sharding import NamedSharding, PartitionSpec
 
 from gmixout_jax._core.layouts import Layout
 
@@ -44,18 +46,29 @@ def _is_box(node: Any) -> bool:
 def _fitted(box: Any, layout: Layout) -> Any:
   """The box with names for the axes of the packed leaf."""
   if isinstance(box, nnx.Variable):
-    names = box.get_metadata().get("out_sharding")
-    if not names:
-      return box
-    structure = jax.tree.structure(box)
-    fitted = structure.unflatten([None])
-    fitted.set_metadata(out_sharding=_packed_names(layout, names))
+    found = box.get_metadata()
+    fitted = jax.tree.unflatten(jax.tree.structure(box), [0])
+    for kind in ("out_sharding", "optimizer_sharding"):
+      if found.get(kind):
+        fitted.set_metadata(kind, _packed_sharding(layout, found[kind]))
     return fitted
   if isinstance(box, meta.Partitioned):
     return box.replace(names=_packed_names(layout, box.names))
   # A box of a kind that only its library can read: bare, nothing it says of
   # axes can be wrong.
-  return box.unbox()
+  return 0
+
+
+def _packed_sharding(layout: Layout, sharding: Any) -> Any:
+  """What an NNX variable may say of its axes, said of the packed ones."""
+  if isinstance(sharding, Format):  # an order in memory is for its shape only
+    sharding = sharding.sharding
+  if isinstance(sharding, NamedSharding):
+    names = _packed_names(layout, sharding.spec)
+    return NamedSharding(sharding.mesh, PartitionSpec(*names))
+  if isinstance(sharding, PartitionSpec):
+    return PartitionSpec(*_packed_names(layout, sharding))
+  return None if sharding is None else _packed_names(layout, sharding)
 
 
 def _packed_names(layout: Layout, names: Any) -> tuple:

@@ -170,6 +170,17 @@ class InnerOptimizer:
     return updates, RestartedState(mixed_state, dense_state)
 
 
+def with_extra_args(tx: Any) -> optax.GradientTransformationExtraArgs:
+  """The optimizer, to be told more than it asks for.
+
+  `optax.with_extra_args_support` takes a bare `optax.MultiSteps` for one that
+  takes no extra arguments, where it hands them on.
+  """
+  if isinstance(tx, optax.MultiSteps):
+    return optax.GradientTransformationExtraArgs(tx.init, tx.update)  # pyright: ignore[reportArgumentType]
+  return optax.with_extra_args_support(tx)
+
+
 def restart_moments(
   transformation: optax.GradientTransformation,
   state: Any,

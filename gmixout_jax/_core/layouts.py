@@ -85,7 +85,8 @@ class Layout(abc.ABC):
   ) -> jax.Array:
     """Adds packed values to the active entries; keeps the dtype of `dense`."""
     spread = self.put(packed, indices, dense)
-    wide = jnp.promote_types(dense.dtype, spread.dtype)
+    # Not promote_types: where promotion is strict, it refuses to widen.
+    wide = max(dense.dtype, spread.dtype, key=lambda dtype: dtype.itemsize)
     return (dense.astype(wide) + spread.astype(wide)).astype(dense.dtype)
 
   def mask(self, indices: jax.Array, like: jax.Array) -> jax.Array:
@@ -198,6 +199,21 @@ class WholeInputs(Layout):
     """Which axes are the inputs'."""
     assert self.axes is not None
     return slice(self.axes.index("i"), self.axes.rindex("i") + 1)
+
+  @property
+  def input_axes(self) -> tuple[int, ...]:
+    """The axes that are inputs, side by side."""
+    return tuple(range(self._inputs.start, self._inputs.stop))
+
+  def of_layer(self) -> "WholeInputs":
+    """The layout of one layer of a stack; itself if there is no stack."""
+    assert self.axes is not None
+    kept = [i for i, letter in enumerate(self.axes) if letter != "l"]
+    return dataclasses.replace(
+      self,
+      shape=tuple(self.shape[i] for i in kept),
+      axes="".join(self.axes[i] for i in kept),
+    )
 
   @property
   def inputs(self) -> int:
@@ -353,3 +369,16 @@ def _reshard(array: jax.Array, spec: tuple) -> jax.Array:
   if _explicit_sharding(array) is None or _spec(array) == spec:
     return array
   return jax.sharding.reshard(array, PartitionSpec(*spec))
+
+
+def type_of(array: jax.Array) -> jax.ShapeDtypeStruct:
+  """Shape, dtype and, on an Explicit mesh, sharding of an array."""
+  return jax.ShapeDtypeStruct(
+    array.shape, array.dtype, sharding=_explicit_sharding(array)
+  )
+
+
+def whole_along(array: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+  """The array with some of its axes whole on every device."""
+  kept = (None if i in axes else name for i, name in enumerate(_spec(array)))
+  return _reshard(array, tuple(kept))

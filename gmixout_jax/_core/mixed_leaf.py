@@ -284,7 +284,7 @@ class KeptResidual(MixedLeaf):
     anchor = memory.anchor + jnp.where(step.episode.ends, follow, 0)
     mask = self.layout.mask(step.redraw(step.episode.ends), leaf)
     live = anchor + jnp.where(mask, (learned - anchor) / self.divisor, 0)
-    return live - leaf, AnchorState(anchor, learned)
+    return live - leaf.astype(live.dtype), AnchorState(anchor, learned)
 
   def dense(
     self, change: jax.Array, indices: jax.Array, like: jax.Array
@@ -300,7 +300,7 @@ class KeptResidual(MixedLeaf):
   ) -> jax.Array:
     """The sum."""
     del indices
-    return (leaf + change).astype(leaf.dtype)
+    return (leaf.astype(change.dtype) + change).astype(leaf.dtype)
 
   def evaluated(
     self, leaf: jax.Array, memory: AnchorState, step: LeafStep
@@ -312,8 +312,13 @@ class KeptResidual(MixedLeaf):
 
 
 def accumulator_dtype(leaf: Any) -> Any:
-  """Anchors and residuals are never narrower than float32."""
-  return jnp.promote_types(leaf.dtype, jnp.float32)
+  """Anchors and residuals are never narrower than float32.
+
+  Not `jnp.promote_types`, which refuses bfloat16 beside float32 where promotion
+  is strict.
+  """
+  dtype = jnp.dtype(leaf.dtype)
+  return dtype if dtype.itemsize >= 4 else jnp.dtype(jnp.float32)
 
 
 def is_low_precision(leaf: Any) -> bool:
@@ -326,7 +331,7 @@ def _representable(live: jax.Array, change: jax.Array, dtype: Any) -> jax.Array:
   If weights were to add a rounded change, they would be rounded twice. The
   difference of two such numbers is exact if neither is twice the other.
   """
-  info = jnp.finfo(dtype)
+  info, live = jnp.finfo(dtype), live.astype(change.dtype)
   # Not astype, there and back: XLA takes that for the identity.
   nearest = jax.lax.reduce_precision(live + change, info.nexp, info.nmant)
   return nearest - live

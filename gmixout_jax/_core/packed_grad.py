@@ -6,17 +6,20 @@ tap lets the weights through unchanged and, in the backward pass, keeps of
 their gradient only what Δ receives, ``(∂L/∂W)[idx] / s``. The dense gradient
 of a matrix is dropped as soon as it is made.
 
-A tap can be put into a linear layer's product instead. With whole input rows
+A tap can be put into a linear layer's product instead. With whole inputs
 active (the "neuron" sampler) the dense gradient is then never made: its active
 rows are those columns of the input times the gradient of the output, and no
-other column of the input is kept for the backward pass.
+other column of the input is kept for the backward pass. A stack of layers has
+a stack of taps, which a scan cuts as it cuts the stack of kernels.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from flax import struct
 
@@ -29,7 +32,7 @@ from gmixout_jax._core.step import Begun
 class Tap:
   """The tap of one leaf; see the module.
 
-  The forward pass never reads `residual`: the live weights hold it already.
+  The forward pass never reads `residual`: the training weights hold it.
 
   Attributes:
     residual: Δ, what to differentiate with respect to.
@@ -42,7 +45,7 @@ class Tap:
   mix: MixedLeaf = struct.field(pytree_node=False)
 
   def weights(self, live: jax.Array) -> jax.Array:
-    """The live weights, whose gradient goes to Δ.
+    """The training weights, whose gradient goes to Δ.
 
     Args:
       live: The leaf as the model computes with it.
@@ -68,6 +71,14 @@ class Tap:
     let_through.defvjp(forward, backward)
     return let_through(live, self.residual, self.indices)
 
+  def of_layers(self) -> "Tap":
+    """The tap of a stack with the axes that number layers in front.
+
+    There a scan over the layers, or a map, cuts it: Δ and indices alike.
+    """
+    residual = _layers_first(self.mix, self.residual)
+    return Tap(residual, self.indices, self.mix)
+
   def dot_general(
     self,
     inputs: jax.Array,
@@ -78,31 +89,40 @@ class Tap:
     """`jax.lax.dot_general` whose gradient with respect to `kernel` goes to Δ.
 
     Args:
-      inputs: ``[..., in]``.
-      kernel: The live weights ``[in, out]``, perhaps in a narrower dtype.
-      dimension_numbers: Must contract the last axis of `inputs` with the first
-        of `kernel`, which is what linear layers do.
+      inputs: An array of any shape.
+      kernel: The training weights of one layer, perhaps in a low-precision
+        dtype.
+      dimension_numbers: With whole inputs active, the product must contract
+        the kernel's inputs, all of them and in their order, with as many axes
+        of `inputs`, and have no batch axes: what linear layers do.
       **options: Other arguments of `jax.lax.dot_general`.
 
     Returns:
-      The product; nothing flows back to `kernel`.
-
-    Raises:
-      ValueError: If the product is of another kind.
+      The product. Nothing flows back to `kernel`; but if the product is of
+      another kind, or the tap still is that of a stack, it is as without a
+      tap, for one on the weights to take the gradient.
     """
-    contract = (((inputs.ndim - 1,), (0,)), ((), ()))
-    asked = jax.tree.map(tuple, dimension_numbers, is_leaf=_is_axes)
-    fits = kernel.ndim == 2 and kernel.shape == self.mix.layout.shape
-    if asked != contract or not fits:
-      raise ValueError(
-        f"the tap of {self.mix.path!r} fits a product of inputs [..., in] with"
-        f" a kernel [in, out] of shape {self.mix.layout.shape}, got a kernel of"
-        f" shape {kernel.shape} and dimension_numbers {dimension_numbers}."
-      )
-    dot = functools.partial(
-      jax.lax.dot_general, dimension_numbers=contract, **options
+    dot = functools.partial(jax.lax.dot_general, **options)
+    (contracted, by_kernel), batch = dimension_numbers
+    contracted, by_kernel = tuple(contracted), tuple(by_kernel)
+    layout = self.mix.layout
+    if not isinstance(layout, layouts.WholeInputs):
+      if kernel.shape != layout.shape:
+        return dot(inputs, kernel, dimension_numbers)
+      product = functools.partial(dot, dimension_numbers=dimension_numbers)
+      return _tapped_dot(product, self, inputs, kernel)
+    layer = layout.of_layer()
+    fits = (
+      self.indices.ndim == 1
+      and kernel.shape == layer.shape
+      and by_kernel == layer.input_axes
+      and not any(map(len, batch))
     )
-    return _tapped_dot(dot, self, inputs, kernel)
+    if not fits:
+      return dot(inputs, kernel, dimension_numbers)
+    mix = dataclasses.replace(self.mix, layout=layer)
+    tap = Tap(self.residual, self.indices, mix)
+    return _dot_of_whole_inputs(dot, tap, inputs, kernel, contracted)
 
 
 def taps(begun: Begun, trainable: list[Any]) -> dict[str, Tap]:
@@ -141,12 +161,30 @@ def tapped_weights(
   return tree.treedef.unflatten(leaves)
 
 
+@jax.custom_jvp
+def _untapped(kernel: jax.Array) -> jax.Array:
+  """The kernel, to which nothing flows back.
+
+  Zeros would flow back through a `None` of `jax.custom_vjp`, and a scan would
+  write as many as its stack of kernels has entries. With
+  `jax.lax.stop_gradient` it would copy that stack in the forward pass.
+  """
+  return kernel
+
+
+@_untapped.defjvp
+def _(primals: Any, tangents: Any) -> Any:
+  del tangents
+  return primals[0], jnp.zeros_like(primals[0])
+
+
 def _tapped_dot(
   dot: Callable[..., jax.Array], tap: Tap, inputs: jax.Array, kernel: jax.Array
 ) -> jax.Array:
+  """A product whose dense gradient is packed at once."""
   mix, dtype = tap.mix, tap.residual.dtype
-  whole_rows = isinstance(mix.layout, layouts.WholeInputs)
-  inputs_type = jax.ShapeDtypeStruct(inputs.shape, inputs.dtype)
+  inputs_type = layouts.type_of(inputs)
+  kernel_type = layouts.type_of(kernel)
 
   @jax.custom_vjp
   def product(inputs, kernel, residual, indices):
@@ -155,29 +193,18 @@ def _tapped_dot(
 
   def forward(inputs, kernel, residual, indices):
     del residual
-    kept = inputs
-    if whole_rows:
-      kept = inputs.at[..., indices].get(mode="promise_in_bounds")
-    return dot(inputs, kernel), (kept, kernel, indices)
+    return dot(inputs, kernel), (inputs, kernel, indices)
 
   def backward(saved, gradient):
-    kept, kernel, indices = saved
-    # Both products below read it. Without the barrier XLA fuses what made it
-    # into a transposed copy for one of them, element by element.
-    gradient = jax.lax.optimization_barrier(gradient)
-    kernel_type = jax.ShapeDtypeStruct(
-      (kept.shape[-1], kernel.shape[-1]), kernel.dtype
-    )
+    inputs, kernel, indices = saved
+    gradient = jax.lax.optimization_barrier(gradient)  # as below
     (for_inputs,) = jax.linear_transpose(
       lambda inputs: dot(inputs, kernel), inputs_type
     )(gradient)
     (for_kernel,) = jax.linear_transpose(
-      lambda kernel: dot(kept, kernel), kernel_type
+      lambda kernel: dot(inputs, kernel), kernel_type
     )(gradient)
-    if whole_rows:
-      active = mix.spread(for_kernel.astype(dtype), indices, kernel)
-    else:
-      active = mix.active(for_kernel, indices)
+    active = mix.active(for_kernel, indices)
     active = (active / mix.divisor).astype(dtype)
     # Earlier layers wait for the packed gradient, or XLA might keep the dense
     # ones of all layers and pack them in the end.
@@ -185,9 +212,80 @@ def _tapped_dot(
     return for_inputs, None, active, None
 
   product.defvjp(forward, backward)
-  return product(inputs, kernel, tap.residual, tap.indices)
+  return product(inputs, _untapped(kernel), tap.residual, tap.indices)
 
 
-def _is_axes(node: Any) -> bool:
-  """Whether it is one of the lists of axes in dimension numbers."""
-  return all(isinstance(axis, int) for axis in node)
+def _dot_of_whole_inputs(
+  dot: Callable[..., jax.Array],
+  tap: Tap,
+  inputs: jax.Array,
+  kernel: jax.Array,
+  contracted: tuple[int, ...],
+) -> jax.Array:
+  """A product that keeps, and makes the gradient of, active inputs alone."""
+  mix, dtype = tap.mix, tap.residual.dtype
+  layout = mix.layout
+  assert isinstance(layout, layouts.WholeInputs)
+  inputs_type = layouts.type_of(inputs)
+  by_kernel = layout.input_axes
+  numbers = ((contracted, by_kernel), ((), ()))
+  packed_numbers = (((inputs.ndim - len(contracted),), by_kernel[:1]), ((), ()))
+  packed_type = jax.ShapeDtypeStruct(
+    layout.packed_shape, kernel.dtype, sharding=layout.packed_sharding(kernel)
+  )
+
+  @jax.custom_vjp
+  def product(inputs, kernel, residual, indices):
+    del residual, indices
+    return dot(inputs, kernel, numbers)
+
+  def forward(inputs, kernel, residual, indices):
+    del residual
+    kept = _columns(inputs, contracted, indices)
+    return dot(inputs, kernel, numbers), (kept, kernel, indices)
+
+  def backward(saved, gradient):
+    kept, kernel, indices = saved
+    # Both products below read it. Without the barrier XLA fuses what made it
+    # into a transposed copy for one of them, element by element.
+    gradient = jax.lax.optimization_barrier(gradient)
+    (for_inputs,) = jax.linear_transpose(
+      lambda inputs: dot(inputs, kernel, numbers), inputs_type
+    )(gradient)
+    (for_kernel,) = jax.linear_transpose(
+      lambda packed: dot(kept, packed, packed_numbers), packed_type
+    )(gradient)
+    active = mix.spread(for_kernel.astype(dtype), indices, kernel)
+    active = (active / mix.divisor).astype(dtype)
+    for_inputs, active = jax.lax.optimization_barrier((for_inputs, active))
+    return for_inputs, None, active, None
+
+  product.defvjp(forward, backward)
+  return product(inputs, _untapped(kernel), tap.residual, tap.indices)
+
+
+def _columns(
+  inputs: jax.Array, contracted: tuple[int, ...], indices: jax.Array
+) -> jax.Array:
+  """What a product contracts of its inputs, at the active ones: ``[..., r]``.
+
+  The other axes keep their order, which is that of the product's axes.
+  """
+  free = [axis for axis in range(inputs.ndim) if axis not in contracted]
+  whole = layouts.whole_along(inputs, contracted)
+  last = jnp.transpose(whole, (*free, *contracted))
+  merged = last.reshape(*last.shape[: len(free)], -1)
+  return merged.at[..., indices].get(mode="promise_in_bounds")
+
+
+def _layers_first(mix: MixedLeaf, residual: jax.Array) -> jax.Array:
+  """Δ with the axes that number layers in front."""
+  layout = mix.layout
+  if not isinstance(layout, layouts.WholeInputs):
+    return residual
+  assert layout.axes is not None
+  axes = tuple(layout.axes)
+  if mix.packed_layout is not None:
+    axes = layout.packed_names(axes)
+  layers = [i for i, letter in enumerate(axes) if letter == "l"]
+  return jnp.moveaxis(residual, layers, range(len(layers)))

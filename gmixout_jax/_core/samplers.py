@@ -31,8 +31,9 @@ _BERNOULLI_MARGIN = 8.0
 class Stratified(layouts.PerRow):
   """Per row, one uniformly drawn entry in each of k strata (the default).
 
-  ``k = max(1, round(cols · kept))``: an exact count in every row, columns in
-  order, no sort, O(k) work, and rows that may live on different devices.
+  ``k = max(1, round(cols · kept))``, and less than cols unless all are kept: an
+  exact count in every row, columns in order, no sort, O(k) work, and rows that
+  may live on different devices.
   """
 
   def draw(self, key: jax.Array, like: jax.Array) -> jax.Array:
@@ -159,15 +160,15 @@ def leaf_layout(
     The layout of the leaf's active entries.
 
   Raises:
-    ValueError: If the leaf is too small to keep one entry, or too large for
-      32-bit positions, or the sampler must know what its axes mean.
+    ValueError: If the leaf is too small to keep one entry and not all, or too
+      large for 32-bit positions, or the sampler must know what its axes mean.
 
   >>> layout = leaf_layout("stratified", "w", (4, 30), kept=0.1)
   >>> layout.packed_shape, layout.kept_fraction
   ((4, 3), 0.1)
   """
   layout = SAMPLERS[sampler](tuple(shape), kept, axes)
-  unit, units = "entries", layout.size
+  one, several, units = "entry", "entries", layout.size
   if isinstance(layout, layouts.WholeInputs):
     if axes is None:
       raise ValueError(
@@ -176,13 +177,15 @@ def leaf_layout(
         " a function (path, leaf) -> one letter an axis, such as 'lio' for"
         " [layers, inputs, outputs]; or leave the leaf out of `target`."
       )
-    unit, units = "inputs", layout.inputs
-  least = 0.5 if unit == "inputs" else 1 - 1e-6
-  if units * kept < least:
+    one, several, units = "input", "inputs", layout.inputs
+  least = 0.5 if one == "input" else 1 - 1e-6
+  if units * kept < least or (units == 1 and kept < 1):
+    part = f"one of its {units} {several}"
+    part = part if units > 1 else f"a part of its one {one}"
     raise ValueError(
-      f"leaf {path!r} of shape {layout.shape} is too small to keep one of its"
-      f" {units} {unit} at kept fraction {kept}: lower `sparsity` or leave the"
-      " leaf out of `target`."
+      f"leaf {path!r} of shape {layout.shape} is too small to keep {part} at"
+      f" kept fraction {kept}: lower `sparsity` or leave the leaf out of"
+      " `target`."
     )
   limit = 2**31 - 1
   if layout.largest_position > limit:

@@ -6,8 +6,10 @@ as metadata.
 """
 
 import dataclasses
+import functools
 import inspect
 import numbers
+import types
 from collections.abc import Callable
 from typing import Any, Literal, TypedDict
 
@@ -128,6 +130,21 @@ class Settings:
     copy = object.__new__(Settings)
     copy._set(**{**self._fields(), "anchor_decay": constant})
     return copy
+
+  def difference(self, other: "Settings") -> str | None:
+    """Name of a setting in which two differ, None if they do not.
+
+    A constant λ may differ, and so may who does the arithmetic. So may objects
+    of one class that are called as functions are: nobody can tell.
+    """
+    theirs = other._fields()
+    for name, own in self._fields().items():
+      constants = not callable(own) and not callable(theirs[name])
+      if name == "implementation" or (name == "anchor_decay" and constants):
+        continue
+      if not same(own, theirs[name]) and not _is_opaque(own, theirs[name]):
+        return name
+    return None
 
   @property
   def kept(self) -> float:
@@ -281,6 +298,16 @@ def _is_number(value: Any) -> bool:
     isinstance(value, np.ndarray | jax.Array)
     and value.ndim == 0
     and jnp.issubdtype(value.dtype, jnp.number)
+  )
+
+
+def _is_opaque(one: Any, other: Any) -> bool:
+  """Whether two values are objects to be called, of one class."""
+  return (
+    callable(one)
+    and type(one) is type(other)
+    and not isinstance(one, types.FunctionType | types.MethodType)
+    and not isinstance(one, functools.partial)
   )
 
 

@@ -305,6 +305,27 @@ def memories(tree: MixedTree, state: MixState) -> dict[int, AnchorState]:
   }
 
 
+def check_settings(
+  state: MixState, params: optax.Params, settings: Settings
+) -> None:
+  """Raises ValueError unless a state was made with a transformation's settings.
+
+  A step goes by those that the state carries, and would not heed the others.
+  """
+  name = settings.difference(state.settings)
+  if name is None:
+    return
+  paths = [mix.path for mix in settings.mixed_leaves(params).values()]
+  if not paths:
+    return
+  wanted, found = (getattr(of, name) for of in (settings, state.settings))
+  raise ValueError(
+    f"leaf {paths[0]!r} is to be mixed with {name}={wanted!r}, but the state"
+    f" was made with {name}={found!r}: make it by the init of this"
+    " transformation, or with the same settings."
+  )
+
+
 def check_memory(mix: MixedLeaf, leaf: Any, memory: AnchorState | None) -> None:
   """Raises ValueError unless a state's memory is that of a mixed leaf."""
   layout = mix.packed_layout

@@ -27,7 +27,7 @@ def masked_mix(
   first_row: jax.typing.ArrayLike = 0,
   implementation: Implementation | None = None,
 ) -> jax.Array:
-  r"""Live weights from an anchor and the residual of what is trained now.
+  r"""Training weights from an anchor and the residual of what is trained now.
 
   .. math:: W = A + M \odot \Delta / s
 
@@ -65,10 +65,10 @@ def masked_mix(
 
   Example:
     >>> import jax, jax.numpy as jnp
-    >>> live = masked_mix(
+    >>> weights = masked_mix(
     ...   jnp.zeros((2, 20)), jnp.ones((2, 2)), jax.random.key(0), kept=0.1
     ... )
-    >>> live.sum(axis=1)  # two entries of 1/0.1 in every row
+    >>> weights.sum(axis=1)  # two entries of 1/0.1 in every row
     Array([20., 20.], dtype=float32)
   """
   if sampler not in ("stratified", "bernoulli"):
@@ -108,8 +108,8 @@ def _stratified(leaf, divisor, dtype, name, anchor, residual, seed):
 
 
 def _stratified_forward(leaf, divisor, dtype, name, anchor, residual, seed):
-  live = _stratified(leaf, divisor, dtype, name, anchor, residual, seed)
-  return live, (seed, _like(anchor), _like(residual))
+  weights = _stratified(leaf, divisor, dtype, name, anchor, residual, seed)
+  return weights, (seed, _like(anchor), _like(residual))
 
 
 def _stratified_backward(leaf, divisor, dtype, name, saved, gradient):
@@ -130,8 +130,8 @@ def _bernoulli(leaf, divisor, dtype, name, anchor, residual, seed):
 
 
 def _bernoulli_forward(leaf, divisor, dtype, name, anchor, residual, seed):
-  live = _bernoulli(leaf, divisor, dtype, name, anchor, residual, seed)
-  return live, (seed, _like(anchor), _like(residual))
+  weights = _bernoulli(leaf, divisor, dtype, name, anchor, residual, seed)
+  return weights, (seed, _like(anchor), _like(residual))
 
 
 def _bernoulli_backward(leaf, divisor, dtype, name, saved, gradient):

@@ -37,9 +37,9 @@ def stratified(
   interpret = dispatch.is_interpreted()
   lanes = Lanes(slots, interpret)
 
-  def masked_mix(seed_ref, anchor_ref, residual_ref, live_ref):
+  def masked_mix(seed_ref, anchor_ref, residual_ref, weights_ref):
     start = jax.lax.axis_index("tile").astype(jnp.uint32) * np.uint32(TILE)
-    _copy(anchor_ref, live_ref, start, interpret)
+    _copy(anchor_ref, weights_ref, start, interpret)
     slot = lanes.iota() + leaf.slot_at(start)
     position = leaf.positions(slot, seed_ref)
     mine = (position >= start) & (position < start + np.uint32(TILE))
@@ -48,7 +48,7 @@ def stratified(
     slot = jnp.where(mine, slot, NOWHERE)
     change = lanes.load(residual_ref, slot).astype(jnp.float32) / divisor
     value = lanes.load(anchor_ref, position).astype(jnp.float32) + change
-    lanes.store(live_ref, position, value.astype(dtype))
+    lanes.store(weights_ref, position, value.astype(dtype))
 
   return _over_tiles(masked_mix, anchor, dtype)(
     seed, anchor.reshape(-1), residual.reshape(-1)
@@ -69,7 +69,7 @@ def bernoulli(
   lanes = Lanes(TILE, dispatch.is_interpreted())
   cols = np.uint32(anchor.shape[-1])
 
-  def masked_mix(seed_ref, anchor_ref, residual_ref, live_ref):
+  def masked_mix(seed_ref, anchor_ref, residual_ref, weights_ref):
     start = jax.lax.axis_index("tile").astype(jnp.uint32) * np.uint32(TILE)
     position = lanes.iota() + start
     active = leaves.bernoulli_active(
@@ -78,7 +78,7 @@ def bernoulli(
     change = lanes.load(residual_ref, position).astype(jnp.float32) / divisor
     value = lanes.load(anchor_ref, position).astype(jnp.float32)
     value = value + jnp.where(active, change, jnp.zeros_like(change))
-    lanes.store(live_ref, position, value.astype(dtype))
+    lanes.store(weights_ref, position, value.astype(dtype))
 
   return _over_tiles(masked_mix, anchor, dtype)(
     seed, anchor.reshape(-1), residual.reshape(-1)

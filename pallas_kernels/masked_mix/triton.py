@@ -24,7 +24,7 @@ def stratified_kernel(
   seed,
   anchor,
   residual,
-  live,
+  weights,
   cols: tl.constexpr,
   count: tl.constexpr,
   size: tl.constexpr,
@@ -38,7 +38,7 @@ def stratified_kernel(
   inside = entry < size
   entry = entry.to(tl.int32)
   copied = tl.load(anchor + entry, mask=inside).to(tl.float32)
-  tl.store(live + entry, copied.to(live.dtype.element_ty), mask=inside)
+  tl.store(weights + entry, copied.to(weights.dtype.element_ty), mask=inside)
   # What another thread of the program has copied is overwritten below.
   tl.debug_barrier()
 
@@ -52,7 +52,7 @@ def stratified_kernel(
   change = tl.load(residual + slot.to(tl.int32), mask=mine, other=0)
   value = tl.load(anchor + position, mask=mine, other=0).to(tl.float32)
   value = value + change.to(tl.float32) / divisor
-  tl.store(live + position, value.to(live.dtype.element_ty), mask=mine)
+  tl.store(weights + position, value.to(weights.dtype.element_ty), mask=mine)
 
 
 @triton.jit
@@ -60,7 +60,7 @@ def bernoulli_kernel(
   seed,
   anchor,
   residual,
-  live,
+  weights,
   cols: tl.constexpr,
   size: tl.constexpr,
   largest: tl.constexpr,
@@ -76,7 +76,7 @@ def bernoulli_kernel(
   change = tl.load(residual + entry, mask=inside & active, other=0)
   value = tl.load(anchor + entry, mask=inside, other=0).to(tl.float32)
   value = value + change.to(tl.float32) / divisor
-  tl.store(live + entry, value.to(live.dtype.element_ty), mask=inside)
+  tl.store(weights + entry, value.to(weights.dtype.element_ty), mask=inside)
 
 
 def stratified(

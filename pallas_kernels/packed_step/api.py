@@ -14,7 +14,7 @@ Number = jax.typing.ArrayLike
 
 
 def packed_step(
-  live: jax.Array,
+  weights: jax.Array,
   gradient: jax.Array,
   memory: PackedAdamState,
   key: jax.Array,
@@ -46,7 +46,7 @@ def packed_step(
       {\sqrt{v / (1 - \beta_2^t)} + \epsilon} + \omega \Delta \right) \\
     W_{idx} &\leftarrow W_{idx} + u / s
 
-  with the training weights W = `live`, idx the active entries that `key`
+  with the training weights W = `weights`, idx the active entries that `key`
   draws, A, m and v in `memory`, s = `divisor`, η = `learning_rate`, ω =
   `weight_decay`, ε = `eps` and t = `count`. The decay is AdamW's decoupled one
   and pulls towards the anchor.
@@ -62,7 +62,7 @@ def packed_step(
   them `memory` has `learned`, A + Δ, and W is its rounded image.
 
   Args:
-    live: ``[..., cols]``, float32 or bfloat16. Donate it, and `memory`, to
+    weights: ``[..., cols]``, float32 or bfloat16. Donate it, and `memory`, to
       the jitted step that calls this, and no copy is made.
     gradient: ∂L/∂W, ``[..., cols]``.
     memory: Of packed float32 arrays, see `init`.
@@ -81,7 +81,7 @@ def packed_step(
     divisor: s > 0, static; None for the exact fraction k/cols.
     packed_gradient: Whether `gradient` is ∂L/∂Δ instead, float32 ``[..., k]``,
       as `pack` makes it of ∂L/∂W.
-    first_row: If `live` is a part of a leaf, the number of rows before it.
+    first_row: If `weights` is a part of a leaf, the number of rows before it.
     implementation: "xla", "mosaic_gpu" or "triton"; None picks the fastest
       that can run.
 
@@ -97,29 +97,29 @@ def packed_step(
 
   Example:
     >>> import jax, jax.numpy as jnp
-    >>> live = jnp.zeros((2, 20))
-    >>> memory = init(live, kept=0.1)
-    >>> live, memory = packed_step(
-    ...   live, jnp.ones((2, 20)), memory, jax.random.key(0),
+    >>> weights = jnp.zeros((2, 20))
+    >>> memory = init(weights, kept=0.1)
+    >>> weights, memory = packed_step(
+    ...   weights, jnp.ones((2, 20)), memory, jax.random.key(0),
     ...   count=1, learning_rate=0.1, kept=0.1, starts=True,
     ... )
-    >>> live.sum(axis=1).round(3)  # two entries a row move by η/s
+    >>> weights.sum(axis=1).round(3)  # two entries a row move by η/s
     Array([-2., -2.], dtype=float32)
 
   References:
     Loshchilov & Hutter, *Decoupled Weight Decay Regularization*, 2019.
   """
-  leaf = leaves.StratifiedLeaf(live.shape, kept)
-  _check(leaf, live, gradient, memory, packed_gradient)
+  leaf = leaves.StratifiedLeaf(weights.shape, kept)
+  _check(leaf, weights, gradient, memory, packed_gradient)
   divisor = leaf.kept_fraction if divisor is None else divisor
   leaves.check_divisor(divisor)
   module = dispatch.module("packed_step", dispatch.choose(implementation))
-  if packed_gradient and leaf.packed_shape == live.shape:
+  if packed_gradient and leaf.packed_shape == weights.shape:
     # Implementations tell the two kinds by their shape.
     gradient = gradient * divisor
   stepped, memory = module.packed_step(
     leaf,
-    live,
+    weights,
     gradient,
     memory,
     _scalars(
@@ -139,32 +139,36 @@ def packed_step(
   return stepped, memory
 
 
-def init(live: Any, *, kept: float) -> PackedAdamState:
+def init(weights: Any, *, kept: float) -> PackedAdamState:
   """The zeros that a leaf begins with, in a step that `starts`.
 
   Args:
-    live: The leaf: an array or a `jax.ShapeDtypeStruct`.
+    weights: The leaf: an array or a `jax.ShapeDtypeStruct`.
     kept: Wanted fraction of active entries, in (0, 1].
 
   >>> init(jnp.zeros((2, 20)), kept=0.1).mu.shape
   (2, 2)
   """
-  shape = leaves.StratifiedLeaf(tuple(live.shape), kept).packed_shape
+  shape = leaves.StratifiedLeaf(tuple(weights.shape), kept).packed_shape
   zeros = lambda: jnp.zeros(shape, jnp.float32)
-  narrow = live.dtype != jnp.float32
+  narrow = weights.dtype != jnp.float32
   return PackedAdamState(zeros(), zeros(), zeros(), zeros() if narrow else None)
 
 
 def _scalars(count: Number, *, b1: Any, b2: Any, **rest: Any) -> Scalars:
   """Everything that is the same for all entries, in float32."""
+  # As an operator it is refused where promotion is strict.
+  power = lambda base: jax.lax.pow(
+    jnp.asarray(base, dtype=float), jnp.asarray(count).astype(jnp.int32)
+  )
   # `1 - b1` of a Python float is rounded once, as in Optax.
   values = dict(
     b1=b1,
     one_minus_b1=1 - b1,
-    correction1=1 - b1 ** jnp.asarray(count),
+    correction1=1 - power(b1),
     b2=b2,
     one_minus_b2=1 - b2,
-    correction2=1 - b2 ** jnp.asarray(count),
+    correction2=1 - power(b2),
     **rest,
   )
   return Scalars(
@@ -174,22 +178,22 @@ def _scalars(count: Number, *, b1: Any, b2: Any, **rest: Any) -> Scalars:
 
 def _check(
   leaf: leaves.StratifiedLeaf,
-  live: jax.Array,
+  weights: jax.Array,
   gradient: jax.Array,
   memory: PackedAdamState,
   packed_gradient: bool,
 ) -> None:
   """Raises ValueError unless the arrays of a step fit each other."""
-  leaves.check_weights("live", live)
+  leaves.check_weights("weights", weights)
   if packed_gradient:
     leaf.check_packed("gradient", gradient)
     if gradient.dtype != jnp.float32:
       raise ValueError(
         f"gradient must be float32 if it is packed, got {gradient.dtype}."
       )
-  elif gradient.shape != live.shape:
+  elif gradient.shape != weights.shape:
     raise ValueError(
-      f"gradient must have the shape of live, {live.shape}, got"
+      f"gradient must have the shape of weights, {weights.shape}, got"
       f" {gradient.shape}; if it is packed, say packed_gradient=True."
     )
   for name, part in memory._asdict().items():
@@ -198,9 +202,9 @@ def _check(
     leaf.check_packed(f"memory.{name}", part)
     if part.dtype != jnp.float32:
       raise ValueError(f"memory.{name} must be float32, got {part.dtype}.")
-  narrow = live.dtype != jnp.float32
+  narrow = weights.dtype != jnp.float32
   if narrow != (memory.learned is not None):
     raise ValueError(
-      f"memory.learned must be {'an array' if narrow else 'None'} for live"
-      f" weights of dtype {live.dtype}."
+      f"memory.learned must be {'an array' if narrow else 'None'} for"
+      f" weights of dtype {weights.dtype}."
     )

@@ -62,7 +62,7 @@ class Scalars(NamedTuple):
 
 
 def step_entries(
-  live: jax.Array,
+  weights: jax.Array,
   gradient: jax.Array,
   memory: PackedAdamState,
   scalars: Scalars,
@@ -71,7 +71,7 @@ def step_entries(
   """One step of active entries.
 
   Args:
-    live: The training weights W, float32 or of low precision.
+    weights: The training weights W, float32 or of low precision.
     gradient: ∂L/∂Δ, float32.
     memory: What they carry.
     scalars: What they have in common.
@@ -80,17 +80,17 @@ def step_entries(
   Returns:
     The change of W, float32, and the memory after the step.
   """
-  live = live.astype(jnp.float32)
+  weights = weights.astype(jnp.float32)
   # As wide as the entries: kernels have no choice between arrays by a scalar.
   starts, ends = (
-    jnp.broadcast_to(flag, live.shape) > 0
+    jnp.broadcast_to(flag, weights.shape) > 0
     for flag in (scalars.starts, scalars.ends)
   )
-  anchor = jnp.where(starts, live, memory.anchor)
+  anchor = jnp.where(starts, weights, memory.anchor)
   if memory.learned is None:
-    learned, residual = None, divisor * (live - anchor)
+    learned, residual = None, divisor * (weights - anchor)
   else:
-    learned = jnp.where(starts, live, memory.learned)
+    learned = jnp.where(starts, weights, memory.learned)
     residual = learned - anchor
 
   mu = scalars.one_minus_b1 * gradient + scalars.b1 * memory.mu
@@ -112,6 +112,6 @@ def step_entries(
   else:
     learned = learned + update
     change = (
-      anchor + jnp.where(ends, kept * moved, moved * (1 / divisor)) - live
+      anchor + jnp.where(ends, kept * moved, moved * (1 / divisor)) - weights
     )
   return change, PackedAdamState(anchor, mu, nu, learned)

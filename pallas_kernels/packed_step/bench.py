@@ -32,7 +32,7 @@ def workload(
   def step(carry, turn):
     return [
       packed_step(
-        live,
+        weights,
         gradient,
         memory,
         turn_key(turn // EPISODE * copies + i),
@@ -43,7 +43,7 @@ def workload(
         ends=turn % EPISODE == EPISODE - 1,
         implementation=implementation,
       )
-      for i, (live, memory) in enumerate(carry)
+      for i, (weights, memory) in enumerate(carry)
     ]
 
   carry = [

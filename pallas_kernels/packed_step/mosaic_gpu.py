@@ -20,7 +20,7 @@ BLOCK = 512
 
 def packed_step(
   leaf: leaves.StratifiedLeaf,
-  live: jax.Array,
+  weights: jax.Array,
   gradient: jax.Array,
   memory: PackedAdamState,
   scalars: Scalars,
@@ -30,20 +30,22 @@ def packed_step(
 ) -> tuple[jax.Array, PackedAdamState]:
   """`reference.packed_step`, in place: a lane per slot.
 
-  Live weights and memory are updated where they are if the caller donates
+  Training weights and memory are updated where they are if the caller donates
   them, and copied first if not. Entries between the active ones are neither
   read nor written.
   """
   leaf.check_positions()
   lanes = Lanes(BLOCK, dispatch.is_interpreted())
-  dense_gradient = gradient.shape == live.shape
+  dense_gradient = gradient.shape == weights.shape
 
-  def packed_step(seed_ref, scalars_ref, gradient_ref, live_ref, *memory_refs):
+  def packed_step(
+    seed_ref, scalars_ref, gradient_ref, weights_ref, *memory_refs
+  ):
     block = jax.lax.axis_index("block").astype(jnp.uint32)
     slot = lanes.iota() + block * np.uint32(BLOCK)
     position = leaf.positions(slot, seed_ref)
     position = jnp.where(slot < np.uint32(leaf.packed_size), position, NOWHERE)
-    weights = lanes.load(live_ref, position)
+    weights = lanes.load(weights_ref, position)
     if dense_gradient:
       gradient = (
         lanes.load(gradient_ref, position).astype(jnp.float32) / divisor
@@ -59,12 +61,12 @@ def packed_step(
     )
     # Rounded once, where weights are of low precision.
     moved = weights.astype(jnp.float32) + change
-    lanes.store(live_ref, position, moved.astype(weights.dtype))
+    lanes.store(weights_ref, position, moved.astype(weights.dtype))
     for ref, values in zip(memory_refs, jax.tree.leaves(stepped), strict=True):
       lanes.store(ref, slot, values)
 
   # Mutable references become operands that are aliased to results.
-  live_ref = jax.new_ref(live.reshape(-1))
+  weights_ref = jax.new_ref(weights.reshape(-1))
   memory_refs = [
     jax.new_ref(part.reshape(-1)) for part in jax.tree.leaves(memory)
   ]
@@ -74,8 +76,8 @@ def packed_step(
     grid=(-(-leaf.packed_size // BLOCK),),
     grid_names=("block",),
     interpret=dispatch.interpreter(),
-  )(seed, jnp.stack(scalars), gradient.reshape(-1), live_ref, *memory_refs)
+  )(seed, jnp.stack(scalars), gradient.reshape(-1), weights_ref, *memory_refs)
   stepped = PackedAdamState(
     *(jax.freeze(ref).reshape(leaf.packed_shape) for ref in memory_refs)
   )
-  return jax.freeze(live_ref).reshape(leaf.shape), stepped
+  return jax.freeze(weights_ref).reshape(leaf.shape), stepped

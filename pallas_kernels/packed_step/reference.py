@@ -13,7 +13,7 @@ from pallas_kernels.packed_step.arithmetic import (
 
 def packed_step(
   leaf: leaves.StratifiedLeaf,
-  live: jax.Array,
+  weights: jax.Array,
   gradient: jax.Array,
   memory: PackedAdamState,
   scalars: Scalars,
@@ -25,7 +25,7 @@ def packed_step(
 
   Args:
     leaf: Shape and strata.
-    live: The training weights W, ``[..., cols]``.
+    weights: The training weights W, ``[..., cols]``.
     gradient: ∂L/∂W, ``[..., cols]``; or ∂L/∂Δ, float32 ``[..., k]``.
     memory: What the active entries carry.
     scalars: What they have in common.
@@ -36,15 +36,16 @@ def packed_step(
     W and the memory after the step.
   """
   columns = leaf.columns(seed)
-  if gradient.shape == live.shape:
+  if gradient.shape == weights.shape:
     gradient = leaves.take(gradient.reshape(leaf.view), columns)
     gradient = gradient.astype(jnp.float32) / divisor
   change, memory = step_entries(
-    leaves.take(live.reshape(leaf.view), columns),
+    leaves.take(weights.reshape(leaf.view), columns),
     gradient,
     memory,
     scalars,
     divisor,
   )
   change = leaves.put(change, columns, leaf.cols).reshape(leaf.shape)
-  return (live + change).astype(live.dtype), memory
+  stepped = weights.astype(jnp.float32) + change
+  return stepped.astype(weights.dtype), memory

@@ -18,7 +18,7 @@ def packed_step_kernel(
   seed,
   scalars,
   gradient,
-  live,
+  weights,
   anchor,
   mu,
   nu,
@@ -45,7 +45,7 @@ def packed_step_kernel(
   here = slot < slots
   position = positions(seed, slot, cols, count).to(tl.int32)
   slot = slot.to(tl.int32)
-  before = tl.load(live + position, mask=here, other=0).to(tl.float32)
+  before = tl.load(weights + position, mask=here, other=0).to(tl.float32)
   if dense_gradient:
     slope = tl.load(gradient + position, mask=here, other=0).to(tl.float32)
     slope = slope / divisor
@@ -77,8 +77,8 @@ def packed_step_kernel(
   else:
     merge = moved * (kept - 1 / divisor)
     change = update / divisor + tl.where(ends, merge, 0.0)
-  after = (before + change).to(live.dtype.element_ty)
-  tl.store(live + position, after, mask=here)
+  after = (before + change).to(weights.dtype.element_ty)
+  tl.store(weights + position, after, mask=here)
   tl.store(anchor + slot, centre, mask=here)
   tl.store(mu + slot, first, mask=here)
   tl.store(nu + slot, second, mask=here)
@@ -86,7 +86,7 @@ def packed_step_kernel(
 
 def packed_step(
   leaf: leaves.StratifiedLeaf,
-  live: jax.Array,
+  weights: jax.Array,
   gradient: jax.Array,
   memory: PackedAdamState,
   scalars: Scalars,
@@ -97,11 +97,11 @@ def packed_step(
   """`reference.packed_step`, in place."""
   leaf.check_positions()
   narrow = memory.learned is not None
-  dense_gradient = gradient.shape == live.shape
+  dense_gradient = gradient.shape == weights.shape
 
   @sequential
-  def run(seed, scalars, gradient, live, memory):
-    live = jax.new_ref(live.reshape(-1))
+  def run(seed, scalars, gradient, weights, memory):
+    weights = jax.new_ref(weights.reshape(-1))
     parts = [jax.new_ref(part.reshape(-1)) for part in jax.tree.leaves(memory)]
     # The kernel has a parameter for V even where W tells it.
     unused = [] if narrow else [jnp.zeros(1)]
@@ -111,7 +111,7 @@ def packed_step(
       seed,
       scalars,
       gradient.reshape(-1),
-      live,
+      weights,
       *parts,
       *unused,
       cols=leaf.cols,
@@ -123,6 +123,6 @@ def packed_step(
       block=BLOCK,
     )
     stepped = (jax.freeze(part).reshape(leaf.packed_shape) for part in parts)
-    return jax.freeze(live).reshape(leaf.shape), PackedAdamState(*stepped)
+    return jax.freeze(weights).reshape(leaf.shape), PackedAdamState(*stepped)
 
-  return run(seed, jnp.stack(scalars), gradient, live, memory)
+  return run(seed, jnp.stack(scalars), gradient, weights, memory)

@@ -68,7 +68,9 @@ def test_a_rate_far_from_the_recipes_is_warned_of(files, tmp_path):
   # The default of 1e-3 at k = 10, where 5e-5 would follow.
   config = train.parse([*command, "--recipe", "1e-5"])
   assert "recipe" not in train.described(config)
-  with pytest.warns(UserWarning, match="is 0.001, but 1e-05 for full fine-tuning"):
+  with pytest.warns(
+    UserWarning, match="is 0.001, but 1e-05 for full fine-tuning"
+  ):
     config.method.advise(config.recipe)
   with pytest.warns(UserWarning, match="is 0.001"):
     WiseFT(of=config.method).advise(1e-5)

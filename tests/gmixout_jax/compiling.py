@@ -32,9 +32,27 @@ def flops(compiled):
 
 
 def count_dense_gradients(function, args, *shapes):
-  """Matrix products in a jaxpr whose result has one of the shapes, or its ᵀ."""
+  """Matrix products in a jaxpr whose result is one of the shapes, transposed.
+
+  A scan's body counts once.
+  """
   jaxpr = str(jax.make_jaxpr(function)(*args))
   found = re.findall(r":f32\[([\d,]+)\] = dot_general", jaxpr)
   assert found
-  either = {shape[::order] for shape in shapes for order in (1, -1)}
-  return sum(tuple(map(int, one.split(","))) in either for one in found)
+  made = [sorted(map(int, one.split(","))) for one in found]
+  return sum(one in map(sorted, shapes) for one in made)
+
+
+def kept_shapes(loss, trainable):
+  """Shapes of all arrays that the backward pass of a loss is handed."""
+  _, backward = jax.eval_shape(lambda t: jax.vjp(loss, t), trainable)
+  return [leaf.shape for leaf in jax.tree.leaves(backward)]
+
+
+def count_written(function, args, *shapes):
+  """How often compiled code makes an array of a shape, piece by piece."""
+  text = jax.jit(function).lower(*args).compile().as_text()
+  assert text
+  either = "|".join(",".join(map(str, shape)) for shape in shapes)
+  made = r"(?:dynamic-update-slice|broadcast)\("
+  return len(re.findall(rf"f32\[(?:{either})\]\S* {made}", text))

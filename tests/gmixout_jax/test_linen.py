@@ -14,7 +14,12 @@ import pytest
 from flax import linen as nn
 
 import gmixout_jax as gx
-from tests.gmixout_jax.compiling import compare, count_dense_gradients, jit
+from tests.gmixout_jax.compiling import (
+  compare,
+  count_dense_gradients,
+  count_written,
+  jit,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -64,12 +69,14 @@ class Scanned(nn.Module):
   """Three layers in one array, or one layer three times."""
 
   lift: tuple[tuple[str, Any], ...]
+  remat: bool = False
 
   @nn.compact
   def __call__(self, x):
     lift = dict(self.lift)
     split: Any = {"params": "variable_axes" in lift}
-    return nn.scan(Body, length=3, split_rngs=split, **lift)()(x, None)[0]
+    body = nn.remat(Body) if self.remat else Body
+    return nn.scan(body, length=3, split_rngs=split, **lift)()(x, None)[0]
 
 
 def square(outputs):
@@ -224,27 +231,52 @@ def test_remat_and_a_layer_in_two_places(sampler):
     assert count_dense_gradients(tapped, args, (12, 12)) == 0
 
 
+@pytest.mark.parametrize("sampler", ["neuron", "stratified"])
 @pytest.mark.parametrize(
   ("lift", "dense_gradients"),
   [
-    # A tap for three layers cannot go into one of them, but on all of them.
+    # Each of three layers has a tap of its own, where the scan cuts the taps.
+    ({"variable_axes": {"params": 0, "taps": 0}}, 0),
+    ({"variable_axes": {True: 0}}, 0),
+    # Without them it is on all weights.
     ({"variable_axes": {"params": 0}}, 1),
-    ({"variable_axes": {True: 0}}, 1),
+    ({"variable_axes": {"params": 0}, "variable_broadcast": "taps"}, 1),
+    # At another axis: `lio` is `ilo` then, and taps are cut at 0 as ever.
+    ({"variable_axes": {"params": 1, "taps": 0}}, 0),
     # One layer has one tap, in its product where the scan lets it through.
     ({"variable_broadcast": "params"}, 1),
     ({"variable_broadcast": ["params", "taps"]}, 0),
   ],
-  ids=["params", "all", "shared", "shared with taps"],
+  ids=["cut", "all", "no taps", "taps not cut", "axis", "shared", "with taps"],
 )
-def test_scan(lift, dense_gradients):
-  module = Scanned(tuple(lift.items()))
-  tapped, plain, args = tapped_and_plain(module, sampler="neuron")
+@pytest.mark.parametrize("remat", [False, True])
+def test_scan(lift, dense_gradients, sampler, remat):
+  module = Scanned(tuple(lift.items()), remat)
+  axes = gx.linen.axes(module, INPUTS[0])
+  tapped, plain, args = tapped_and_plain(module, sampler=sampler, axes=axes)
   compare(tapped, plain, args)
-  assert count_dense_gradients(tapped, args, (12, 12)) == dense_gradients
+  assert ("remat" in str(jax.make_jaxpr(tapped)(*args))) == remat
+  if sampler == "neuron":
+    found = count_dense_gradients(tapped, args, (12, 12))
+    assert found == dense_gradients
+
+
+@pytest.mark.optimized
+def test_no_stack_of_gradients_is_made_where_a_scan_cuts_taps():
+  x = jax.random.normal(jax.random.key(1), (60, 12))
+  module = Scanned((("variable_axes", {"params": 0, "taps": 0}),))
+  tapped, plain, args = tapped_and_plain(
+    module, x, sampler="neuron", axes=gx.linen.axes(module, x)
+  )
+  # XLA counts the body of a loop once; 8 of 12 inputs do not train.
+  saved = compare(tapped, plain, args)
+  assert saved == pytest.approx(2 * 60 * 8 * 12, rel=0.25)
+  assert count_written(plain, args, (3, 12, 12))
+  assert not count_written(tapped, args, (3, 12, 12))
 
 
 class General(nn.Module):
-  """A kernel of three axes, of which a tap in the product would need two."""
+  """A kernel of several axes."""
 
   features: int | tuple[int, ...]
   axis: int | tuple[int, ...]
@@ -257,11 +289,46 @@ class General(nn.Module):
 
 
 @pytest.mark.parametrize("sampler", ["neuron", "stratified"])
-@pytest.mark.parametrize(("features", "axis"), [((4, 5), -1), (5, (-2, -1))])
-def test_dense_general(sampler, features, axis):
+@pytest.mark.parametrize(
+  ("features", "axis", "shape"),
+  [
+    ((4, 5), -1, (12, 4, 5)),
+    (5, (-2, -1), (2, 12, 5)),
+    ((4, 5), (0, 2), (8, 12, 4, 5)),
+    (5, -2, (2, 5)),
+  ],
+)
+def test_dense_general(sampler, features, axis, shape):
   x = INPUTS[0].reshape(8, 2, 12)
   module = General(features, axis)
-  compare(*tapped_and_plain(module, x, sampler=sampler))
+  axes = gx.linen.axes(module, x)
+  settings = {"sampler": sampler, "axes": axes, "sparsity": 0.5}
+  tapped, plain, args = tapped_and_plain(module, x, **settings)
+  compare(tapped, plain, args)
+  if sampler == "neuron":
+    assert count_dense_gradients(plain, args, shape) == 1
+    assert count_dense_gradients(tapped, args, shape) == 0
+
+
+def test_neurons_of_attention():
+  class Attention(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+      return nn.MultiHeadDotProductAttention(
+        3, qkv_features=18, use_bias=False,
+        qkv_dot_general_cls=gx.linen.TappedDot,
+        out_dot_general_cls=gx.linen.TappedDot,
+      )(x)  # fmt: skip
+
+  x = jax.random.normal(jax.random.key(1), (30, 5, 12))
+  tapped, plain, args = tapped_and_plain(Attention(), x, sampler="neuron")
+  shapes = ((12, 3, 6), (3, 6, 12))
+  assert count_dense_gradients(plain, args, *shapes) == 4
+  assert count_dense_gradients(tapped, args, *shapes) == 0
+  saved = compare(tapped, plain, args)
+  # Of 12 inputs 8 do not train, of 18 13.
+  expected = 2 * 150 * (3 * 8 * 18 + 13 * 12)
+  assert saved == pytest.approx(expected, rel=0.25)
 
 
 @pytest.mark.parametrize("sampler", ["neuron", "stratified"])
@@ -273,21 +340,23 @@ def test_bfloat16_products(sampler):
   compare(tapped, plain, args, rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-  ("name", "kernel", "axes", "message"),
-  [
-    ("square", (12, 12), ((1,), (1,)), r"\(\(\(1,\), \(1,\)\)"),
-    ("square", (12, 6), ((1,), (0,)), r"got a kernel of shape \(12, 6\)"),
-    ("heads", (12, 2, 6), ((1,), (0,)), r"got a kernel of shape \(12, 2, 6\)"),
-  ],
-)
-def test_taps_refuse_products_of_another_kind(name, kernel, axes, message):
-  params = {"square": jnp.ones((12, 12)), "heads": jnp.ones((12, 2, 6))}
-  mixed = gx.MixedParams.create(params, sparsity=0.7, key=0)
+def test_a_tap_leaves_products_of_another_kind_to_the_weights():
+  """The transposed kernel, parts of its inputs, another order, a batch axis."""
 
-  def product(kernel):
-    tap = mixed.taps(mixed.trainable())[name]
-    return tap.dot_general(INPUTS[0], kernel, (axes, ((), ())))
+  class Products(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+      kernel = self.param("kernel", nn.initializers.ones, (12, 2, 6))
+      dot = gx.linen.TappedDot(name="TappedDot_0")
+      y = dot(x, kernel.reshape(12, 12), (((1,), (1,)), ((), ())))
+      y = y + dot(x, kernel, (((1,), (0,)), ((), ()))).reshape(-1, 12)
+      y = y.reshape(-1, 6, 2)
+      y = dot(y, kernel, (((1, 2), (2, 1)), ((), ())))
+      z = dot(y.reshape(-1, 2, 6), kernel, (((2,), (2,)), ((1,), (1,))))
+      return y + z[0]
 
-  with pytest.raises(ValueError, match=f"the tap of '{name}'.*{message}"):
-    jax.eval_shape(product, jnp.ones(kernel))
+  for axes in ("iio", "ooi", "ioo"):
+    tapped, plain, args = tapped_and_plain(
+      Products(), sampler="neuron", axes=lambda path, leaf, axes=axes: axes
+    )
+    compare(tapped, plain, args)

@@ -15,6 +15,7 @@ import pytest
 from flax import nnx
 
 import gmixout_jax as gx
+from gmixout_jax._core import step as steps
 from tests.gmixout_jax.compiling import jit
 from tests.gmixout_jax.nnx_network import INPUTS, SETTINGS, STEPS, Network
 
@@ -110,7 +111,7 @@ def test_split_and_merge_train_as_nnx_optimizer(sampler, graph):
       def tapped_loss(trainable):
         model = gx.nnx.merge(graphdef, mixed, trainable, rest)
         value = loss(model, x)
-        *_, after = nnx.split(model, nnx.Param, gx.nnx.TapVariable, ...)
+        after = nnx.state(model, nnx.Any(nnx.BatchStat, nnx.RngState))
         return value, nnx.to_pure_dict(after)
 
       trainable = mixed.trainable()
@@ -169,6 +170,110 @@ def test_mixed_optimizer_trains_as_nnx_optimizer(sampler, graph):
   jax.tree.map(np.testing.assert_array_equal, bits(now), bits(other))
   after = pure(deployed, nnx.Not(nnx.Param))
   assert int(after["dropout"]["rngs"]["count"]) == STEPS + 1
+
+
+class Handed(Network):
+  """One that is handed its randomness."""
+
+  def __call__(self, x, rngs):  # pyright: ignore
+    keep = jax.random.bernoulli(rngs.dropout(), 0.8, x.shape)
+    return super().__call__(jnp.where(keep, x, 0))
+
+
+def handed_loss(model, x, rngs, *, others):
+  """Changes all that it is handed, and adds a loss of another module."""
+  out = model(x, rngs)
+  value = jnp.mean((out - jnp.tanh(x[:, :3])) ** 2)
+  value = value + jnp.mean(others["layer"](x) ** 2)
+  others["metric"].update(values=value)
+  others["seen"].count[...] += 1
+  return value, out
+
+
+class Seen(nnx.Module):
+  def __init__(self):
+    self.count = nnx.Variable(jnp.zeros((), jnp.int32))
+
+
+@pytest.mark.parametrize(
+  ("graph", "shared"), [(True, True), (True, False), (False, False)]
+)
+def test_a_loss_may_be_handed_any_nnx_object(graph, shared):
+  """As by `nnx.value_and_grad`; and to one that shares the model's layers."""
+
+  def train(mixed):
+    model, rngs = Handed(nnx.Rngs(0)), nnx.Rngs(7)
+    layer = nnx.Linear(12, 4, rngs=nnx.Rngs(1))
+    others = {
+      "metric": nnx.metrics.Average(),
+      "seen": Seen(),
+      "layer": model.blocks[0] if shared else layer,
+    }
+    if mixed:
+      optimizer = gx.nnx.MixedOptimizer(
+        model, INNER, sampler="neuron", **SETTINGS
+      )
+    else:
+      tx = gx.gmixout(INNER, sampler="neuron", **SETTINGS)
+      optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
+    values = []
+
+    def reference(model, x, rngs, others):
+      if shared:  # nnx.value_and_grad takes no variable twice
+        others = others | {"layer": model.blocks[0]}
+      return handed_loss(model, x, rngs, others=others)
+
+    @nnx.jit
+    def step(model, optimizer, x, rngs, others):
+      if mixed:
+        of = optimizer.value_and_grad(handed_loss, has_aux=True)
+        (value, out), grads = of(model, x, rngs, others=others)
+      else:
+        others = others | {"layer": None} if shared else others
+        of = nnx.value_and_grad(reference, has_aux=True)
+        (value, out), grads = of(model, x, rngs, others)
+      optimizer.update(model, grads)
+      return value, out
+
+    for x in INPUTS:
+      values.append(step(model, optimizer, x, rngs, others))
+    assert int(rngs.dropout.count[...]) == STEPS
+    assert int(others["seen"].count[...]) == STEPS
+    average = others["metric"].compute()
+    np.testing.assert_allclose(average, np.mean([v for v, _ in values]), 1e-5)
+    assert model.blocks[0].dot_general is jax.lax.dot_general
+    return pure(model), values
+
+  with nnx.set_graph_mode(graph):
+    found, expected = train(True), train(False)
+  jax.tree.map(close, found, expected)
+  start = pure(Handed(nnx.Rngs(0)))["blocks"][0]["kernel"]
+  assert np.abs(found[0]["blocks"][0]["kernel"] - start).max() > 1e-2
+
+
+def test_masks_are_drawn_once_in_each_call(monkeypatch):
+  """And residuals read off once, by the gradient and by the update."""
+  begun = []
+  begin = steps.begin
+
+  def counted(*args):
+    begun.append(None)
+    return begin(*args)
+
+  monkeypatch.setattr(steps, "begin", counted)
+  model = Network(nnx.Rngs(0))
+  optimizer = gx.nnx.MixedOptimizer(model, INNER, **SETTINGS)
+  begun.clear()
+
+  @nnx.jit
+  def step(model, optimizer, x):
+    _, grads = optimizer.value_and_grad(loss)(model, x)
+    assert len(begun) == 1
+    optimizer.update(model, grads)
+    assert len(begun) == 2
+
+  step(model, optimizer, INPUTS[0])
+  assert len(begun) == 2
 
 
 MULTI_STEPS: Any = optax.MultiSteps(

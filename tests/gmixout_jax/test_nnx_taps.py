@@ -14,41 +14,23 @@ from flax import nnx
 
 import gmixout_jax as gx
 from gmixout_jax import clip
-from tests.gmixout_jax.compiling import compare, count_dense_gradients, jit
-from tests.gmixout_jax.nnx_network import INPUTS, SETTINGS, Network
+from tests.gmixout_jax.compiling import (
+  compare,
+  count_dense_gradients,
+  jit,
+  kept_shapes,
+)
+from tests.gmixout_jax.nnx_network import (
+  EVERYTHING,
+  INPUTS,
+  KERNELS,
+  Network,
+  filled,
+  square,
+  tapped_and_plain,
+)
 
 pytestmark = pytest.mark.slow
-
-
-def filled(make):
-  """A model of some weights. To initialize one, each shape is compiled."""
-  graphdef, state = nnx.split(nnx.eval_shape(make))
-  rng = np.random.default_rng(0)
-  fill = lambda leaf: jnp.asarray(0.3 * rng.normal(size=leaf.shape), leaf.dtype)
-  return nnx.merge(graphdef, jax.tree.map(fill, state))
-
-
-def tapped_and_plain(model, of, x, **settings):
-  """Gradients by taps in the products, and by taps on the weights.
-
-  Returns:
-    Two functions, and their arguments. (Compilers do the work of closures.)
-  """
-  graphdef, mixed, rest = gx.nnx.split(model, **(SETTINGS | settings))
-
-  def tapped(mixed, rest, x):
-    merge = lambda t: gx.nnx.merge(graphdef, mixed, t, rest)
-    return jax.grad(lambda t: of(merge(t), x))(mixed.trainable())
-
-  def plain(mixed, rest, x):
-    merge = lambda t: nnx.merge(graphdef, mixed.inject(t), rest, copy=True)
-    return jax.grad(lambda t: of(merge(t), x))(mixed.trainable())
-
-  return tapped, plain, (mixed, rest, x)
-
-
-def square(model, x):
-  return jnp.mean(jnp.square(model(x)))
 
 
 @pytest.mark.parametrize("remat", [False, True])
@@ -176,6 +158,61 @@ def test_neurons_of_a_layer_in_three_places():
   )
 
 
+class Attention(nnx.Module):
+  """Kernels of three axes, and one that contracts axes that are not last."""
+
+  def __init__(self, rngs):
+    self.attention = nnx.MultiHeadAttention(
+      3, 12, 18, use_bias=False, decode=False, rngs=rngs
+    )
+    self.mixing = nnx.LinearGeneral((5, 4), (5, 2), axis=(-3, -1), rngs=rngs)
+
+  def __call__(self, x):
+    x = jnp.tanh(self.attention(x))
+    x = x.reshape(*x.shape[:-1], 3, 4)
+    return self.mixing(x)
+
+
+def test_neurons_of_layers_with_several_axes():
+  x = jax.random.normal(jax.random.key(1), (30, 5, 12))
+  tapped, plain, args = tapped_and_plain(
+    filled(lambda: Attention(nnx.Rngs(0))),
+    square,
+    x,
+    sampler="neuron",
+    target="kernel",
+  )
+  shapes = ((12, 3, 6), (3, 6, 12), (5, 4, 5, 2))
+  assert count_dense_gradients(plain, args, *shapes) == 5
+  assert count_dense_gradients(tapped, args, *shapes) == 0
+  saved = compare(tapped, plain, args)
+  # Of 12 inputs 8 do not train, of 18 13, of 20 14.
+  expected = 2 * 150 * (3 * 8 * 18 + 13 * 12) + 2 * 90 * 14 * 10
+  assert saved == pytest.approx(expected, rel=0.25)
+
+
+def test_what_is_kept_of_the_inputs_of_layers_with_several_axes():
+  graphdef, mixed, rest = gx.nnx.split(
+    filled(lambda: Attention(nnx.Rngs(0))),
+    sampler="neuron",
+    **KERNELS,
+  )
+  x = jax.random.normal(jax.random.key(1), (30, 5, 12))
+  kept = kept_shapes(
+    lambda t: square(gx.nnx.merge(graphdef, mixed, t, rest), x),
+    mixed.trainable(),
+  )
+  dense = kept_shapes(
+    lambda p: square(nnx.merge(graphdef, p, rest, copy=True), x), mixed.params
+  )
+  assert dense.count((30, 5, 12)) == 2  # the input, and tanh to its derivative
+  assert kept.count((30, 5, 12)) == 1
+  assert kept.count((30, 5, 4)) == 3  # of query, key and value
+  assert (30, 5, 3, 6) in dense
+  assert kept.count((30, 5, 5)) == 1  # of what attention returns
+  assert kept.count((30, 3, 6)) == 1  # of the mixing
+
+
 # Layers that cannot take a tap into their product.
 
 
@@ -213,16 +250,22 @@ class Odd(nnx.Module):
 @pytest.mark.parametrize(
   ("sampler", "graph", "sizes"),
   [
-    # Rows that are kept, times columns; or rows times columns that are kept.
+    # Inputs that are kept, times their weights; or rows times what is kept of
+    # each, where a row is as long as three tenths of it need.
     (
       "neuron",
       True,
-      {"conv": 3 * 8, "general": 5 * 6, "own": 4 * 12, "stack": 11 * 12},
+      {
+        "conv": 3 * 1 * 8,
+        "general": 2 * 12,
+        "own": 4 * 12,
+        "stack": 3 * 4 * 12,
+      },
     ),
     (
       "stratified",
       False,
-      {"conv": 9 * 2, "general": 16 * 2, "own": 12 * 4, "stack": 36 * 4},
+      {"conv": 3 * 7, "general": 29, "own": 43, "stack": 3 * 43},
     ),
   ],
 )
@@ -235,7 +278,7 @@ def test_other_layers_give_the_gradients_of_their_weights(
     graphdef, mixed, rest = gx.nnx.split(
       filled(lambda: Odd(nnx.Rngs(0), calls)),
       sampler=sampler,
-      **(SETTINGS | {"target": None}),
+      **EVERYTHING,
     )
 
     @jit
@@ -250,9 +293,8 @@ def test_other_layers_give_the_gradients_of_their_weights(
 
   def check(packed, dense, mask):
     if dense.shape != packed.shape:
-      kept = {"neuron": (-1,), "stratified": dense.shape[:-1]}[sampler]
-      shape = (*kept, packed.shape[-1])
-      dense = (dense[mask] / mask.mean()).reshape(shape)
+      # Packed entries stand in the order that they have in the leaf.
+      dense, packed = dense[mask] / mask.mean(), packed.ravel()
     np.testing.assert_allclose(packed, dense, rtol=1e-4, atol=1e-6)
     assert packed.any()
 

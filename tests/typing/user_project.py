@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import linen as nn
 from flax import nnx
 
 import gmixout_jax as gx
@@ -58,17 +59,19 @@ def packed() -> gx.MixedParams:
   mixed = gx.MixedParams.create(PARAMS, key=0, target=gx.VIT_RULES)
   adamw = gx.FusedAdamW(learning_rate=optax.constant_schedule(1e-3))
   opt_state = adamw.init(mixed.trainable())
-  grads = jax.grad(lambda t: loss(mixed.inject(t)))(mixed.trainable())
-  mixed, opt_state = adamw.step(mixed, grads, opt_state)
+  print(gx.gmixout_summary(PARAMS, target=gx.VIT_RULES).state_bytes)
+  value, grads = mixed.value_and_grad(loss)()
+  mixed, opt_state = mixed.apply_gradients(adamw, grads, opt_state)
+  mixed, opt_state = mixed.apply_gradients(optax.sgd(0.1), grads, opt_state)
   assert_type(mixed, gx.MixedParams)
+  print(value, jax.grad(lambda t: loss(mixed.inject(t)))(mixed.trainable()))
   return mixed.apply_updates(mixed.trainable(), stepped=True)
 
 
 def in_nnx(model: nnx.Linear, x: jax.Array) -> nnx.Linear:
   graphdef, mixed, rest = gx.nnx.split(model, wrt=nnx.Param, key=0)
   merged: nnx.Linear = gx.nnx.merge(graphdef, mixed, mixed.trainable(), rest)
-  *_, changed = nnx.split(merged, nnx.Param, mixed_nnx.TapVariable, ...)
-  print(isinstance(merged.dot_general, mixed_nnx.TappedDot), changed)
+  print(nnx.state(merged, nnx.BatchStat), mixed_nnx.axes(model))
   optimizer = mixed_nnx.MixedOptimizer(model, optax.adamw(1e-3), key=0)
   gx.nnx.split(model, key=0, sparseness=0.9)  # pyright: ignore[reportCallIssue]
   value, grads = optimizer.value_and_grad(lambda model: model(x).sum())(model)
@@ -78,7 +81,7 @@ def in_nnx(model: nnx.Linear, x: jax.Array) -> nnx.Linear:
 
 
 def in_linen(mixed: gx.MixedParams) -> dict[str, Any]:
-  print(gx.linen.TappedDot)
+  print(gx.linen.TappedDot, gx.linen.axes(nn.Dense(3), jnp.ones((2, 4))))
   return linen.variables(mixed, mixed.trainable())
 
 
