@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 
 import gmixout_jax as gx
@@ -79,8 +78,9 @@ def make_step(
     )
     failures = faults.in_a_row(opt_state, finite)
     stepped = failures == 0 if faults.may_skip(opt_state) else True
+    before = params
     params = form.apply_updates(params, updates, stepped=stepped)
-    moved = sum(jnp.count_nonzero(leaf) for leaf in jax.tree.leaves(updates))
+    moved = form.moved(before, params, updates)
     return (params, opt_state), {
       "loss": loss,
       "moved": moved,
