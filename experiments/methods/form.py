@@ -38,7 +38,7 @@ def apply_updates(
   return optax.apply_updates(form, updates)
 
 
-def moved(before: Form, after: Form, updates: Any) -> jax.Array:
+def moved(before: Form, after: Form, updates: Any) -> Any:
   """How many weights a step changed.
 
   Args:
@@ -46,12 +46,11 @@ def moved(before: Form, after: Form, updates: Any) -> jax.Array:
     after: And after it.
     updates: What the optimizer returned.
   """
-  if isinstance(before, gx.MixedParams):
-    if before.settings.residual == "keep":
-      # Its residuals are dense, and move on while their weights are swapped.
-      differs = jax.tree.map(lambda a, b: a != b, before.params, after.params)
-      return sum(jnp.count_nonzero(leaf) for leaf in jax.tree.leaves(differs))
-  return sum(jnp.count_nonzero(leaf) for leaf in jax.tree.leaves(updates))
+  changes = updates
+  if isinstance(before, gx.MixedParams) and before.settings.residual == "keep":
+    # Its residuals are dense, and move on while their weights are swapped.
+    changes = jax.tree.map(lambda a, b: a != b, before.params, after.params)
+  return jax.tree.reduce(jnp.add, jax.tree.map(jnp.count_nonzero, changes), 0)
 
 
 def state_bytes(form: Form, opt_state: optax.OptState) -> int:

@@ -38,7 +38,7 @@ class Mixed(Method):
 
   @property
   def packs(self) -> bool:
-    """Whether gradients and optimizer state are packed in this method's runs."""
+    """Whether gradients and optimizer state are packed in its runs."""
     return self.compact
 
   def settings(self) -> dict[str, Any]:
