@@ -18,9 +18,10 @@ from experiments.methods.method import Method
 from experiments.methods.schedule import Schedule
 from experiments.methods.swa import SWA
 from experiments.methods.wise_ft import WiseFT
-from experiments.training import gradients, loop
+from experiments.training import faults, gradients, loop
 from experiments.training.recipe import Recipe
 from experiments.training.runs import Runs, Task
+from experiments.training.train_step import make_step
 from gmixout_jax import parallel
 from tests.experiments import tiny
 
@@ -334,3 +335,26 @@ def test_only_what_differs_is_described():
     "schedule": "linear",
     "weight_decay": 0.0,
   }
+
+
+def test_a_step_measures_what_trains():
+  method = GMixout()
+  model = Method().prepare(tiny.classifier(), tiny.source(), KEY)
+  graphdef, state, rest = nnx.split(model, nnx.Param, ...)
+  params = nnx.to_pure_dict(state)
+  given = batches(tiny.split(), batch_size=8, seed=0)[0]
+  grads = jax.grad(
+    lambda params: method.loss(nnx.merge(graphdef, params, rest), given, KEY)
+  )(params)
+  frozen = [grads["backbone"]["embedding"]]
+  frozen += [block["bias"] for block in grads["backbone"]["blocks"].values()]
+  everything, still = optax.tree.norm(grads), optax.tree.norm(frozen)
+  optimizer = faults.guard(method.transform(params, Schedule(3), KEY), 0)
+  step = make_step(method, optimizer, graphdef, None, Recipe(), True)
+  started = jax.tree.map(jnp.copy, params)
+  _, metrics = step(
+    (started, optimizer.init(params)), given, rest, np.int32(0), KEY
+  )
+  expected = np.sqrt(everything**2 - still**2)
+  assert expected < 0.99 * everything
+  np.testing.assert_allclose(metrics["gradient_norm"], expected, rtol=1e-5)
