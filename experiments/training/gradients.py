@@ -85,7 +85,7 @@ def norm(gradients: Any, counted: Any = None) -> Float[Array, ""]:
       )
       if counts
     ]
-  return optax.global_norm(gradients)
+  return optax.tree.norm(gradients)
 
 
 def clip(gradients: Any, norm: Float[Array, ""], largest: float) -> Any:

@@ -79,8 +79,9 @@ def read(path: pathlib.Path) -> list[dict[str, Any]]:
   for number, line in enumerate(lines, start=1):
     try:
       values = json.loads(line)
-      int(values["step"]), float(values["time"])  # it has both
-    except (ValueError, TypeError, KeyError) as error:
+      if not {"step", "time"} <= values.keys():
+        raise KeyError("step, time")
+    except (ValueError, AttributeError, KeyError) as error:
       if number == len(lines):
         break
       raise ValueError(
