@@ -46,22 +46,23 @@ def squares(graphdef, params, x):
 def test_float32_is_flax_s_to_the_bit(make, rng, monkeypatch, remat):
   """Flax's own layers around JAX's own attention, at JAX's defaults."""
   config = dataclasses.replace(CONFIG, remat=remat)
-  of = lambda p, x: jax.value_and_grad(lambda p: squares(graphdef, p, x))(p)
   x = pixels(rng)
-  found = []
-  for plain in (False, True):
-    if plain:
-      monkeypatch.setattr(layers, "LayerNorm", nnx.LayerNorm)
-      monkeypatch.setattr(
-        layers.attention_lib,
-        "attend",
-        lambda query, key, value, *, causal, implementation: (
-          jax.nn.dot_product_attention(query, key, value, is_causal=causal)
-        ),
-      )
+
+  def found():
     graphdef, params = split(make, config)
-    found.append(jit(of)(params, x))
-  jax.tree.map(np.testing.assert_array_equal, *found)
+    of = lambda p, x: squares(graphdef, p, x)
+    return jit(jax.value_and_grad(of))(params, x)
+
+  ours = found()
+  monkeypatch.setattr(layers, "LayerNorm", nnx.LayerNorm)
+  monkeypatch.setattr(
+    layers.attention_lib,
+    "attend",
+    lambda query, key, value, *, causal, implementation: (
+      jax.nn.dot_product_attention(query, key, value, is_causal=causal)
+    ),
+  )
+  jax.tree.map(np.testing.assert_array_equal, ours, found())
 
 
 def test_types_of_a_bfloat16_tower(make):
