@@ -34,6 +34,7 @@ from experiments import methods, results, tables, train
 from experiments.cells import Cluster, Failure, logged, name_of, spread
 from experiments.data.split import Split
 from experiments.methods.settings import parse_settings
+from experiments.models import backbones
 from experiments.models.classifier import Classifier
 from experiments.training import length
 from experiments.training.recipe import Recipe
@@ -58,6 +59,8 @@ class Config:
     mean: Of the pixels the ViT was trained on, per channel, in [0, 1].
     std: Likewise.
     remat: Recompute each block in the backward pass.
+    dtype: What the model computes in; what is stored is float32.
+    attention: "cudnn" needs an NVIDIA GPU since Ampere, and bfloat16.
     steps: Optimizer steps of a run; 300 if there are no epochs either.
     epochs: The length of a run instead; the last one is filled up.
     warmup: The share of the steps in which the learning rate rises.
@@ -84,6 +87,8 @@ class Config:
   mean: tuple[float, float, float] = clip.HALF
   std: tuple[float, float, float] = clip.HALF
   remat: bool = False
+  dtype: backbones.Dtype = "float32"
+  attention: backbones.Attention = "xla"
   steps: int | None = None
   epochs: float | None = None
   warmup: float = 0.1
