@@ -16,10 +16,12 @@ The defaults suit two CPU cores: 96 pixels, 300 steps of 32 images. A GPU runs
 the same command at full size: add --data.image-size 224 --data.batch-size 128
 --steps 2000.
 
-On several machines, or on several devices of one, each process runs the same
-command with --distributed; --coordinator HOST:PORT, --processes and --process
-say who is who where the cluster does not. Each reads its own part of every
-batch, and the first one alone writes. The checkpoint's folder is shared.
+On several devices of one machine add --sharding data, or --sharding fsdp if
+weights and moments shall be spread over them, too. On several machines each
+process runs the same command with --distributed besides; --coordinator
+HOST:PORT, --processes and --process say who is who where the cluster does not.
+Each reads its own part of every batch, and the first one alone writes. The
+checkpoint's folder is shared; a run may go on with other devices.
 
 The seed decides which images are held out, their order, their augmentation and
 the masks, so runs that differ in the method alone are paired.
@@ -56,6 +58,7 @@ from experiments.training import length, watching
 from experiments.training.keeper import Stopped, stop_on_sigterm
 from experiments.training.recipe import Recipe
 from experiments.training.runs import Runs, Saving, Task, Watch
+from experiments.training.sharding import Sharding
 from experiments.training.watching import Watching
 from gmixout_jax import clip, parallel
 from gmixout_jax.checkpoint.folders import exclusive
@@ -93,7 +96,10 @@ class Config:
       held-out images, and the best is kept apart from the newest two.
     export: Where to put the trained ViT, head included: safetensors with timm's
       names. Of an ensemble, which is several models, none is put there.
-    distributed: Spread each batch over the devices of all processes.
+    sharding: Spread each batch over all devices: each has all weights and
+      moments ("data"), or keeps a part of them ("fsdp"). By default one device
+      does all, or with --distributed it is "data".
+    distributed: Run in several processes, and use the devices of all.
     coordinator: Host and port of the first process.
     processes: How many processes there are.
     process: Which one this is, from 0.
@@ -122,6 +128,7 @@ class Config:
   checkpoint: pathlib.Path | None = None
   save_every: int = 100
   export: pathlib.Path | None = None
+  sharding: Sharding | None = None
   distributed: bool = False
   coordinator: str | None = None
   processes: int | None = None
@@ -142,7 +149,7 @@ class Config:
 # What a number does not depend on, and the seed.
 _KEPT_APART = (
   *("seed", "recipe", "results", "checkpoint", "save_every", "export"),
-  *("distributed", "coordinator", "processes", "process"),
+  *("sharding", "distributed", "coordinator", "processes", "process"),
   *("training", "watching"),  # but for what differs from the default
 )
 
@@ -214,16 +221,22 @@ def run(
       config=described(config) | {"seed": config.seed},
       stop=stop,
     )
-  mesh = parallel.data_mesh() if config.distributed else None
   runs = Runs(
     task,
     [config.method],
     progress=report,
     saving=saving,
-    mesh=mesh,
+    mesh=mesh_of(config),
+    sharding=config.sharding or "data",
     watch=watch_of(config, domains, evaluated, say),
   )
   return record(config, runs, domains)
+
+
+def mesh_of(config: Config) -> jax.sharding.Mesh | None:
+  """The devices that share the run; None if it has one to itself."""
+  shared = config.distributed or config.sharding is not None
+  return parallel.data_mesh() if shared else None
 
 
 def task_of(

@@ -12,6 +12,7 @@ from flax import nnx
 
 from experiments.data.batches import Batch
 from experiments.methods import form
+from experiments.methods.form import Form
 from experiments.methods.method import Method
 from experiments.methods.run import Params, Snapshot
 from experiments.methods.schedule import Schedule
@@ -19,6 +20,7 @@ from experiments.models.classifier import Classifier
 from experiments.training import faults
 from experiments.training.keeper import Clock, Keeper, State, Trail
 from experiments.training.recipe import Recipe
+from experiments.training.sharding import Sharding, local, place
 from experiments.training.train_step import Metrics, make_step
 from experiments.training.watching import Watcher
 from gmixout_jax import parallel
@@ -85,6 +87,7 @@ def fit(
   keeper: Keeper | None = None,
   skip_nonfinite: int = 0,
   mesh: jax.sharding.Mesh | None = None,
+  sharding: Sharding = "data",
   recipe: Recipe = Recipe(),  # noqa: B008 (it is frozen)
   watcher: Watcher | None = None,
 ) -> Fitted:
@@ -105,6 +108,8 @@ def fit(
       or gradient is not finite; see `optax.apply_if_finite`.
     mesh: From `parallel.data_mesh`, to spread each batch over its devices. Of
       several processes each gets its own part of the batches.
+    sharding: Whether each of these devices has the whole state ("data") or
+      keeps a part of it ("fsdp").
     recipe: What a step does besides; the optimizer and the shape of its rate
       are the schedule's.
     watcher: Evaluates, logs and traces the run, and may end it early; the
@@ -136,8 +141,9 @@ def fit(
   started = params, optimizer.init(form.trainable(params))
   others = rest, loss_key
   if mesh is not None:
-    started, others = parallel.replicate((started, others), mesh)
-  export = _Export(method, graphdef, rest)
+    started = place(started, mesh, sharding)
+    others = parallel.replicate(others, mesh)
+  export = _Export(method, graphdef, rest, mesh, sharding)
   trail = Trail.before(started, steps)
   if watcher is not None and watcher.settings.patience is not None:
     if snapshots:
@@ -168,6 +174,7 @@ def fit(
     mesh,
     recipe,
     watcher is not None and watcher.logs,
+    sharding,
   )
   taken, first = trail.step, trail.step
   to_take = range(first, first if trail.ended else steps)
@@ -222,10 +229,14 @@ class _Export:
   method: Method
   graphdef: Any
   rest: Any
+  mesh: jax.sharding.Mesh | None
+  sharding: Sharding
 
   def deployed(self, state: State) -> Params:
-    params, opt_state = parallel.on_one_device(state)
-    return self.method.deploy(faults.unguarded(opt_state), params)
+    def deploy(params: Form, opt_state: Any) -> Params:
+      return self.method.deploy(faults.unguarded(opt_state), params)
+
+    return local(deploy, state, self.mesh, self.sharding)
 
   def model(self, deployed: Params) -> Classifier:
     return self.method.export(nnx.merge(self.graphdef, deployed, self.rest))
@@ -334,7 +345,7 @@ def _count_differing(one: Params, other: Params) -> int:
 def _measured(trail: Trail, trained: int) -> Stats:
   """What a run cost that has ended."""
   first, seconds, count = trail.clock
-  params, opt_state = parallel.on_one_device(trail.state)
+  params, opt_state = trail.state
   kept = jax.tree.leaves(trail.snapshots)
   return Stats(
     steps=trail.step,

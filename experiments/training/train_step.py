@@ -13,6 +13,7 @@ from experiments.training import faults, mixing
 from experiments.training import gradients as grads
 from experiments.training.keeper import State
 from experiments.training.recipe import Recipe
+from experiments.training.sharding import Sharding, compile_step
 from gmixout_jax import parallel
 
 Metrics = dict[str, Any]
@@ -25,6 +26,7 @@ def make_step(
   mesh: jax.sharding.Mesh | None = None,
   recipe: Recipe = Recipe(),  # noqa: B008 (it is frozen)
   measures_norm: bool = False,
+  sharding: Sharding = "data",
 ) -> Callable[..., tuple[State, Metrics]]:
   """The pure train step, jitted; it takes over the state.
 
@@ -35,6 +37,7 @@ def make_step(
     mesh: To spread the batch over, if any.
     recipe: Label mixing, micro-batches and clipping. The optimizer is made.
     measures_norm: Whether the metrics have a `gradient_norm`, before clipping.
+    sharding: Of the state, over the devices of the mesh.
 
   Returns:
     A function of the parameters with the optimizer's state, a batch, all else
@@ -44,20 +47,23 @@ def make_step(
   def train_step(state, batch, rest, step, key):
     params, opt_state = state
     trainable = form.trainable(params)
+    whole, differentiated = params, trainable
+    if mesh is not None:
+      whole, differentiated = parallel.gathered((params, trainable))
     key = jax.random.fold_in(key, step)
     mix_key = mixing.key_of(key) if recipe.softens else None
     if mesh is not None:  # each part of the batch has a dropout of its own
       key = jax.random.fold_in(key, parallel.index())
 
     def loss_fn(trainable, batch, key):
-      model = form.merge(graphdef, params, trainable, rest)
+      model = form.merge(graphdef, whole, trainable, rest)
       if mix_key is not None:
         classes = model.head.out_features
         batch = mixing.soften(batch, recipe, mix_key, classes)
       return method.loss(model, batch, key)
 
     loss, gradients = grads.value_and_grad(loss_fn, recipe.accumulate)(
-      trainable, batch, key
+      differentiated, batch, key
     )
     if mesh is not None:
       loss, gradients = parallel.mean((loss, gradients))
@@ -89,10 +95,7 @@ def make_step(
       **extra,
     }
 
-  if mesh is not None:
-    compiled = parallel.data_parallel(train_step, mesh)
-  else:
-    compiled = jax.jit(train_step, donate_argnames="state")
+  compiled = compile_step(train_step, mesh, sharding)
   if not recipe.mixes:
     return compiled
 
