@@ -21,7 +21,7 @@ from experiments.training import faults
 from experiments.training.keeper import Clock, Keeper, State, Trail
 from experiments.training.recipe import Recipe
 from experiments.training.sharding import Sharding, local, place
-from experiments.training.train_step import Metrics, make_step
+from experiments.training.train_step import Metrics, shared_step
 from experiments.training.watching import Watcher
 from gmixout_jax import parallel
 
@@ -132,6 +132,7 @@ def fit(
   before = nnx.to_pure_dict(state)
   # Copies, as a step gives its inputs away and the caller keeps the model.
   params = jax.tree.map(jnp.copy, before)
+  schedule = schedule.fresh()
   transform = method.transform(params, schedule, transform_key)
   if transform is None:
     return Fitted(method.export(model), np.zeros(0, np.float32), Stats())
@@ -167,14 +168,16 @@ def fit(
   if watcher is not None:
     watcher.begin(trail.step, functools.partial(rates, method, schedule))
 
-  train_step = make_step(
+  train_step = shared_step(
     method,
-    optimizer,
+    schedule,
     graphdef,
+    transform_key,
     mesh,
     recipe,
     watcher is not None and watcher.logs,
     sharding,
+    skip_nonfinite,
   )
   taken, first = trail.step, trail.step
   to_take = range(first, first if trail.ended else steps)

@@ -72,7 +72,7 @@ def test_four_devices_do_what_one_does(case):
 
 
 def test_a_sharded_state_stays_cut_up(monkeypatch):
-  kept, make_step = [], loop.make_step
+  kept, make_step = [], loop.shared_step
 
   def noting(*args):
     step = make_step(*args)
@@ -84,7 +84,7 @@ def test_a_sharded_state_stays_cut_up(monkeypatch):
 
     return taken
 
-  monkeypatch.setattr(loop, "make_step", noting)
+  monkeypatch.setattr(loop, "shared_step", noting)
   # Its rows are long enough for a draw of their own.
   method = dataclasses.replace(GMIXOUT, sparsity=0.75)
   runs(method, Recipe(), 4, "fsdp").outcome(method)
