@@ -47,14 +47,14 @@ import rich.table
 import tyro
 from flax import nnx
 
-from experiments import methods, results
+from experiments import compilation_cache, methods, results
 from experiments.data.split import Split
 from experiments.domains import Data
 from experiments.evaluate import Progress, evaluate
 from experiments.line import line
 from experiments.models import backbones, export
 from experiments.models.classifier import Classifier, Ensemble
-from experiments.training import length, watching
+from experiments.training import length, peers, watching
 from experiments.training.keeper import Stopped, stop_on_sigterm
 from experiments.training.recipe import Recipe
 from experiments.training.runs import Runs, Saving, Task, Watch
@@ -376,10 +376,12 @@ def main(config: Config) -> None:
     )
   leads = jax.process_index() == 0
   console = rich.console.Console(quiet=not leads)
+  compilation_cache.keep(console.print)
   try:
     if config.recipe is not None and leads:
       config.method.advise(config.recipe)
     with contextlib.ExitStack() as stack:
+      stack.enter_context(peers.watched(_host(config.coordinator)))
       if config.checkpoint is not None and leads:
         stack.enter_context(exclusive(config.checkpoint))
       record = run_or_recall(config, console)
@@ -388,9 +390,20 @@ def main(config: Config) -> None:
   except Stopped as stopped:
     console.print(str(stopped))
   except (FloatingPointError, OSError, ValueError) as error:
+    if jax.process_count() > 1:
+      peers.end(f"error: {error}")
     sys.exit(f"error: {error}")  # what the user gave is wrong, not the program
+  except jax.errors.JaxRuntimeError as error:
+    if jax.process_count() == 1:
+      raise
+    peers.end(f"error: {str(error).splitlines()[0]}")
   if config.distributed:
     jax.distributed.shutdown()  # waits for the others, of whom one may be late
+
+
+def _host(coordinator: str | None) -> str | None:
+  """Where the first process is, if that was given."""
+  return None if coordinator is None else coordinator.rpartition(":")[0]
 
 
 def run_or_recall(
