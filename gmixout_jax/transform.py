@@ -156,8 +156,8 @@ def gmixout(
     `MixedParams` rounds training weights once.
 
   Note:
-    With `optax.inject_hyperparams`, list `sparsity`, `resample_every`,
-    `target` and a scheduled `anchor_decay` in ``static_args``.
+    With `optax.inject_hyperparams`, list `sparsity`, `resample_every` and what
+    is a function (`target`, `axes`, `anchor_decay`) in ``static_args``.
   """
   mix = Settings(**settings)
   if isinstance(mix.target, tuple):
