@@ -25,6 +25,10 @@ EARLIER: dict[str, Record] = {"ftp": {"norm": "l2"}}
 """What methods had no setting for yet when lines were first published, and how
 those lines were made. Read as if the lines said so."""
 
+LATER: Record = {"dtype": "float32", "attention": "xla"}
+"""What a run's configuration had no setting for yet when lines were first
+published, and how those lines were made. Written only where it differs."""
+
 
 def environment() -> Record:
   """What a number depends on besides the configuration."""
@@ -54,6 +58,20 @@ def plain(value: Any) -> Any:
   if isinstance(value, pathlib.PurePath):
     return value.name
   return value
+
+
+def comparable(config: Record) -> Record:
+  """A configuration without what lines of before could not say either.
+
+  Example:
+    >>> comparable({"steps": 3, "dtype": "float32", "attention": "cudnn"})
+    {'steps': 3, 'attention': 'cudnn'}
+  """
+  return {
+    name: value
+    for name, value in config.items()
+    if name not in LATER or value != LATER[name]
+  }
 
 
 def append(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:

@@ -33,6 +33,7 @@ from experiments import methods, results, tables, train
 from experiments.cells import Cluster, Failure, logged, name_of, spread
 from experiments.data.split import Split
 from experiments.methods.settings import parse_settings
+from experiments.models import backbones
 from experiments.models.classifier import Classifier
 from experiments.training.runs import Runs
 from gmixout_jax import clip
@@ -54,6 +55,8 @@ class Config:
     mean: Of the pixels the ViT was trained on, per channel, in [0, 1].
     std: Likewise.
     remat: Recompute each block in the backward pass.
+    dtype: What the model computes in; what is stored is float32.
+    attention: "cudnn" needs an NVIDIA GPU since Ampere, and bfloat16.
     steps: Optimizer steps of a run.
     warmup: The share of the steps in which the learning rate rises.
     seeds: Of everything random; every method is run with each.
@@ -74,6 +77,8 @@ class Config:
   mean: tuple[float, float, float] = clip.HALF
   std: tuple[float, float, float] = clip.HALF
   remat: bool = False
+  dtype: backbones.Dtype = "float32"
+  attention: backbones.Attention = "xla"
   steps: int = 300
   warmup: float = 0.1
   seeds: tuple[int, ...] = (0,)

@@ -64,6 +64,11 @@ class Config:
     std: Likewise.
     remat: Recompute each block in the backward pass: a sixth of the memory,
       and on CPUs, whose caches it fits, less time; on a GPU more.
+    dtype: What the model computes in, in training and evaluation alike. What
+      is stored (weights, anchor, residual, moments) is float32, and so are
+      logits and losses.
+    attention: "cudnn" keeps no matrix of scores; it needs an NVIDIA GPU since
+      Ampere, and --dtype bfloat16.
     steps: Optimizer steps.
     warmup: The share of the steps in which the learning rate rises.
     seed: Of everything random.
@@ -90,6 +95,8 @@ class Config:
   mean: tuple[float, float, float] = clip.HALF
   std: tuple[float, float, float] = clip.HALF
   remat: bool = False
+  dtype: backbones.Dtype = "float32"
+  attention: backbones.Attention = "xla"
   steps: int = 300
   warmup: float = 0.1
   seed: int = 0
@@ -118,8 +125,10 @@ def load(config: Config) -> tuple[dict[str, Split], Classifier]:
   Raises:
     FileNotFoundError: If the data or the weights are not there.
     ValueError: If the source or target is not one of the domains, or is the
-      only one.
+      only one; or the attention cannot be computed here.
   """
+  # Before anything is read, which may take minutes.
+  backbones.check(dtype=config.dtype, attention=config.attention)
   if not config.weights.is_file():
     raise FileNotFoundError(
       f"no weights at {config.weights}: --weights must name a ViT in"
@@ -131,6 +140,8 @@ def load(config: Config) -> tuple[dict[str, Split], Classifier]:
     len(next(iter(domains.values())).class_names),
     image_size=config.data.image_size,
     remat=config.remat,
+    dtype=config.dtype,
+    attention=config.attention,
     mean=config.mean,
     std=config.std,
   )
@@ -199,7 +210,7 @@ def described(config: Config) -> results.Record:
   config_as_json["data"] = config.data.described()
   for name in _KEPT_APART:
     del config_as_json[name]
-  return config_as_json
+  return results.comparable(config_as_json)
 
 
 def record(
