@@ -23,14 +23,20 @@ batch, and the first one alone writes. The checkpoint's folder is shared.
 
 The seed decides which images are held out, their order, their augmentation and
 the masks, so runs that differ in the method alone are paired.
+
+  python -m experiments.train gmixout --epochs 10 --mixup 0.2 --clip-norm 1 \
+    --eval-every 500 --patience 5 --log-dir runs/log ...
+
+With --patience a run may end early, and its best weights on ID validation
+images are the result. OOD images decide nothing, whether watched or not.
 """
 
 import contextlib
 import dataclasses
 import pathlib
 import sys
-from collections.abc import Callable
-from typing import Annotated
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
 
 import jax
 import rich.console
@@ -46,8 +52,11 @@ from experiments.evaluate import evaluate
 from experiments.line import line
 from experiments.models import backbones, export
 from experiments.models.classifier import Classifier, Ensemble
+from experiments.training import length, watching
 from experiments.training.keeper import Stopped, stop_on_sigterm
-from experiments.training.runs import Runs, Saving, Task
+from experiments.training.recipe import Recipe
+from experiments.training.runs import Runs, Saving, Task, Watch
+from experiments.training.watching import Watching
 from gmixout_jax import clip, parallel
 from gmixout_jax.checkpoint.folders import exclusive
 
@@ -69,7 +78,8 @@ class Config:
       logits and losses.
     attention: "cudnn" keeps no matrix of scores; it needs an NVIDIA GPU since
       Ampere, and --dtype bfloat16.
-    steps: Optimizer steps.
+    steps: Optimizer steps; 300 if there are no epochs either.
+    epochs: The length of the run instead; the last one is filled up.
     warmup: The share of the steps in which the learning rate rises.
     seed: Of everything random.
     skip_nonfinite: How many steps in a row may be skipped because their loss or
@@ -87,6 +97,11 @@ class Config:
     coordinator: Host and port of the first process.
     processes: How many processes there are.
     process: Which one this is, from 0.
+    training: What a step does that is no part of the method.
+    watching: What is seen of the run on the way.
+
+  Raises:
+    ValueError: If there are both steps and epochs.
   """
 
   method: methods.Method
@@ -97,7 +112,8 @@ class Config:
   remat: bool = False
   dtype: backbones.Dtype = "float32"
   attention: backbones.Attention = "xla"
-  steps: int = 300
+  steps: int | None = None
+  epochs: float | None = None
   warmup: float = 0.1
   seed: int = 0
   skip_nonfinite: int = 0
@@ -110,12 +126,24 @@ class Config:
   coordinator: str | None = None
   processes: int | None = None
   process: int | None = None
+  training: Annotated[Recipe, tyro.conf.OmitArgPrefixes] = dataclasses.field(
+    default_factory=Recipe
+  )
+  watching: Annotated[Watching, tyro.conf.OmitArgPrefixes] = dataclasses.field(
+    default_factory=Watching
+  )
+
+  def __post_init__(self):
+    length.check(self.steps, self.epochs)
+    if self.epochs is None and self.steps is None:
+      object.__setattr__(self, "steps", length.DEFAULT_STEPS)
 
 
 # What a number does not depend on, and the seed.
 _KEPT_APART = (
   *("seed", "recipe", "results", "checkpoint", "save_every", "export"),
   *("distributed", "coordinator", "processes", "process"),
+  *("training", "watching"),  # but for what differs from the default
 )
 
 
@@ -154,6 +182,8 @@ def run(
   model: Classifier,
   progress: Callable[[int, float], None] | None = None,
   stop: Callable[[int], bool] = lambda step: False,
+  evaluated: Callable[[Mapping[str, float]], None] | None = None,
+  say: Callable[[str], None] | None = None,
 ) -> results.Record:
   """Trains and evaluates; pure but for the time it takes and its checkpoints.
 
@@ -163,6 +193,8 @@ def run(
     model: The pretrained model.
     progress: See `loop.fit`.
     stop: Whether to save and stop after a number of steps.
+    evaluated: Called with the accuracies of every evaluation on the way.
+    say: Called with a sentence for the user.
 
   Returns:
     The line for the results file.
@@ -183,7 +215,14 @@ def run(
       stop=stop,
     )
   mesh = parallel.data_mesh() if config.distributed else None
-  runs = Runs(task, [config.method], progress=report, saving=saving, mesh=mesh)
+  runs = Runs(
+    task,
+    [config.method],
+    progress=report,
+    saving=saving,
+    mesh=mesh,
+    watch=watch_of(config, domains, evaluated, say),
+  )
   return record(config, runs, domains)
 
 
@@ -191,15 +230,44 @@ def task_of(
   config: Config, domains: dict[str, Split], model: Classifier
 ) -> Task:
   """What the run trains on; the seed cuts off the validation images."""
+  source = config.data.source_of(domains, config.seed)
+  batch_size = config.data.batch_size
   return Task(
     model=model,
-    source=config.data.source_of(domains, config.seed),
-    steps=config.steps,
-    batch_size=config.data.batch_size,
+    source=source,
+    steps=length.steps(
+      config.steps, config.epochs, images=len(source.train), batch=batch_size
+    ),
+    batch_size=batch_size,
     warmup=config.warmup,
     seed=config.seed,
     skip_nonfinite=config.skip_nonfinite,
     balanced=config.data.target is not None,
+    recipe=config.training,
+  )
+
+
+def watch_of(
+  config: Config,
+  domains: dict[str, Split],
+  evaluated: Callable[[Mapping[str, float]], None] | None = None,
+  say: Callable[[str], None] | None = None,
+) -> Watch:
+  """Who watches the run; the OOD images are given to nobody else."""
+
+  def show(
+    member: methods.Member, taken: int, found: Mapping[str, float]
+  ) -> None:
+    del member, taken
+    if evaluated is not None:
+      evaluated(found)
+
+  seen = config.watching.watch_ood
+  return Watch(
+    config.watching,
+    ood=config.data.targets_of(domains) if seen else {},
+    evaluated=show,
+    say=say,
   )
 
 
@@ -210,7 +278,12 @@ def described(config: Config) -> results.Record:
   config_as_json["data"] = config.data.described()
   for name in _KEPT_APART:
     del config_as_json[name]
-  return results.comparable(config_as_json)
+  # Only one of them says how long it was; and lines from before there were
+  # epochs name the steps alone.
+  del config_as_json["steps" if config.steps is None else "epochs"]
+  return results.comparable(
+    config_as_json | config.training.described() | config.watching.described()
+  )
 
 
 def record(
@@ -307,22 +380,26 @@ def run_or_recall(
     domains, model = load(config)
   bar = rich.progress.Progress(
     *rich.progress.Progress.get_default_columns(),
-    rich.progress.TextColumn("loss {task.fields[loss]:.3f}"),
+    rich.progress.TextColumn("loss {task.fields[loss]:.3f}{task.fields[seen]}"),
     console=console,
   )
   with bar, stop_on_sigterm(saves=config.checkpoint is not None) as stop:
     # Not every method takes steps: the bar appears with the first one.
-    total = config.steps * len(config.method.members())
-    task = bar.add_task("training", total=total, loss=0, visible=False)
+    steps = config.steps or task_of(config, domains, model).steps
+    total = steps * len(config.method.members())
+    task = bar.add_task("training", total=total, loss=0, seen="", visible=False)
 
     def progress(step: int, loss: float) -> None:
       # The step is of the run, of which there may be several; one that goes on
       # does not begin at 0.
-      done = step + 1 if total == config.steps else None
+      done = step + 1 if total == steps else None
       bar.update(task, advance=None if done else 1, completed=done, loss=loss)
       bar.update(task, visible=True)
 
-    return run(config, domains, model, progress, stop)
+    def evaluated(found: Mapping[str, float]) -> None:
+      bar.update(task, seen=watching.sentence(found))
+
+    return run(config, domains, model, progress, stop, evaluated, console.print)
 
 
 def note(config: Config, record: results.Record) -> None:
@@ -372,9 +449,13 @@ def parse(arguments: list[str] | None = None) -> Config:
     {name: method() for name, method in methods.METHODS.items()}
   )
   # With the field re-typed, the registry alone decides what can be chosen.
+  fields: list[Any] = [("method", Annotated[choices, tyro.conf.arg(name="")])]
+  named = next((name for name in arguments if name in methods.METHODS), None)
+  if named and hasattr(methods.METHODS[named], "weight_decay"):
+    fields.append(_without_weight_decay())
   typed = dataclasses.make_dataclass(
     "Config",
-    [("method", Annotated[choices, tyro.conf.arg(name="")])],
+    fields,
     bases=(Config,),
     frozen=True,
   )
@@ -386,6 +467,20 @@ def parse(arguments: list[str] | None = None) -> Config:
     description=__doc__,
     config=(tyro.conf.CascadeSubcommandArgs,),
   )
+
+
+def _without_weight_decay() -> tuple[Any, ...]:
+  """The field for the recipe, where --weight-decay is the method's own."""
+  hidden = Annotated[float | None, tyro.conf.Suppress]
+  recipe = dataclasses.make_dataclass(
+    "Recipe",
+    [("weight_decay", hidden, None)],
+    bases=(Recipe,),
+    frozen=True,
+  )
+  recipe.__doc__ = Recipe.__doc__
+  typed = Annotated[recipe, tyro.conf.OmitArgPrefixes]
+  return "training", typed, dataclasses.field(default_factory=recipe)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import optax
@@ -49,6 +50,14 @@ class Composed(Method):
   def parametrize(self, params: Params, key: jax.Array) -> Form:
     """As the other method."""
     return self.of.parametrize(params, key)
+
+  def trains(self, params: Params) -> Any:
+    """As the other method."""
+    return self.of.trains(params)
+
+  def takes_soft_labels(self) -> bool:
+    """As the other method."""
+    return self.of.takes_soft_labels()
 
   def loss(
     self, model: Classifier, batch: Batch, key: jax.Array

@@ -44,8 +44,8 @@ class Mixed(Method):
   ) -> optax.GradientTransformation:
     """One AdamW for the blocks, mixed here unless `parametrize` does it."""
     del params
-    blocks = optax.adamw(schedule(self.learning_rate), weight_decay=0.0)
-    head = optax.adamw(schedule(self.head_learning_rate), weight_decay=0.0)
+    blocks = schedule.make_optimizer(self.learning_rate)
+    head = schedule.make_optimizer(self.head_learning_rate)
     if self.compact:
       return optax.partition({"mixed": blocks, "dense": head}, _packed_labels)
     return optax.partition(
@@ -54,8 +54,12 @@ class Mixed(Method):
         "dense": head,
         "frozen": optax.set_to_zero(),
       },
-      functools.partial(gx.gmixout_labels, rules=gx.VIT_RULES),
+      _labels,
     )
+
+  def trains(self, params: Params) -> Any:
+    """The matrices of the blocks, and the head."""
+    return jax.tree.map(lambda label: label != "frozen", _labels(params))
 
   def mix(
     self, inner: optax.GradientTransformation, key: jax.Array
@@ -76,6 +80,9 @@ class Mixed(Method):
     if self.compact:
       return params.eval_params()
     return gx.gmixout_eval_params(opt_state, params)
+
+
+_labels = functools.partial(gx.gmixout_labels, rules=gx.VIT_RULES)
 
 
 def _packed_labels(trainable: Any) -> Any:
