@@ -175,8 +175,7 @@ def result(name, sampler):
   ("name", "sampler"),
   [
     *((name, "neuron") for name in MODELS),
-    ("mlp", "stratified"),
-    ("convnet", "uniform"),
+    ("convnet", "stratified"),
     ("stacked", "bernoulli"),
   ],
 )

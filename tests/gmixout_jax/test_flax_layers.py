@@ -236,11 +236,9 @@ def test_neurons_are_whole_inputs(library):
       assert_whole_inputs(apply, units)
 
 
-@pytest.mark.parametrize(
-  ("library", "sampler"), [("nnx", "stratified"), ("linen", "uniform")]
-)
-def test_other_samplers_move_what_the_mask_says(library, sampler):
-  before, after, masks, losses = stepped(library, sampler)
+@pytest.mark.parametrize("sampler", ["stratified", "uniform"])
+def test_other_samplers_move_what_the_mask_says(sampler):
+  before, after, masks, losses = stepped("linen", sampler)
   assert losses[1] < losses[0]
   for name in AXES:
     moved = np.asarray(leaf_at(after, name) != leaf_at(before, name))
