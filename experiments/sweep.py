@@ -39,6 +39,7 @@ from experiments.models.classifier import Classifier
 from experiments.training import length
 from experiments.training.recipe import Recipe
 from experiments.training.runs import Runs
+from experiments.training.sharding import Sharding
 from experiments.training.watching import Watching
 from gmixout_jax import clip
 from gmixout_jax.checkpoint.folders import exclusive
@@ -69,6 +70,7 @@ class Config:
     checkpoint: A folder to remember finished cells in, and to save running ones
       if there are workers.
     save_every: Steps between two checkpoints, if there are workers.
+    sharding: Spread each batch over all devices; see `experiments.train`.
     workers: Cells at a time, in processes of their own; 0 runs all of them
       here, one after another.
     cluster: Where the workers are: on this machine, or on a Slurm cluster.
@@ -96,6 +98,7 @@ class Config:
   results: pathlib.Path = pathlib.Path("runs/results.jsonl")
   checkpoint: pathlib.Path | None = None
   save_every: int = 100
+  sharding: Sharding | None = None
   workers: int = 0
   cluster: Cluster = "local"
   partition: str | None = None
@@ -189,6 +192,8 @@ def in_turn(
       train.task_of(planned[0], domains, model),
       swept,
       progress=progress,
+      mesh=train.mesh_of(planned[0]),
+      sharding=config.sharding or "data",
       watch=train.watch_of(watched, domains, say=bar.console.print),
     )
     bar.update(task, total=runs.task.steps * len(runs.planned))

@@ -16,10 +16,12 @@ The defaults suit two CPU cores: 96 pixels, 300 steps of 32 images. A GPU runs
 the same command at full size: add --data.image-size 224 --data.batch-size 128
 --steps 2000.
 
-On several machines, or on several devices of one, each process runs the same
-command with --distributed; --coordinator HOST:PORT, --processes and --process
-say who is who where the cluster does not. Each reads its own part of every
-batch, and the first one alone writes. The checkpoint's folder is shared.
+On several devices of one machine add --sharding data, or --sharding fsdp if
+weights and moments shall be spread over them, too. On several machines each
+process runs the same command with --distributed besides; --coordinator
+HOST:PORT, --processes and --process say who is who where the cluster does not.
+Each reads its own part of every batch, and the first one alone writes. The
+checkpoint's folder is shared; a run may go on with other devices.
 
 The seed decides which images are held out, their order, their augmentation and
 the masks, so runs that differ in the method alone are paired.
@@ -123,16 +125,22 @@ def run(
       config=described(config) | {"seed": config.seed},
       stop=stop,
     )
-  mesh = parallel.data_mesh() if config.distributed else None
   runs = Runs(
     task,
     [config.method],
     progress=report,
     saving=saving,
-    mesh=mesh,
+    mesh=mesh_of(config),
+    sharding=config.sharding or "data",
     watch=watch_of(config, domains, evaluated, say),
   )
   return record(config, runs, domains)
+
+
+def mesh_of(config: Config) -> jax.sharding.Mesh | None:
+  """The devices that share the run; None if it has one to itself."""
+  shared = config.distributed or config.sharding is not None
+  return parallel.data_mesh() if shared else None
 
 
 def task_of(

@@ -12,6 +12,7 @@ from experiments.domains import Data
 from experiments.models import backbones
 from experiments.training import length
 from experiments.training.recipe import Recipe
+from experiments.training.sharding import Sharding
 from experiments.training.watching import Watching
 from gmixout_jax import clip
 
@@ -48,7 +49,10 @@ class Config:
       held-out images, and the best is kept apart from the newest two.
     export: Where to put the trained ViT, head included: safetensors with timm's
       names. Of an ensemble, which is several models, none is put there.
-    distributed: Spread each batch over the devices of all processes.
+    sharding: Spread each batch over all devices: each has all weights and
+      moments ("data"), or keeps a part of them ("fsdp"). By default one device
+      does all, or with --distributed it is "data".
+    distributed: Run in several processes, and use the devices of all.
     coordinator: Host and port of the first process.
     processes: How many processes there are.
     process: Which one this is, from 0.
@@ -77,6 +81,7 @@ class Config:
   checkpoint: pathlib.Path | None = None
   save_every: int = 100
   export: pathlib.Path | None = None
+  sharding: Sharding | None = None
   distributed: bool = False
   coordinator: str | None = None
   processes: int | None = None
@@ -97,7 +102,7 @@ class Config:
 # What a number does not depend on, and the seed.
 _KEPT_APART = (
   *("seed", "recipe", "results", "checkpoint", "save_every", "export"),
-  *("distributed", "coordinator", "processes", "process"),
+  *("sharding", "distributed", "coordinator", "processes", "process"),
   *("training", "watching"),  # but for what differs from the default
 )
 

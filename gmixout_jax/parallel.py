@@ -41,6 +41,7 @@ __all__ = [
   "local_slice",
   "mean",
   "on_one_device",
+  "place",
   "replicate",
   "row_shardings",
   "unreplicate",
@@ -247,14 +248,39 @@ def replicate(state: Any, mesh: Mesh, *, style: Style = "shard_map") -> Any:
 
 def _everywhere(leaf: Any, mesh: Mesh) -> jax.Array:
   """An array on all devices of all processes, each of which has it."""
-  if isinstance(leaf, jax.Array) and jnp.issubdtype(
-    leaf.dtype, jax.dtypes.prng_key
-  ):
+  if _is_key(leaf):
     data = _everywhere(jax.random.key_data(leaf), mesh)
     return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
   # A copy: on the CPU the result may be this very buffer, to be donated.
   return jax.make_array_from_process_local_data(
     NamedSharding(mesh, PartitionSpec()), np.array(leaf)
+  )
+
+
+def place(state: Any, shardings: Any) -> Any:
+  """The state on the devices of some shardings, such as `row_shardings`.
+
+  Args:
+    state: A pytree of arrays, equal on all processes.
+    shardings: A pytree of shardings like it; perhaps over the devices of
+      several processes.
+  """
+  return jax.tree.map(_placed, state, shardings)
+
+
+def _placed(leaf: Any, sharding: jax.sharding.Sharding) -> jax.Array:
+  if _is_key(leaf):
+    # Whole on every device, as all that holds no floats.
+    return _everywhere(leaf, sharding.mesh)  # pyright: ignore
+  whole = np.array(leaf)  # a copy, as in `_everywhere`
+  return jax.make_array_from_callback(
+    whole.shape, sharding, lambda part: whole[part]
+  )
+
+
+def _is_key(leaf: Any) -> bool:
+  return isinstance(leaf, jax.Array) and jnp.issubdtype(
+    leaf.dtype, jax.dtypes.prng_key
   )
 
 
@@ -283,8 +309,8 @@ def row_shardings(state: Any, mesh: Mesh) -> Any:
     mesh: From `data_mesh`.
 
   Returns:
-    A pytree of `NamedSharding` like `state`, to be given to `jax.device_put`
-    and to `data_parallel`.
+    A pytree of `NamedSharding` like `state`, to be given to `jax.device_put`,
+    or with several processes to `place`, and to `data_parallel`.
   """
 
   def sharding(leaf: Any) -> NamedSharding:

@@ -24,6 +24,8 @@ class Method:
 
   The fields of a subclass are its hyperparameters: they appear on the command
   line and in the results. None of the functions ever sees a target domain.
+  Those whose names end in "learning_rate" reach a step through the schedule
+  alone, see `transform`: so runs at several rates share one compiled step.
 
   First `members` and `snapshots` are asked, to plan the runs. A run calls
   `prepare`, `transform` and `parametrize` once each, `loss` at every step, and
@@ -73,8 +75,12 @@ class Method:
   ) -> optax.GradientTransformation | None:
     """The optimizer of all parameters; here None: there is nothing to train.
 
+    It is called before the first step, for the state to begin with, and again
+    wherever a step is traced.
+
     Args:
-      params: The parameters of the prepared model, as nested dicts.
+      params: The parameters of the prepared model, as nested dicts; in a trace
+        their shapes alone.
       schedule: Call its `make_optimizer` with a peak learning rate, or itself
         for the schedule alone. The shape and the length of the schedule belong
         to the loop, and so does which optimizer it is: by default AdamW.

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import optax
 
@@ -13,7 +13,8 @@ Shape = Literal["cosine", "linear", "constant", "polynomial", "exponential"]
 SHAPES: tuple[Shape, ...] = get_args(Shape)
 
 # From the peak and the steps after the warm-up to the rest of the schedule.
-_FALLS: dict[Shape, Callable[[float, int], optax.Schedule]] = {
+_FALLS: dict[Shape, Callable[[Any, int], optax.Schedule]] = {
+  "cosine": optax.cosine_decay_schedule,
   "linear": lambda peak, steps: optax.linear_schedule(peak, 0.0, steps),
   "constant": lambda peak, steps: lambda step: peak,
   "polynomial": lambda peak, steps: optax.polynomial_schedule(
@@ -43,6 +44,9 @@ class Schedule:
     optimizer: Which one `make_optimizer` makes.
     weight_decay: Of that optimizer; None leaves it to the method.
     made: All schedules that were made, by their peaks: to be shown.
+    asked: The peaks of all of them, in order.
+    peaks: What stands in the place of each of them, float32 [n], perhaps
+      traced: so one compiled step serves any peaks. See `fresh`.
 
   Raises:
     ValueError: If `steps` or `warmup` is out of range, or `shape` or
@@ -66,6 +70,10 @@ class Schedule:
   made: dict[float, optax.Schedule] = dataclasses.field(
     default_factory=dict, repr=False, compare=False
   )
+  asked: list[float] = dataclasses.field(
+    default_factory=list, repr=False, compare=False
+  )
+  peaks: Any = dataclasses.field(default=None, repr=False, compare=False)
 
   def __post_init__(self):
     if self.steps < 1:
@@ -89,18 +97,37 @@ class Schedule:
     return round(self.warmup * self.steps)
 
   def __call__(self, peak: float) -> optax.Schedule:
-    """The Optax schedule with this peak."""
-    self.made[peak] = schedule = self._make(peak)
-    return schedule
+    """The Optax schedule with this peak.
 
-  def _make(self, peak: float) -> optax.Schedule:
+    Raises:
+      ValueError: If more are asked for than there are `peaks`.
+    """
+    number = len(self.asked)
+    self.asked.append(peak)
+    if self.peaks is None:
+      self.made[peak] = schedule = self._make(peak)
+      return schedule
+    if number >= len(self.peaks):
+      raise ValueError(
+        f"a schedule was asked for {len(self.peaks)} peaks before, and now for"
+        f" more, of which the next is {peak}: a method must ask for as many"
+        " whatever its learning rates are."
+      )
+    return self._make(self.peaks[number])
+
+  def fresh(self, peaks: Any = None) -> "Schedule":
+    """The same, asked for nothing yet.
+
+    Args:
+      peaks: To be taken, in order, in the place of those it is asked for.
+    """
+    return dataclasses.replace(self, made={}, asked=[], peaks=peaks)
+
+  def _make(self, peak: Any) -> optax.Schedule:
     rise = self._rise
     shape: Shape = "constant" if self.constant else self.shape
-    if shape == "cosine":
-      return optax.warmup_cosine_decay_schedule(
-        0.0, peak, warmup_steps=rise, decay_steps=self.steps
-      )
-    # Optax's warmup_constant_schedule stays at 0 where there is no warm-up.
+    # Optax's own with a warm-up take no traced peak; and that of a constant
+    # stays at 0 where there is no warm-up.
     ramp = optax.linear_schedule(0.0, peak, rise)
     fall = _FALLS[shape](peak, self.steps - rise)
     return optax.join_schedules([ramp, fall], [rise])

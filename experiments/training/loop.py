@@ -12,6 +12,7 @@ from flax import nnx
 
 from experiments.data.batches import Batch
 from experiments.methods import form
+from experiments.methods.form import Form
 from experiments.methods.method import Method
 from experiments.methods.run import Params, Snapshot
 from experiments.methods.schedule import Schedule
@@ -19,7 +20,8 @@ from experiments.models.classifier import Classifier
 from experiments.training import faults
 from experiments.training.keeper import Clock, Keeper, State, Trail
 from experiments.training.recipe import Recipe
-from experiments.training.train_step import Metrics, make_step
+from experiments.training.sharding import Sharding, local, place
+from experiments.training.train_step import Metrics, shared_step
 from experiments.training.watching import Watcher
 from gmixout_jax import parallel
 
@@ -85,6 +87,7 @@ def fit(
   keeper: Keeper | None = None,
   skip_nonfinite: int = 0,
   mesh: jax.sharding.Mesh | None = None,
+  sharding: Sharding = "data",
   recipe: Recipe = Recipe(),  # noqa: B008 (it is frozen)
   watcher: Watcher | None = None,
 ) -> Fitted:
@@ -105,6 +108,8 @@ def fit(
       or gradient is not finite; see `optax.apply_if_finite`.
     mesh: From `parallel.data_mesh`, to spread each batch over its devices. Of
       several processes each gets its own part of the batches.
+    sharding: Whether each of these devices has the whole state ("data") or
+      keeps a part of it ("fsdp").
     recipe: What a step does besides; the optimizer and the shape of its rate
       are the schedule's.
     watcher: Evaluates, logs and traces the run, and may end it early; the
@@ -127,6 +132,7 @@ def fit(
   before = nnx.to_pure_dict(state)
   # Copies, as a step gives its inputs away and the caller keeps the model.
   params = jax.tree.map(jnp.copy, before)
+  schedule = schedule.fresh()
   transform = method.transform(params, schedule, transform_key)
   if transform is None:
     return Fitted(method.export(model), np.zeros(0, np.float32), Stats())
@@ -136,8 +142,9 @@ def fit(
   started = params, optimizer.init(form.trainable(params))
   others = rest, loss_key
   if mesh is not None:
-    started, others = parallel.replicate((started, others), mesh)
-  export = _Export(method, graphdef, rest)
+    started = place(started, mesh, sharding)
+    others = parallel.replicate(others, mesh)
+  export = _Export(method, graphdef, rest, mesh, sharding)
   trail = Trail.before(started, steps)
   if watcher is not None and watcher.settings.patience is not None:
     if snapshots:
@@ -161,13 +168,16 @@ def fit(
   if watcher is not None:
     watcher.begin(trail.step, functools.partial(rates, method, schedule))
 
-  train_step = make_step(
+  train_step = shared_step(
     method,
-    optimizer,
+    schedule,
     graphdef,
+    transform_key,
     mesh,
     recipe,
     watcher is not None and watcher.logs,
+    sharding,
+    skip_nonfinite,
   )
   taken, first = trail.step, trail.step
   to_take = range(first, first if trail.ended else steps)
@@ -222,10 +232,14 @@ class _Export:
   method: Method
   graphdef: Any
   rest: Any
+  mesh: jax.sharding.Mesh | None
+  sharding: Sharding
 
   def deployed(self, state: State) -> Params:
-    params, opt_state = parallel.on_one_device(state)
-    return self.method.deploy(faults.unguarded(opt_state), params)
+    def deploy(params: Form, opt_state: Any) -> Params:
+      return self.method.deploy(faults.unguarded(opt_state), params)
+
+    return local(deploy, state, self.mesh, self.sharding)
 
   def model(self, deployed: Params) -> Classifier:
     return self.method.export(nnx.merge(self.graphdef, deployed, self.rest))
@@ -334,7 +348,7 @@ def _count_differing(one: Params, other: Params) -> int:
 def _measured(trail: Trail, trained: int) -> Stats:
   """What a run cost that has ended."""
   first, seconds, count = trail.clock
-  params, opt_state = parallel.on_one_device(trail.state)
+  params, opt_state = trail.state
   kept = jax.tree.leaves(trail.snapshots)
   return Stats(
     steps=trail.step,

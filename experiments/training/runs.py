@@ -22,6 +22,7 @@ from experiments.models.classifier import Classifier, Ensemble
 from experiments.training import loop
 from experiments.training.keeper import Keeper
 from experiments.training.recipe import Recipe
+from experiments.training.sharding import Sharding
 from experiments.training.watching import Watcher, Watching
 from gmixout_jax.checkpoint import Checkpoints
 
@@ -149,6 +150,7 @@ class Runs:
     progress: Progress | None = None,
     saving: Saving | None = None,
     mesh: jax.sharding.Mesh | None = None,
+    sharding: Sharding = "data",
     watch: Watch | None = None,
   ):
     """Plans the runs of some methods; trains nothing yet.
@@ -160,6 +162,7 @@ class Runs:
       progress: Called after every step with the run, the step and its loss.
       saving: Where and when to save each run, to go on from there.
       mesh: See `loop.fit`; of several processes it has the devices of all.
+      sharding: See `loop.fit`.
       watch: Who watches the runs.
 
     Raises:
@@ -168,6 +171,7 @@ class Runs:
     devices = 1 if mesh is None else mesh.size
     task.recipe.check_batch(task.batch_size, devices)
     self._mesh = mesh
+    self._sharding: Sharding = sharding
     self._watch = watch
     self.task = task
     self._saving = saving
@@ -259,6 +263,7 @@ class Runs:
         keeper=keeper,
         skip_nonfinite=task.skip_nonfinite,
         mesh=self._mesh,
+        sharding=self._sharding,
         recipe=task.recipe,
         watcher=watcher,
       )

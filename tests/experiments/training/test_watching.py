@@ -292,7 +292,7 @@ def test_a_subset_is_drawn_with_the_seed():
 
 def test_a_step_is_fetched_after_the_next_one_was_dispatched(monkeypatch):
   order = []
-  make = loop.make_step
+  make = loop.shared_step
 
   def making(*args):
     step = make(*args)
@@ -303,7 +303,7 @@ def test_a_step_is_fetched_after_the_next_one_was_dispatched(monkeypatch):
 
     return dispatching
 
-  monkeypatch.setattr(loop, "make_step", making)
+  monkeypatch.setattr(loop, "shared_step", making)
   Runs(
     task(Recipe(), steps=3),
     [METHOD],
