@@ -46,7 +46,7 @@ from flax import nnx
 from experiments import methods, results, train_config
 from experiments.data.split import Split
 from experiments.domains import Data as Data
-from experiments.evaluate import evaluate
+from experiments.evaluate import Progress, evaluate
 from experiments.line import line
 from experiments.models import backbones, export
 from experiments.models.classifier import Classifier, Ensemble
@@ -95,6 +95,7 @@ def run(
   stop: Callable[[int], bool] = lambda step: False,
   evaluated: Callable[[Mapping[str, float]], None] | None = None,
   say: Callable[[str], None] | None = None,
+  evaluating: Progress = lambda name, done, total: None,
 ) -> results.Record:
   """Trains and evaluates; pure but for the time it takes and its checkpoints.
 
@@ -106,6 +107,8 @@ def run(
     stop: Whether to save and stop after a number of steps.
     evaluated: Called with the accuracies of every evaluation on the way.
     say: Called with a sentence for the user.
+    evaluating: Called with a set's name, its images that are evaluated, and
+      all of them.
 
   Returns:
     The line for the results file.
@@ -132,9 +135,9 @@ def run(
     saving=saving,
     mesh=mesh_of(config),
     sharding=config.sharding or "data",
-    watch=watch_of(config, domains, evaluated, say),
+    watch=watch_of(config, domains, evaluated, say, evaluating),
   )
-  return record(config, runs, domains)
+  return record(config, runs, domains, evaluating)
 
 
 def mesh_of(config: Config) -> jax.sharding.Mesh | None:
@@ -169,6 +172,7 @@ def watch_of(
   domains: dict[str, Split],
   evaluated: Callable[[Mapping[str, float]], None] | None = None,
   say: Callable[[str], None] | None = None,
+  evaluating: Progress = lambda name, done, total: None,
 ) -> Watch:
   """Who watches the run; the OOD images are given to nobody else."""
 
@@ -185,11 +189,15 @@ def watch_of(
     ood=config.data.targets_of(domains) if seen else {},
     evaluated=show,
     say=say,
+    evaluating=evaluating,
   )
 
 
 def record(
-  config: Config, runs: Runs, domains: dict[str, Split]
+  config: Config,
+  runs: Runs,
+  domains: dict[str, Split],
+  evaluating: Progress = lambda name, done, total: None,
 ) -> results.Record:
   """Finishes what `config.method` needs of some runs, and evaluates it.
 
@@ -197,6 +205,7 @@ def record(
     config: The run.
     runs: Of its task, planned for its method and perhaps for others.
     domains: Every domain's images, by name.
+    evaluating: As for `run`.
 
   Returns:
     The line for the results file.
@@ -208,6 +217,8 @@ def record(
       runs.task.source.validation,
       config.data.targets_of(domains),
       by_domain=runs.task.balanced,
+      mesh=mesh_of(config),
+      progress=evaluating,
     )
 
   def save(model: nnx.Module) -> None:
@@ -282,26 +293,44 @@ def run_or_recall(
     domains, model = load(config)
   bar = rich.progress.Progress(
     *rich.progress.Progress.get_default_columns(),
-    rich.progress.TextColumn("loss {task.fields[loss]:.3f}{task.fields[seen]}"),
+    rich.progress.TextColumn("{task.fields[loss]}{task.fields[seen]}"),
     console=console,
   )
   with bar, stop_on_sigterm(saves=config.checkpoint is not None) as stop:
     # Not every method takes steps: the bar appears with the first one.
     steps = config.steps or task_of(config, domains, model).steps
     total = steps * len(config.method.members())
-    task = bar.add_task("training", total=total, loss=0, seen="", visible=False)
+    task = bar.add_task(
+      "training", total=total, loss="", seen="", visible=False
+    )
 
     def progress(step: int, loss: float) -> None:
       # The step is of the run, of which there may be several; one that goes on
       # does not begin at 0.
       done = step + 1 if total == steps else None
-      bar.update(task, advance=None if done else 1, completed=done, loss=loss)
-      bar.update(task, visible=True)
+      bar.update(task, advance=None if done else 1, completed=done)
+      bar.update(task, loss=f"loss {loss:.3f}", visible=True)
 
     def evaluated(found: Mapping[str, float]) -> None:
       bar.update(task, seen=watching.sentence(found))
 
-    return run(config, domains, model, progress, stop, evaluated, console.print)
+    row = bar.add_task("evaluating", loss="", seen="", visible=False)
+
+    def evaluating(name: str, done: int, total: int) -> None:
+      what = f"evaluating {name}"
+      bar.update(row, description=what, completed=done, total=total)
+      bar.update(row, visible=done < total)
+
+    return run(
+      config,
+      domains,
+      model,
+      progress,
+      stop,
+      evaluated,
+      console.print,
+      evaluating,
+    )
 
 
 def note(config: Config, record: results.Record) -> None:

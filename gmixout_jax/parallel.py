@@ -41,6 +41,7 @@ __all__ = [
   "local_slice",
   "mean",
   "on_one_device",
+  "over_examples",
   "place",
   "replicate",
   "row_shardings",
@@ -211,6 +212,39 @@ def _by_pmap(step: Any, mesh: Mesh, state_sharding: Any) -> Any:
       lambda leaf: leaf.reshape(local, -1, *leaf.shape[1:]), batch
     )
     return compiled[len(others)](state, parts, *others)
+
+  return whole
+
+
+def over_examples(
+  apply: Callable[[Any, Any], Any], mesh: Mesh
+) -> Callable[[Any, Any], Any]:
+  """A function of weights and examples, each device with a part of these.
+
+  For evaluation: on each device runs what would run on one device alone.
+
+  Args:
+    apply: (weights, examples) → outputs, whose first axis is the examples.
+    mesh: From `data_mesh`.
+
+  Returns:
+    The same function of weights that are on all devices, see `replicate`, and
+    of a batch that they divide; to be called in `jax.jit`. Its outputs are
+    whole on every device.
+  """
+  everywhere, split = PartitionSpec(), PartitionSpec(AXIS)
+  parts = jax.shard_map(
+    apply,
+    mesh=mesh,
+    in_specs=(everywhere, split),
+    out_specs=split,
+    check_vma=False,
+  )
+
+  def whole(weights: Any, examples: Any) -> Any:
+    return jax.lax.with_sharding_constraint(
+      parts(weights, examples), NamedSharding(mesh, everywhere)
+    )
 
   return whole
 

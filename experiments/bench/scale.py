@@ -1,4 +1,4 @@
-"""What training at scale costs in memory, counted from shapes alone.
+"""What training at scale costs in bytes and in programs.
 
 One function a figure: each takes a `Size` and returns what it counts, and
 `PARTS` names them all.
@@ -13,9 +13,14 @@ import jax
 import rich
 from flax import nnx
 
-from experiments.bench import figures, train_steps
+from experiments.bench import comms, figures, programs, run_step, train_steps
 
-TARGETS = {"residual_bytes_ratio": 0.60}
+TARGETS = {
+  "residual_bytes_ratio": 0.60,
+  "allreduce_bytes_ratio": 0.12,
+  "fsdp_bytes_ratio": 0.16,
+  "programs_per_rate": 1,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +31,7 @@ class Size:
     vit: A key of `train_steps.VITS`.
     batch_size: Images.
     image_size: Side of the images in pixels, whole patches of it.
-    compiled: Whether to compile, too, where that only adds to the counts.
+    compiled: Whether to compile, too: some counts are of nothing else.
   """
 
   vit: str = "vit_b16"
@@ -41,26 +46,36 @@ def run(
   image_size: int = Size.image_size,
   compiled: bool = True,
 ) -> None:
-  """Counts what training ViT-B/16 costs; nothing of it runs.
+  """Counts what training ViT-B/16 costs; nothing of that size runs.
 
   residual_bytes_ratio: what `jax.vjp` of the loss keeps for the backward pass
   in bfloat16, of what it keeps in float32. Beside it, as XLA lays out the same
   gradient on this device, its temporary bytes: CPUs have no bfloat16 products,
   so there they bound nothing.
 
+  allreduce_bytes_ratio: what the step of `experiments.train` sums over eight
+  devices for GMixout (--sharding data), of what it sums for full fine-tuning.
+  fsdp_bytes_ratio: of weights, anchors, moments and all else that lasts, what
+  each of eight devices keeps (--sharding fsdp), of what one alone keeps.
+  programs_per_rate: programs that a sweep over five learning rates compiles, of
+  what one rate compiles: for a small model, as the number has no size.
+
   Args:
     json: Where to write the figures.
     batch_size: Images.
     image_size: Side of the images in pixels, a multiple of 16.
-    compiled: Whether to compile for the temporary bytes, which takes a minute.
+    compiled: Whether to compile, which takes minutes; without, no more than
+      residual_bytes_ratio is counted.
   """
+  jax.config.update("jax_num_cpu_devices", comms.DEVICES)
   size = Size("vit_b16", batch_size, image_size, compiled)
   results: figures.Figures = {}
   for name, part in PARTS.items():
     with rich.get_console().status(f"Counting {name}"):
       results |= part(size)
   title = f"Scale, ViT-B/16, batch {batch_size}, {image_size} pixels"
-  figures.report(title, results, TARGETS, json)
+  targets = {name: most for name, most in TARGETS.items() if name in results}
+  figures.report(title, results, targets, json)
 
 
 def residuals(size: Size) -> figures.Figures:
@@ -125,5 +140,21 @@ def kept_bytes(
   return figures.tree_bytes(list(held.values()))
 
 
-PARTS: dict[str, Callable[[Size], figures.Figures]] = {"residuals": residuals}
+def communication(size: Size) -> figures.Figures:
+  """Bytes that devices sum up, and that each of them keeps."""
+  if not size.compiled:
+    return {}
+  return run_step.count(size.vit, size.batch_size, size.image_size)
+
+
+def rates(size: Size) -> figures.Figures:
+  """Programs of a sweep over learning rates."""
+  return programs.count() if size.compiled else {}
+
+
+PARTS: dict[str, Callable[[Size], figures.Figures]] = {
+  "residuals": residuals,
+  "communication": communication,
+  "rates": rates,
+}
 """The figures to count, by name; each has a target in `TARGETS`."""

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from experiments import results
+from experiments import evaluate, results
 from experiments.data.batches import batches, stream
 from experiments.data.folds import balanced_batches
 from experiments.data.images import ImageSet
@@ -88,12 +88,14 @@ class Watch:
     evaluated: Called after every evaluation with the run, the steps it has
       taken, and the accuracies by name.
     say: Called with a sentence for the user.
+    evaluating: See `progress` of `experiments.evaluate.evaluate`.
   """
 
   settings: Watching
   ood: Mapping[str, Split | ImageSet] = dataclasses.field(default_factory=dict)
   evaluated: Callable[[Member, int, Mapping[str, float]], None] | None = None
   say: Callable[[str], None] | None = None
+  evaluating: evaluate.Progress = lambda name, done, total: None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,7 +204,7 @@ class Runs:
     done = [self._train(member) for member in members]
     fits = [fitted for _, fitted in done]
     model = fits[0].model
-    judge = Judge(model, self.task.source.validation)
+    judge = Judge(model, self.task.source.validation, mesh=self._mesh)
     combined = method.combine([run for run, _ in done], judge)
     size = sum(leaf.size for leaf in jax.tree.leaves(combined.weights))
     cost = dataclasses.replace(
@@ -289,7 +291,11 @@ class Runs:
       "snapshots": sorted(self._snapshots[member]),
     }
     folder = self._saving.folder / f"run_{self.planned.index(member):02d}"
-    judge = Judge(member.method.export(prepared), self.task.source.validation)
+    judge = Judge(
+      member.method.export(prepared),
+      self.task.source.validation,
+      mesh=self._mesh,
+    )
     with Checkpoints(folder, config=config, keep=self._saving.keep) as kept:
       yield Keeper(
         kept,
@@ -324,6 +330,8 @@ class Runs:
       profile=None if number else settings.profile,
       leads=jax.process_index() == 0,
       shown=shown,
+      mesh=self._mesh,
+      progress=watch.evaluating,
       say=watch.say,
     ) as watcher:
       yield watcher

@@ -17,7 +17,7 @@ from jax.experimental import multihost_utils
 
 from experiments.data.images import ImageSet
 from experiments.data.split import Split
-from experiments.evaluate import accuracy
+from experiments.evaluate import Progress, accuracy
 from experiments.methods.run import Params
 from experiments.training.metrics_log import MetricsLog
 from experiments.training.patience import Patience
@@ -94,6 +94,8 @@ class Watcher:
     profile: pathlib.Path | None = None,
     leads: bool = True,
     shown: Callable[[int, Mapping[str, float]], None] | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+    progress: Progress = lambda name, done, total: None,
     say: Callable[[str], None] | None = None,
   ):
     """Watches nothing yet.
@@ -108,6 +110,8 @@ class Watcher:
       profile: For the profile of this run, if it has one.
       leads: Whether this process writes.
       shown: Called with the steps taken and the accuracies of an evaluation.
+      mesh: Whose devices share an evaluation; see `experiments.evaluate`.
+      progress: Called while it lasts, see there.
       say: Called with a sentence for the user.
     """
     self.settings = settings
@@ -116,6 +120,8 @@ class Watcher:
     self._images_per_step = images_per_step
     self._folder = folder if leads else None
     self._shown = shown
+    self._mesh = mesh
+    self._progress = progress
     self._log: MetricsLog | None = None
     self._rates: Mapping[str, np.ndarray] = {}
     self.profile = Profile(profile if leads else None, say)
@@ -164,9 +170,11 @@ class Watcher:
 
   def evaluate(self, taken: int, model: nnx.Module) -> float:
     """The ID accuracy of the weights to deploy; all is shown and logged."""
-    found = {ID_ACCURACY: accuracy(model, self._id_images, batch_size=256)}
+    found = {ID_ACCURACY: self._accuracy(model, "id", self._id_images)}
     for name, images in self._ood.items():
-      found[f"ood_accuracy/{name}"] = accuracy(model, images, batch_size=256)
+      found[f"ood_accuracy/{name}"] = self._accuracy(
+        model, f"ood/{name}", images
+      )
     if self._shown is not None:
       self._shown(taken, found)
     if self._log is not None:
@@ -175,6 +183,17 @@ class Watcher:
     if jax.process_count() > 1:  # processes that disagree would wait forever
       score = multihost_utils.broadcast_one_to_all(score)
     return float(score)
+
+  def _accuracy(
+    self, model: nnx.Module, name: str, images: Split | ImageSet
+  ) -> float:
+    return accuracy(
+      model,
+      images,
+      batch_size=256,
+      mesh=self._mesh,
+      progress=lambda done: self._progress(name, done, len(images)),
+    )
 
   def stepped(
     self, step: int, loss: float, metrics: Mapping[str, Any], seconds: float

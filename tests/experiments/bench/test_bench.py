@@ -15,6 +15,7 @@ from experiments.bench import (
   flops,
   images,
   memory,
+  run_step,
   scale,
   step,
   train_steps,
@@ -204,6 +205,13 @@ def test_scale_figures(tmp_path, monkeypatch):
   ratio = found["residual_bfloat16_bytes"] / found["residual_float32_bytes"]
   assert found["residual_bytes_ratio"] == pytest.approx(ratio)
   assert 0 < ratio < 1
+  # Every gradient of full fine-tuning is sent, and the loss.
+  model = run_step.classifier("vit_b16", 32)
+  dense = figures.tree_bytes(nnx.to_pure_dict(nnx.state(model))) + 4
+  assert found["full_allreduce_bytes"] == dense
+  assert found["allreduce_bytes"] < dense
+  assert 1 / 8 < found["fsdp_bytes_ratio"] < 1
+  assert found["programs_per_rate"] == 1
   scale.run(path, batch_size=32, image_size=32, compiled=False)
   counted = json.loads(path.read_text())
   assert counted.items() <= found.items()
