@@ -30,7 +30,7 @@ import rich.console
 import rich.progress
 import tyro
 
-from experiments import methods, results, tables, train
+from experiments import compilation_cache, methods, results, tables, train
 from experiments.cells import Cluster, Failure, logged, name_of, spread
 from experiments.data.split import Split
 from experiments.methods.settings import parse_settings
@@ -234,6 +234,8 @@ def side_by_side(
 def main(config: Config) -> None:
   """Runs the sweep, appends its lines and shows the tables."""
   console = rich.console.Console()
+  if not config.workers:  # those see to it themselves
+    compilation_cache.keep(console.print)
   try:
     swept = chosen(config)
     if not config.seeds:

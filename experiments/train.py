@@ -43,7 +43,7 @@ import rich.progress
 import rich.table
 from flax import nnx
 
-from experiments import methods, results, train_config
+from experiments import compilation_cache, methods, results, train_config
 from experiments.data.split import Split
 from experiments.domains import Data as Data
 from experiments.evaluate import Progress, evaluate
@@ -51,7 +51,7 @@ from experiments.line import line
 from experiments.models import backbones, export
 from experiments.models.classifier import Classifier, Ensemble
 from experiments.train_config import Config, described
-from experiments.training import length, watching
+from experiments.training import length, peers, watching
 from experiments.training.keeper import Stopped, stop_on_sigterm
 from experiments.training.runs import Runs, Saving, Task, Watch
 from gmixout_jax import parallel
@@ -264,10 +264,12 @@ def main(config: Config) -> None:
     )
   leads = jax.process_index() == 0
   console = rich.console.Console(quiet=not leads)
+  compilation_cache.keep(console.print)
   try:
     if config.recipe is not None and leads:
       config.method.advise(config.recipe)
     with contextlib.ExitStack() as stack:
+      stack.enter_context(peers.watched(_host(config.coordinator)))
       if config.checkpoint is not None and leads:
         stack.enter_context(exclusive(config.checkpoint))
       record = run_or_recall(config, console)
@@ -276,9 +278,20 @@ def main(config: Config) -> None:
   except Stopped as stopped:
     console.print(str(stopped))
   except (FloatingPointError, OSError, ValueError) as error:
+    if jax.process_count() > 1:
+      peers.end(f"error: {error}")
     sys.exit(f"error: {error}")  # what the user gave is wrong, not the program
+  except jax.errors.JaxRuntimeError as error:
+    if jax.process_count() == 1:
+      raise
+    peers.end(f"error: {str(error).splitlines()[0]}")
   if config.distributed:
     jax.distributed.shutdown()  # waits for the others, of whom one may be late
+
+
+def _host(coordinator: str | None) -> str | None:
+  """Where the first process is, if that was given."""
+  return None if coordinator is None else coordinator.rpartition(":")[0]
 
 
 def run_or_recall(

@@ -296,20 +296,18 @@ def place(state: Any, shardings: Any) -> Any:
 
   Args:
     state: A pytree of arrays, equal on all processes.
-    shardings: A pytree of shardings like it; perhaps over the devices of
-      several processes.
+    shardings: Like it; perhaps over the devices of several processes.
   """
-  return jax.tree.map(_placed, state, shardings)
 
+  def placed(leaf: Any, sharding: jax.sharding.Sharding) -> jax.Array:
+    if _is_key(leaf):  # on every device, as all that holds no floats
+      return _everywhere(leaf, sharding.mesh)  # pyright: ignore
+    whole = np.array(leaf)  # a copy, as in `_everywhere`
+    return jax.make_array_from_callback(
+      whole.shape, sharding, whole.__getitem__
+    )
 
-def _placed(leaf: Any, sharding: jax.sharding.Sharding) -> jax.Array:
-  if _is_key(leaf):
-    # Whole on every device, as all that holds no floats.
-    return _everywhere(leaf, sharding.mesh)  # pyright: ignore
-  whole = np.array(leaf)  # a copy, as in `_everywhere`
-  return jax.make_array_from_callback(
-    whole.shape, sharding, lambda part: whole[part]
-  )
+  return jax.tree.map(placed, state, shardings)
 
 
 def _is_key(leaf: Any) -> bool:

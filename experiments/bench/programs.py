@@ -48,8 +48,8 @@ def counted(work: Callable[[], None]) -> int:
   train_step._compiled.cache_clear()
   found = itertools.count()
 
-  def note(event: str, duration_secs: float, **kwargs: str | int) -> None:
-    del duration_secs, kwargs
+  def note(event: str, duration_secs: float, **more: str | int) -> None:
+    del duration_secs, more
     if event == _COMPILED and not done:
       next(found)
 
