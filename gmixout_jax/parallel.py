@@ -221,7 +221,7 @@ def over_examples(
 ) -> Callable[[Any, Any], Any]:
   """A function of weights and examples, each device with a part of these.
 
-  For evaluation: on each device runs what would run on one device alone.
+  On each device runs what would run on one alone; for evaluation.
 
   Args:
     apply: (weights, examples) → outputs, whose first axis is the examples.
@@ -233,13 +233,8 @@ def over_examples(
     whole on every device.
   """
   everywhere, split = PartitionSpec(), PartitionSpec(AXIS)
-  parts = jax.shard_map(
-    apply,
-    mesh=mesh,
-    in_specs=(everywhere, split),
-    out_specs=split,
-    check_vma=False,
-  )
+  specs: Any = {"in_specs": (everywhere, split), "out_specs": split}
+  parts = jax.shard_map(apply, mesh=mesh, check_vma=False, **specs)
 
   def whole(weights: Any, examples: Any) -> Any:
     return jax.lax.with_sharding_constraint(
