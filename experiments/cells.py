@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 import submitit
 
-from experiments import methods, results, train
+from experiments import compilation_cache, methods, results, train
 from gmixout_jax.checkpoint.folders import exclusive
 
 Cluster = Literal["local", "slurm"]
@@ -50,6 +50,7 @@ class Cell:
     """Goes on from what is saved, and appends the line, once."""
     config = self.config
     assert config.checkpoint is not None
+    compilation_cache.keep(print)
     with exclusive(config.checkpoint):
       record = results.recall(config.checkpoint)
       if record is None:

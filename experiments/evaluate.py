@@ -1,7 +1,7 @@
 """Evaluates a classifier on the source domain and on all others.
 
 What is measured is in `experiments.metrics`; this file runs models over images,
-in memory or on disk.
+in memory or on disk, on one device or on all of several processes.
 """
 
 import functools
@@ -11,19 +11,27 @@ from typing import Any
 import jax
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, UInt8
 
 from experiments import metrics
+from experiments.data import on_devices
 from experiments.data.images import ImageSet
 from experiments.data.split import Split
+from gmixout_jax import parallel
 
 Images = UInt8[np.ndarray, "n height width 3"]
 
+Progress = Callable[[str, int, int], None]
+
 
 def map_batches(
-  apply: Callable[[np.ndarray], Array],
+  apply: Callable[[Any], Array],
   images: Images | ImageSet,
   batch_size: int,
+  *,
+  mesh: Mesh | None = None,
+  progress: Callable[[int], None] = lambda done: None,
 ) -> np.ndarray:
   """Applies a jitted function to images, batch by batch.
 
@@ -31,25 +39,43 @@ def map_batches(
     apply: from a batch of images to an array with the same leading axis.
     images: any number of them, at least one. A set on disk is decoded as it
       goes, by threads, while the device works.
-    batch_size: the last batch is padded to it, so one program is compiled.
+    batch_size: on each device; the last batch is padded to it, so one program
+      is compiled.
+    mesh: whose devices share each batch; ``apply`` takes it cut up, and returns
+      an array that is whole on all of them.
+    progress: called with the number of images that are done.
 
   Returns:
     ``apply(images)``, the padding removed.
   """
   total = len(images)
-  batch_size = min(batch_size, total)
+  size = on_devices.batch_size(total, batch_size, mesh)
+  batches: Iterator[Any] = (
+    _padded(images, size)
+    if mesh is None
+    else on_devices.chunks(images, size, mesh)
+  )
   outputs = []
-  for batch in _chunks(images, batch_size):
-    padding = [(0, batch_size - len(batch))] + [(0, 0)] * (batch.ndim - 1)
+  for batch in batches:
     # Not fetched here: the device works on while the host cuts the next batch.
-    outputs.append(apply(np.pad(batch, padding)))
-  return np.concatenate(jax.device_get(outputs))[:total]
+    outputs.append(apply(batch))
+    if len(outputs) > 1:
+      jax.block_until_ready(outputs[-2])
+      progress((len(outputs) - 1) * size)
+  found = np.concatenate(jax.device_get(outputs))[:total]
+  progress(total)
+  return found
 
 
-def _chunks(images: Images | ImageSet, size: int) -> Iterator[np.ndarray]:
-  if isinstance(images, ImageSet):
-    return images.chunks(size)
-  return (images[i : i + size] for i in range(0, len(images), size))
+def _padded(images: Images | ImageSet, size: int) -> Iterator[np.ndarray]:
+  chunks = (
+    images.chunks(size)
+    if isinstance(images, ImageSet)
+    else (images[i : i + size] for i in range(0, len(images), size))
+  )
+  for batch in chunks:
+    padding = [(0, size - len(batch))] + [(0, 0)] * (batch.ndim - 1)
+    yield np.pad(batch, padding)
 
 
 # Jitted once for the process, with the model's structure as a static argument,
@@ -59,8 +85,22 @@ def _logits(graphdef: Any, state: Any, images: Array) -> Array:
   return nnx.merge(graphdef, state)(images)
 
 
+@functools.partial(jax.jit, static_argnames=("graphdef", "mesh"))
+def _shared_logits(
+  graphdef: Any, mesh: Mesh, state: Any, images: Array
+) -> Array:
+  return parallel.over_examples(
+    lambda state, images: nnx.merge(graphdef, state)(images), mesh
+  )(state, images)
+
+
 def logits(
-  model: nnx.Module, images: Split | ImageSet, *, batch_size: int = 256
+  model: nnx.Module,
+  images: Split | ImageSet,
+  *,
+  batch_size: int = 256,
+  mesh: Mesh | None = None,
+  progress: Callable[[int], None] = lambda done: None,
 ) -> Float[np.ndarray, "n classes"]:
   """The logits of a set's own classes.
 
@@ -68,16 +108,21 @@ def logits(
     model: maps uint8 images to the logits of all its outputs.
     images: a split, or a set on disk whose ``outputs`` say which of the head's
       outputs its classes are.
-    batch_size: images per forward pass.
+    batch_size: images per forward pass and device.
+    mesh: from `parallel.data_mesh`: whose devices share the images. All its
+      processes call this, with the same images, and get all logits.
+    progress: called with the number of images that are done.
 
   Raises:
     ValueError: if the head does not match the set's classes.
   """
   graphdef, state = nnx.split(model)
   pixels = images if isinstance(images, ImageSet) else images.images
-  every = map_batches(
-    functools.partial(_logits, graphdef, state), pixels, batch_size
-  )
+  apply = functools.partial(_logits, graphdef, state)
+  if mesh is not None:
+    everywhere = parallel.replicate(state, mesh)
+    apply = functools.partial(_shared_logits, graphdef, mesh, everywhere)
+  every = map_batches(apply, pixels, batch_size, mesh=mesh, progress=progress)
   try:
     return metrics.select(
       every, _outputs(images), classes=len(images.class_names)
@@ -91,10 +136,20 @@ def logits(
 
 
 def accuracy(
-  model: nnx.Module, split: Split | ImageSet, *, batch_size: int
+  model: nnx.Module,
+  split: Split | ImageSet,
+  *,
+  batch_size: int,
+  mesh: Mesh | None = None,
+  progress: Callable[[int], None] = lambda done: None,
 ) -> float:
-  """The fraction of images whose highest logit is the label's, in [0, 1]."""
-  found = logits(model, split, batch_size=batch_size)
+  """The fraction of images whose highest logit is the label's, in [0, 1].
+
+  The arguments are those of `logits`.
+  """
+  found = logits(
+    model, split, batch_size=batch_size, mesh=mesh, progress=progress
+  )
   return metrics.top1(found.argmax(-1), split.labels)
 
 
@@ -149,6 +204,8 @@ def evaluate(
   batch_size: int = 256,
   train_counts: np.ndarray | None = None,
   by_domain: bool = False,
+  mesh: Mesh | None = None,
+  progress: Progress = lambda name, done, total: None,
 ) -> dict[str, Any]:
   """In-distribution and out-of-distribution accuracy, and calibration.
 
@@ -156,11 +213,14 @@ def evaluate(
     model: maps uint8 images to logits.
     validation: the held-out images of the source domain.
     targets: all images of every other domain; there may be none.
-    batch_size: images per forward pass.
+    batch_size: images per forward pass and device.
     train_counts: how many training images every class has; see `measure`.
       Targets with classes of their own (``outputs``) have no such groups.
     by_domain: whether to tell the domains of ``validation`` apart, which is
       then an `ImageSet`.
+    mesh: see `logits`.
+    progress: called with "id" or "ood/NAME", the number of its images that are
+      done, and that of all of them.
 
   Returns:
     ``id``: accuracy on ``validation``; ``ood``: accuracy by domain;
@@ -181,7 +241,13 @@ def evaluate(
   }
   details, at_home = {}, {}
   for name, images in sets.items():
-    found = logits(model, images, batch_size=batch_size)
+    found = logits(
+      model,
+      images,
+      batch_size=batch_size,
+      mesh=mesh,
+      progress=functools.partial(_told, progress, name, len(images)),
+    )
     details[name] = measure(
       found,
       images.labels,
@@ -197,6 +263,10 @@ def evaluate(
     **at_home,
     "details": details,
   }
+
+
+def _told(progress: Progress, name: str, total: int, done: int) -> None:
+  progress(name, done, total)
 
 
 def _by_domain(predictions: np.ndarray, images: ImageSet) -> dict[str, Any]:

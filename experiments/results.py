@@ -25,6 +25,14 @@ EARLIER: dict[str, Record] = {"ftp": {"norm": "l2"}}
 """What methods had no setting for yet when lines were first published, and how
 those lines were made. Read as if the lines said so."""
 
+UNTOLD = frozenset({"compact"})
+"""What lines of earlier versions tell of methods though no weights depend on
+it. Read as if they did not."""
+
+LATER: Record = {"dtype": "float32", "attention": "xla"}
+"""What a run's configuration had no setting for yet when lines were first
+published, and how those lines were made. Written only where it differs."""
+
 
 def environment() -> Record:
   """What a number depends on besides the configuration."""
@@ -54,6 +62,20 @@ def plain(value: Any) -> Any:
   if isinstance(value, pathlib.PurePath):
     return value.name
   return value
+
+
+def comparable(config: Record) -> Record:
+  """A configuration without what lines of before could not say either.
+
+  Example:
+    >>> comparable({"steps": 3, "dtype": "float32", "attention": "cudnn"})
+    {'steps': 3, 'attention': 'cudnn'}
+  """
+  return {
+    name: value
+    for name, value in config.items()
+    if name not in LATER or value != LATER[name]
+  }
 
 
 def append(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
@@ -131,16 +153,18 @@ def append_once(
 
 
 def _completed(method: Record) -> Record:
-  """A method's settings, with those that its line is older than."""
+  """A method's settings as a line of today has them."""
   added = EARLIER.get(str(method.get("name")).split("+")[-1], {})
-  nested = {k: _completed(v) for k, v in method.items() if isinstance(v, dict)}
-  return added | method | nested
+  told = {name: method[name] for name in method if name not in UNTOLD}
+  nested = {k: _completed(v) for k, v in told.items() if isinstance(v, dict)}
+  return added | told | nested
 
 
 def read(path: str | os.PathLike[str]) -> list[Record]:
   """All runs of a results file, oldest first.
 
-  Settings that came later than a line are filled in, see `EARLIER`.
+  Settings that came later than a line are filled in, see `EARLIER`; what is
+  told no more is left out, see `UNTOLD`.
 
   Raises:
     ValueError: on a line that is not a JSON object; it names file and line.

@@ -23,7 +23,14 @@ import rich.progress
 import rich.table
 import tyro
 
-from experiments import configs, finished, looks, methods, results
+from experiments import (
+  compilation_cache,
+  configs,
+  finished,
+  looks,
+  methods,
+  results,
+)
 from experiments.case import Config, folder_of, line_of, open_case
 from experiments.experiment import Experiment
 from experiments.methods.composition import Composed, Pool
@@ -164,6 +171,7 @@ def _headline(record: results.Record) -> dict[str, float]:
 def main(config: Config) -> None:
   """Runs an experiment, appends its lines and shows the table."""
   console = rich.console.Console()
+  compilation_cache.keep(console.print)
   try:
     experiment = configs.load(config.name)
     if experiment.combines and config.checkpoints is None:

@@ -34,9 +34,10 @@ _SIZE, _CLASSES, _WIDTH = 8, 3, 16
 class Mlp(nnx.Module):
   """A backbone that compiles fast."""
 
-  def __init__(self, rngs: nnx.Rngs):
-    self.embedding = nnx.Linear(_SIZE * _SIZE * 3, _WIDTH, rngs=rngs)
-    self.blocks = nnx.List([nnx.Linear(_WIDTH, _WIDTH, rngs=rngs)])
+  def __init__(self, rngs: nnx.Rngs, dtype: str):
+    narrow = {"dtype": dtype, "rngs": rngs}  # its weights are float32
+    self.embedding = nnx.Linear(_SIZE * _SIZE * 3, _WIDTH, **narrow)
+    self.blocks = nnx.List([nnx.Linear(_WIDTH, _WIDTH, **narrow)])
 
   def features(self, pixels: jax.Array) -> jax.Array:
     """Features of normalised pixels."""
@@ -68,7 +69,7 @@ class NotedSplit(Split):
     )
 
 
-def made_up(folder: pathlib.Path, process: int) -> Any:
+def made_up(folder: pathlib.Path, process: int, dtype: str) -> Any:
   """Two domains of random images, and a model: what `train.load` returns."""
   rng = np.random.default_rng(0)
   names = tuple(f"class {label}" for label in range(_CLASSES))
@@ -84,7 +85,7 @@ def made_up(folder: pathlib.Path, process: int) -> Any:
     "photo": split(5, pathlib.Path(os.devnull)),
   }
   model = Classifier.with_zero_head(
-    Mlp(nnx.Rngs(0)), width=_WIDTH, classes=_CLASSES
+    Mlp(nnx.Rngs(0), dtype), width=_WIDTH, classes=_CLASSES
   )
   return domains, model
 
@@ -107,7 +108,7 @@ def work(
   jax.config.update("jax_compilation_cache_dir", str(cache))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
   jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-  train.load = lambda config: made_up(folder, process)
+  train.load = lambda config: made_up(folder, process, config.dtype)
   fit = loop.fit
 
   def noting(*args: Any, progress: Any, **kwargs: Any) -> loop.Fitted:

@@ -24,17 +24,23 @@ import dataclasses
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import rich.console
 import rich.progress
 import tyro
 
-from experiments import methods, results, tables, train
+from experiments import compilation_cache, methods, results, tables, train
 from experiments.cells import Cluster, Failure, logged, name_of, spread
 from experiments.data.split import Split
 from experiments.methods.settings import parse_settings
+from experiments.models import backbones
 from experiments.models.classifier import Classifier
+from experiments.training import length
+from experiments.training.recipe import Recipe
 from experiments.training.runs import Runs
+from experiments.training.sharding import Sharding
+from experiments.training.watching import Watching
 from gmixout_jax import clip
 from gmixout_jax.checkpoint.folders import exclusive
 
@@ -54,17 +60,26 @@ class Config:
     mean: Of the pixels the ViT was trained on, per channel, in [0, 1].
     std: Likewise.
     remat: Recompute each block in the backward pass.
-    steps: Optimizer steps of a run.
+    dtype: What the model computes in; what is stored is float32.
+    attention: "cudnn" needs an NVIDIA GPU since Ampere, and bfloat16.
+    steps: Optimizer steps of a run; 300 if there are no epochs either.
+    epochs: The length of a run instead; the last one is filled up.
     warmup: The share of the steps in which the learning rate rises.
     seeds: Of everything random; every method is run with each.
     results: The file that the lines are appended to.
     checkpoint: A folder to remember finished cells in, and to save running ones
       if there are workers.
     save_every: Steps between two checkpoints, if there are workers.
+    sharding: Spread each batch over all devices; see `experiments.train`.
     workers: Cells at a time, in processes of their own; 0 runs all of them
       here, one after another.
     cluster: Where the workers are: on this machine, or on a Slurm cluster.
     partition: Of Slurm.
+    training: What a step does that is no part of a method.
+    watching: What is seen of the runs on the way.
+
+  Raises:
+    ValueError: If there are both steps and epochs.
   """
 
   methods: tyro.conf.Positional[tuple[str, ...]]
@@ -74,15 +89,28 @@ class Config:
   mean: tuple[float, float, float] = clip.HALF
   std: tuple[float, float, float] = clip.HALF
   remat: bool = False
-  steps: int = 300
+  dtype: backbones.Dtype = "float32"
+  attention: backbones.Attention = "xla"
+  steps: int | None = None
+  epochs: float | None = None
   warmup: float = 0.1
   seeds: tuple[int, ...] = (0,)
   results: pathlib.Path = pathlib.Path("runs/results.jsonl")
   checkpoint: pathlib.Path | None = None
   save_every: int = 100
+  sharding: Sharding | None = None
   workers: int = 0
   cluster: Cluster = "local"
   partition: str | None = None
+  training: Annotated[Recipe, tyro.conf.OmitArgPrefixes] = dataclasses.field(
+    default_factory=Recipe
+  )
+  watching: Annotated[Watching, tyro.conf.OmitArgPrefixes] = dataclasses.field(
+    default_factory=Watching
+  )
+
+  def __post_init__(self):
+    length.check(self.steps, self.epochs)
 
 
 def chosen(config: Config) -> list[methods.Method]:
@@ -116,12 +144,23 @@ def configurations(
     if field.name in known
   }
   cells = [train.Config(method=m, seed=seed, **shared) for m in swept]
-  if config.checkpoint is None:
-    return cells
   return [
-    dataclasses.replace(cell, checkpoint=config.checkpoint / name_of(cell))
+    dataclasses.replace(
+      cell,
+      checkpoint=config.checkpoint and config.checkpoint / name_of(cell),
+      watching=_in_folders(config.watching, name_of(cell)),
+    )
     for cell in cells
   ]
+
+
+def _in_folders(watching: Watching, name: str) -> Watching:
+  """The same, with folders of its own."""
+  return dataclasses.replace(
+    watching,
+    log_dir=watching.log_dir and watching.log_dir / name,
+    profile=watching.profile and watching.profile / name,
+  )
 
 
 Outcome = tuple[list[results.Record], list[Failure]]
@@ -146,10 +185,18 @@ def in_turn(
       name = methods.name_of(member.method)
       bar.update(task, advance=1, description=f"seed {seed}: {name}")
 
+    # Cells here share runs, so the logs are those of runs.
+    folders = _in_folders(config.watching, f"seed{seed}")
+    watched = dataclasses.replace(planned[0], watching=folders)
     runs = Runs(
-      train.task_of(planned[0], domains, model), swept, progress=progress
+      train.task_of(planned[0], domains, model),
+      swept,
+      progress=progress,
+      mesh=train.mesh_of(planned[0]),
+      sharding=config.sharding or "data",
+      watch=train.watch_of(watched, domains, say=bar.console.print),
     )
-    bar.update(task, total=config.steps * len(runs.planned))
+    bar.update(task, total=runs.task.steps * len(runs.planned))
     for one in planned:
       with logged(name_of(one), logs) as failed:
         known = one.checkpoint and results.recall(one.checkpoint)
@@ -187,6 +234,8 @@ def side_by_side(
 def main(config: Config) -> None:
   """Runs the sweep, appends its lines and shows the tables."""
   console = rich.console.Console()
+  if not config.workers:  # those see to it themselves
+    compilation_cache.keep(console.print)
   try:
     swept = chosen(config)
     if not config.seeds:

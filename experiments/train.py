@@ -16,100 +16,46 @@ The defaults suit two CPU cores: 96 pixels, 300 steps of 32 images. A GPU runs
 the same command at full size: add --data.image-size 224 --data.batch-size 128
 --steps 2000.
 
-On several machines, or on several devices of one, each process runs the same
-command with --distributed; --coordinator HOST:PORT, --processes and --process
-say who is who where the cluster does not. Each reads its own part of every
-batch, and the first one alone writes. The checkpoint's folder is shared.
+On several devices of one machine add --sharding data, or --sharding fsdp if
+weights and moments shall be spread over them, too. On several machines each
+process runs the same command with --distributed besides; --coordinator
+HOST:PORT, --processes and --process say who is who where the cluster does not.
+Each reads its own part of every batch, and the first one alone writes. The
+checkpoint's folder is shared; a run may go on with other devices.
 
 The seed decides which images are held out, their order, their augmentation and
 the masks, so runs that differ in the method alone are paired.
+
+  python -m experiments.train gmixout --epochs 10 --mixup 0.2 --clip-norm 1 \
+    --eval-every 500 --patience 5 --log-dir runs/log ...
+
+With --patience a run may end early, and its best weights on ID validation
+images are the result. OOD images decide nothing, whether watched or not.
 """
 
 import contextlib
-import dataclasses
-import pathlib
 import sys
-from collections.abc import Callable
-from typing import Annotated
+from collections.abc import Callable, Mapping
 
 import jax
 import rich.console
 import rich.progress
 import rich.table
-import tyro
 from flax import nnx
 
-from experiments import methods, results
+from experiments import compilation_cache, methods, results, train_config
 from experiments.data.split import Split
-from experiments.domains import Data
-from experiments.evaluate import evaluate
+from experiments.domains import Data as Data
+from experiments.evaluate import Progress, evaluate
 from experiments.line import line
 from experiments.models import backbones, export
 from experiments.models.classifier import Classifier, Ensemble
+from experiments.train_config import Config, described
+from experiments.training import length, peers, watching
 from experiments.training.keeper import Stopped, stop_on_sigterm
-from experiments.training.runs import Runs, Saving, Task
-from gmixout_jax import clip, parallel
+from experiments.training.runs import Runs, Saving, Task, Watch
+from gmixout_jax import parallel
 from gmixout_jax.checkpoint.folders import exclusive
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-  """One run.
-
-  Attributes:
-    method: How to fine-tune.
-    data: What to train on.
-    weights: The pretrained ViT: safetensors with timm's names.
-    mean: Of the pixels the ViT was trained on, per channel, in [0, 1].
-    std: Likewise.
-    remat: Recompute each block in the backward pass: a sixth of the memory,
-      and on CPUs, whose caches it fits, less time; on a GPU more.
-    steps: Optimizer steps.
-    warmup: The share of the steps in which the learning rate rises.
-    seed: Of everything random.
-    skip_nonfinite: How many steps in a row may be skipped because their loss or
-      gradient is not finite; by default such a step stops the run.
-    recipe: The peak learning rate of full fine-tuning on this data, if it is
-      known: a method whose own rate lies far from what follows says so.
-    results: The file that the run's line is appended to.
-    checkpoint: A folder to save the run in. Given again, the run goes on from
-      there; SIGTERM saves it and stops it.
-    save_every: Steps between two checkpoints. Each scores the weights on the
-      held-out images, and the best is kept apart from the newest two.
-    export: Where to put the trained ViT, head included: safetensors with timm's
-      names. Of an ensemble, which is several models, none is put there.
-    distributed: Spread each batch over the devices of all processes.
-    coordinator: Host and port of the first process.
-    processes: How many processes there are.
-    process: Which one this is, from 0.
-  """
-
-  method: methods.Method
-  data: Data = dataclasses.field(default_factory=Data)
-  weights: pathlib.Path = pathlib.Path("data/vit_tiny.safetensors")
-  mean: tuple[float, float, float] = clip.HALF
-  std: tuple[float, float, float] = clip.HALF
-  remat: bool = False
-  steps: int = 300
-  warmup: float = 0.1
-  seed: int = 0
-  skip_nonfinite: int = 0
-  recipe: float | None = None
-  results: pathlib.Path = pathlib.Path("runs/results.jsonl")
-  checkpoint: pathlib.Path | None = None
-  save_every: int = 100
-  export: pathlib.Path | None = None
-  distributed: bool = False
-  coordinator: str | None = None
-  processes: int | None = None
-  process: int | None = None
-
-
-# What a number does not depend on, and the seed.
-_KEPT_APART = (
-  *("seed", "recipe", "results", "checkpoint", "save_every", "export"),
-  *("distributed", "coordinator", "processes", "process"),
-)
 
 
 def load(config: Config) -> tuple[dict[str, Split], Classifier]:
@@ -118,8 +64,10 @@ def load(config: Config) -> tuple[dict[str, Split], Classifier]:
   Raises:
     FileNotFoundError: If the data or the weights are not there.
     ValueError: If the source or target is not one of the domains, or is the
-      only one.
+      only one; or the attention cannot be computed here.
   """
+  # Before anything is read, which may take minutes.
+  backbones.check(dtype=config.dtype, attention=config.attention)
   if not config.weights.is_file():
     raise FileNotFoundError(
       f"no weights at {config.weights}: --weights must name a ViT in"
@@ -131,6 +79,8 @@ def load(config: Config) -> tuple[dict[str, Split], Classifier]:
     len(next(iter(domains.values())).class_names),
     image_size=config.data.image_size,
     remat=config.remat,
+    dtype=config.dtype,
+    attention=config.attention,
     mean=config.mean,
     std=config.std,
   )
@@ -143,6 +93,9 @@ def run(
   model: Classifier,
   progress: Callable[[int, float], None] | None = None,
   stop: Callable[[int], bool] = lambda step: False,
+  evaluated: Callable[[Mapping[str, float]], None] | None = None,
+  say: Callable[[str], None] | None = None,
+  evaluating: Progress = lambda name, done, total: None,
 ) -> results.Record:
   """Trains and evaluates; pure but for the time it takes and its checkpoints.
 
@@ -152,6 +105,10 @@ def run(
     model: The pretrained model.
     progress: See `loop.fit`.
     stop: Whether to save and stop after a number of steps.
+    evaluated: Called with the accuracies of every evaluation on the way.
+    say: Called with a sentence for the user.
+    evaluating: Called with a set's name, its images that are evaluated, and
+      all of them.
 
   Returns:
     The line for the results file.
@@ -171,39 +128,76 @@ def run(
       config=described(config) | {"seed": config.seed},
       stop=stop,
     )
-  mesh = parallel.data_mesh() if config.distributed else None
-  runs = Runs(task, [config.method], progress=report, saving=saving, mesh=mesh)
-  return record(config, runs, domains)
+  runs = Runs(
+    task,
+    [config.method],
+    progress=report,
+    saving=saving,
+    mesh=mesh_of(config),
+    sharding=config.sharding or "data",
+    watch=watch_of(config, domains, evaluated, say, evaluating),
+  )
+  return record(config, runs, domains, evaluating)
+
+
+def mesh_of(config: Config) -> jax.sharding.Mesh | None:
+  """The devices that share the run; None if it has one to itself."""
+  shared = config.distributed or config.sharding is not None
+  return parallel.data_mesh() if shared else None
 
 
 def task_of(
   config: Config, domains: dict[str, Split], model: Classifier
 ) -> Task:
   """What the run trains on; the seed cuts off the validation images."""
+  source = config.data.source_of(domains, config.seed)
+  batch_size = config.data.batch_size
   return Task(
     model=model,
-    source=config.data.source_of(domains, config.seed),
-    steps=config.steps,
-    batch_size=config.data.batch_size,
+    source=source,
+    steps=length.steps(
+      config.steps, config.epochs, images=len(source.train), batch=batch_size
+    ),
+    batch_size=batch_size,
     warmup=config.warmup,
     seed=config.seed,
     skip_nonfinite=config.skip_nonfinite,
     balanced=config.data.target is not None,
+    recipe=config.training,
   )
 
 
-def described(config: Config) -> results.Record:
-  """What was run, as JSON: all that numbers depend on but for the seed."""
-  config_as_json: results.Record = results.plain(config)
-  config_as_json["method"] = results.plain(methods.described(config.method))
-  config_as_json["data"] = config.data.described()
-  for name in _KEPT_APART:
-    del config_as_json[name]
-  return config_as_json
+def watch_of(
+  config: Config,
+  domains: dict[str, Split],
+  evaluated: Callable[[Mapping[str, float]], None] | None = None,
+  say: Callable[[str], None] | None = None,
+  evaluating: Progress = lambda name, done, total: None,
+) -> Watch:
+  """Who watches the run; the OOD images are given to nobody else."""
+
+  def show(
+    member: methods.Member, taken: int, found: Mapping[str, float]
+  ) -> None:
+    del member, taken
+    if evaluated is not None:
+      evaluated(found)
+
+  seen = config.watching.watch_ood
+  return Watch(
+    config.watching,
+    ood=config.data.targets_of(domains) if seen else {},
+    evaluated=show,
+    say=say,
+    evaluating=evaluating,
+  )
 
 
 def record(
-  config: Config, runs: Runs, domains: dict[str, Split]
+  config: Config,
+  runs: Runs,
+  domains: dict[str, Split],
+  evaluating: Progress = lambda name, done, total: None,
 ) -> results.Record:
   """Finishes what `config.method` needs of some runs, and evaluates it.
 
@@ -211,6 +205,7 @@ def record(
     config: The run.
     runs: Of its task, planned for its method and perhaps for others.
     domains: Every domain's images, by name.
+    evaluating: As for `run`.
 
   Returns:
     The line for the results file.
@@ -222,6 +217,8 @@ def record(
       runs.task.source.validation,
       config.data.targets_of(domains),
       by_domain=runs.task.balanced,
+      mesh=mesh_of(config),
+      progress=evaluating,
     )
 
   def save(model: nnx.Module) -> None:
@@ -267,10 +264,12 @@ def main(config: Config) -> None:
     )
   leads = jax.process_index() == 0
   console = rich.console.Console(quiet=not leads)
+  compilation_cache.keep(console.print)
   try:
     if config.recipe is not None and leads:
       config.method.advise(config.recipe)
     with contextlib.ExitStack() as stack:
+      stack.enter_context(peers.watched(_host(config.coordinator)))
       if config.checkpoint is not None and leads:
         stack.enter_context(exclusive(config.checkpoint))
       record = run_or_recall(config, console)
@@ -279,9 +278,20 @@ def main(config: Config) -> None:
   except Stopped as stopped:
     console.print(str(stopped))
   except (FloatingPointError, OSError, ValueError) as error:
+    if jax.process_count() > 1:
+      peers.end(f"error: {error}")
     sys.exit(f"error: {error}")  # what the user gave is wrong, not the program
+  except jax.errors.JaxRuntimeError as error:
+    if jax.process_count() == 1:
+      raise
+    peers.end(f"error: {str(error).splitlines()[0]}")
   if config.distributed:
     jax.distributed.shutdown()  # waits for the others, of whom one may be late
+
+
+def _host(coordinator: str | None) -> str | None:
+  """Where the first process is, if that was given."""
+  return None if coordinator is None else coordinator.rpartition(":")[0]
 
 
 def run_or_recall(
@@ -296,22 +306,44 @@ def run_or_recall(
     domains, model = load(config)
   bar = rich.progress.Progress(
     *rich.progress.Progress.get_default_columns(),
-    rich.progress.TextColumn("loss {task.fields[loss]:.3f}"),
+    rich.progress.TextColumn("{task.fields[loss]}{task.fields[seen]}"),
     console=console,
   )
   with bar, stop_on_sigterm(saves=config.checkpoint is not None) as stop:
     # Not every method takes steps: the bar appears with the first one.
-    total = config.steps * len(config.method.members())
-    task = bar.add_task("training", total=total, loss=0, visible=False)
+    steps = config.steps or task_of(config, domains, model).steps
+    total = steps * len(config.method.members())
+    task = bar.add_task(
+      "training", total=total, loss="", seen="", visible=False
+    )
 
     def progress(step: int, loss: float) -> None:
       # The step is of the run, of which there may be several; one that goes on
       # does not begin at 0.
-      done = step + 1 if total == config.steps else None
-      bar.update(task, advance=None if done else 1, completed=done, loss=loss)
-      bar.update(task, visible=True)
+      done = step + 1 if total == steps else None
+      bar.update(task, advance=None if done else 1, completed=done)
+      bar.update(task, loss=f"loss {loss:.3f}", visible=True)
 
-    return run(config, domains, model, progress, stop)
+    def evaluated(found: Mapping[str, float]) -> None:
+      bar.update(task, seen=watching.sentence(found))
+
+    row = bar.add_task("evaluating", loss="", seen="", visible=False)
+
+    def evaluating(name: str, done: int, total: int) -> None:
+      what = f"evaluating {name}"
+      bar.update(row, description=what, completed=done, total=total)
+      bar.update(row, visible=done < total)
+
+    return run(
+      config,
+      domains,
+      model,
+      progress,
+      stop,
+      evaluated,
+      console.print,
+      evaluating,
+    )
 
 
 def note(config: Config, record: results.Record) -> None:
@@ -346,35 +378,8 @@ def finish(
 
 
 def parse(arguments: list[str] | None = None) -> Config:
-  """Reads the command line; the methods are its subcommands.
-
-  "--method NAME" may stand in place of the subcommand NAME.
-  """
-  if arguments is None:
-    arguments = sys.argv[1:]
-  arguments = [
-    argument.removeprefix("--method=")
-    for argument in arguments
-    if argument != "--method"
-  ]
-  choices = tyro.extras.subcommand_type_from_defaults(
-    {name: method() for name, method in methods.METHODS.items()}
-  )
-  # With the field re-typed, the registry alone decides what can be chosen.
-  typed = dataclasses.make_dataclass(
-    "Config",
-    [("method", Annotated[choices, tyro.conf.arg(name="")])],
-    bases=(Config,),
-    frozen=True,
-  )
-  typed.__doc__ = Config.__doc__
-  return tyro.cli(
-    typed,
-    args=arguments,
-    prog="python -m experiments.train",
-    description=__doc__,
-    config=(tyro.conf.CascadeSubcommandArgs,),
-  )
+  """Reads the command line; see `train_config.parse`."""
+  return train_config.parse(arguments, __doc__ or "")
 
 
 if __name__ == "__main__":

@@ -41,6 +41,8 @@ __all__ = [
   "local_slice",
   "mean",
   "on_one_device",
+  "over_examples",
+  "place",
   "replicate",
   "row_shardings",
   "unreplicate",
@@ -214,6 +216,34 @@ def _by_pmap(step: Any, mesh: Mesh, state_sharding: Any) -> Any:
   return whole
 
 
+def over_examples(
+  apply: Callable[[Any, Any], Any], mesh: Mesh
+) -> Callable[[Any, Any], Any]:
+  """A function of weights and examples, each device with a part of these.
+
+  On each device runs what would run on one alone; for evaluation.
+
+  Args:
+    apply: (weights, examples) → outputs, whose first axis is the examples.
+    mesh: From `data_mesh`.
+
+  Returns:
+    The same function of weights that are on all devices, see `replicate`, and
+    of a batch that they divide; to be called in `jax.jit`. Its outputs are
+    whole on every device.
+  """
+  everywhere, split = PartitionSpec(), PartitionSpec(AXIS)
+  specs: Any = {"in_specs": (everywhere, split), "out_specs": split}
+  parts = jax.shard_map(apply, mesh=mesh, check_vma=False, **specs)
+
+  def whole(weights: Any, examples: Any) -> Any:
+    return jax.lax.with_sharding_constraint(
+      parts(weights, examples), NamedSharding(mesh, everywhere)
+    )
+
+  return whole
+
+
 def replicate(state: Any, mesh: Mesh, *, style: Style = "shard_map") -> Any:
   """The state on all devices, as `data_parallel` takes it.
 
@@ -247,14 +277,37 @@ def replicate(state: Any, mesh: Mesh, *, style: Style = "shard_map") -> Any:
 
 def _everywhere(leaf: Any, mesh: Mesh) -> jax.Array:
   """An array on all devices of all processes, each of which has it."""
-  if isinstance(leaf, jax.Array) and jnp.issubdtype(
-    leaf.dtype, jax.dtypes.prng_key
-  ):
+  if _is_key(leaf):
     data = _everywhere(jax.random.key_data(leaf), mesh)
     return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
   # A copy: on the CPU the result may be this very buffer, to be donated.
   return jax.make_array_from_process_local_data(
     NamedSharding(mesh, PartitionSpec()), np.array(leaf)
+  )
+
+
+def place(state: Any, shardings: Any) -> Any:
+  """The state on the devices of some shardings, such as `row_shardings`.
+
+  Args:
+    state: A pytree of arrays, equal on all processes.
+    shardings: Like it; perhaps over the devices of several processes.
+  """
+
+  def placed(leaf: Any, sharding: jax.sharding.Sharding) -> jax.Array:
+    if _is_key(leaf):  # on every device, as all that holds no floats
+      return _everywhere(leaf, sharding.mesh)  # pyright: ignore
+    whole = np.array(leaf)  # a copy, as in `_everywhere`
+    return jax.make_array_from_callback(
+      whole.shape, sharding, whole.__getitem__
+    )
+
+  return jax.tree.map(placed, state, shardings)
+
+
+def _is_key(leaf: Any) -> bool:
+  return isinstance(leaf, jax.Array) and jnp.issubdtype(
+    leaf.dtype, jax.dtypes.prng_key
   )
 
 
@@ -283,8 +336,8 @@ def row_shardings(state: Any, mesh: Mesh) -> Any:
     mesh: From `data_mesh`.
 
   Returns:
-    A pytree of `NamedSharding` like `state`, to be given to `jax.device_put`
-    and to `data_parallel`.
+    A pytree of `NamedSharding` like `state`, to be given to `jax.device_put`,
+    or with several processes to `place`, and to `data_parallel`.
   """
 
   def sharding(leaf: Any) -> NamedSharding:

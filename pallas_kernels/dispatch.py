@@ -75,8 +75,8 @@ def obstacle(implementation: Implementation) -> str | None:
   if implementation == "xla":
     return None
   if implementation == "mosaic_gpu":
-    return None if _interpreted.get() else _too_old((9, 0), "Hopper")
-  return _too_old((8, 0), "Ampere") or _triton_obstacle()
+    return None if _interpreted.get() else too_old((9, 0), "Hopper")
+  return too_old((8, 0), "Ampere") or _triton_obstacle()
 
 
 @contextlib.contextmanager
@@ -108,7 +108,7 @@ def interpreter() -> Any:
   return mosaic_gpu.InterpretGPUParams()
 
 
-def _too_old(least: tuple[int, int], name: str) -> str | None:
+def too_old(least: tuple[int, int], name: str) -> str | None:
   """Why the first device is no NVIDIA GPU of that generation or newer."""
   device = jax.local_devices()[0]
   wanted = f"needs an NVIDIA GPU of the {name} generation or newer"

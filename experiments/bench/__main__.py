@@ -8,6 +8,7 @@ from experiments.bench import (
   images,
   kernels,
   memory,
+  scale,
   step,
   update,
 )
@@ -22,6 +23,7 @@ BENCHES = {
   "images": images.run,
   "comms": comms.run,
   "compile": compiling.run,
+  "scale": scale.run,
 }
 
 

@@ -107,7 +107,7 @@ def full_finetuning(model: gx.clip.ViT, *, parallel: bool = False) -> TrainStep:
   def step(state, batch):
     params, opt_state = state
     loss, grads = jax.value_and_grad(
-      lambda params: _loss(nnx.merge(graphdef, params), batch)
+      lambda params: mean_loss(nnx.merge(graphdef, params), batch)
     )(params)
     if parallel:
       loss, grads = gx.parallel.mean((loss, grads))
@@ -157,7 +157,7 @@ def compact(
     if parallel:
       whole, differentiated = gx.parallel.gathered((mixed, trainable))
     loss, grads = jax.value_and_grad(
-      lambda trainable: _loss(
+      lambda trainable: mean_loss(
         gx.nnx.merge(graphdef, whole, trainable, rest), batch
       )
     )(differentiated)
@@ -188,7 +188,7 @@ def lora(model: gx.clip.ViT, rank: int = LORA_RANK) -> TrainStep:
   def step(state, batch):
     trainable, frozen, opt_state = state
     loss, grads = jax.value_and_grad(
-      lambda trainable: _loss(nnx.merge(graphdef, trainable, frozen), batch)
+      lambda trainable: mean_loss(nnx.merge(graphdef, trainable, frozen), batch)
     )(trainable)
     updates, opt_state = tx.update(grads, opt_state, trainable)
     return (optax.apply_updates(trainable, updates), frozen, opt_state), loss
@@ -196,7 +196,8 @@ def lora(model: gx.clip.ViT, rank: int = LORA_RANK) -> TrainStep:
   return TrainStep(init, step, plain)
 
 
-def _loss(model: Any, batch: Batch) -> jax.Array:
+def mean_loss(model: Any, batch: Batch) -> jax.Array:
+  """The mean cross-entropy of a model of images, on a batch."""
   images, labels = batch
   return optax.softmax_cross_entropy_with_integer_labels(
     model(images), labels

@@ -120,10 +120,14 @@ def from_name(name: str, **changes: dict[str, Any]) -> Method:
 
 
 def described(method: Method) -> dict[str, Any]:
-  """Name and hyperparameters, for a line of results."""
+  """Name and hyperparameters, for a line of results.
+
+  Without those that methods are compared without: they change no weights.
+  """
   fields = {
     field.name: getattr(method, field.name)
     for field in dataclasses.fields(method)
+    if field.compare
   }
   inner = {
     name: described(value)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import optax
@@ -50,6 +51,14 @@ class Composed(Method):
     """As the other method."""
     return self.of.parametrize(params, key)
 
+  def trains(self, params: Params) -> Any:
+    """As the other method."""
+    return self.of.trains(params)
+
+  def takes_soft_labels(self) -> bool:
+    """As the other method."""
+    return self.of.takes_soft_labels()
+
   def loss(
     self, model: Classifier, batch: Batch, key: jax.Array
   ) -> Float[Array, ""]:
@@ -81,33 +90,22 @@ class Composed(Method):
 class Trained(Composed):
   """Changes how another method trains, so it needs a run of its own.
 
+  A subclass that overrides `wrap` or `transform` sees whole weights: what is
+  inside then trains dense, with the same weights.
+
   Raises:
-    ValueError: If the other method is made of several runs; or if one of those
-      inside trains packed weights, and a subclass overrides `wrap` or
-      `transform`, which must see whole ones.
+    ValueError: If the other method is made of several runs.
   """
 
   def __post_init__(self):
-    self._check_weights()
+    cls = type(self)
+    if cls.wrap is not Trained.wrap or cls.transform is not Trained.transform:
+      object.__setattr__(self, "of", _dense(self.of))
     if (count := len(self.of.members())) != 1:
       raise ValueError(
         f"{type(self).__name__} changes how one run trains, but"
         f" {type(self.of).__name__} is made of {count} runs; compose them the"
         " other way round."
-      )
-
-  def _check_weights(self) -> None:
-    cls = type(self)
-    if cls.wrap is Trained.wrap and cls.transform is Trained.transform:
-      return
-    inside = self.of
-    while isinstance(inside, Composed):
-      inside = inside.of
-    if getattr(inside, "compact", False):
-      raise ValueError(
-        f"{cls.__name__} needs whole weights where"
-        f" {type(inside).__name__}(compact=True) trains packed ones; leave"
-        " compact out."
       )
 
   def transform(
@@ -179,6 +177,15 @@ class Pool(Composed):
   def ingredients(self, runs: Sequence[Run], judge: Judge) -> list[Params]:
     """The weights of each run, as the other method makes them of it."""
     return [self.of.combine([run], judge).weights[0] for run in runs]
+
+
+def _dense(method: Method) -> Method:
+  """The method with whole weights, gradients and optimizer state."""
+  if isinstance(method, Composed):
+    return dataclasses.replace(method, of=_dense(method.of))
+  if getattr(method, "compact", False):
+    return dataclasses.replace(method, compact=False)  # pyright: ignore
+  return method
 
 
 def with_rates_times(method: Method, factor: float) -> Method:

@@ -56,19 +56,20 @@ class FLYP(Method):
   ) -> optax.GradientTransformation:
     """AdamW on both towers; the old head rests."""
     del params, key
-    adamw = optax.adamw(
-      schedule(self.learning_rate), weight_decay=self.weight_decay
+    towers = schedule.make_optimizer(
+      self.learning_rate, weight_decay=self.weight_decay
     )
     return optax.partition(
-      {"towers": adamw, "head": optax.set_to_zero()},
-      lambda params: {
-        name: jax.tree.map(
-          lambda leaf: "head" if name == "head" else "towers",  # noqa: B023
-          part,
-        )
-        for name, part in params.items()
-      },
+      {"towers": towers, "head": optax.set_to_zero()}, _labels
     )
+
+  def trains(self, params: Params) -> Any:
+    """All but the old head."""
+    return jax.tree.map(lambda label: label != "head", _labels(params))
+
+  def takes_soft_labels(self) -> bool:
+    """No: a label decides which prompt an image is to find."""
+    return False
 
   def loss(
     self, model: Classifier, batch: Batch, key: jax.Array
@@ -93,6 +94,16 @@ class FLYP(Method):
       std=model.std,
       prompts=model.tuned_prompts(),
     )
+
+
+def _labels(params: Params) -> Any:
+  return {
+    name: jax.tree.map(
+      lambda leaf: "head" if name == "head" else "towers",  # noqa: B023
+      part,
+    )
+    for name, part in params.items()
+  }
 
 
 def contrastive_loss(

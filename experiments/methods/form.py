@@ -8,6 +8,7 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from flax import nnx
 
@@ -35,6 +36,21 @@ def apply_updates(
   if isinstance(form, gx.MixedParams):
     return form.apply_updates(updates, stepped=stepped)
   return optax.apply_updates(form, updates)
+
+
+def moved(before: Form, after: Form, updates: Any) -> Any:
+  """How many weights a step changed.
+
+  Args:
+    before: The form before it.
+    after: And after it.
+    updates: What the optimizer returned.
+  """
+  changes = updates
+  if isinstance(before, gx.MixedParams) and before.settings.residual == "keep":
+    # Its residuals are dense, and move on while their weights are swapped.
+    changes = jax.tree.map(lambda a, b: a != b, before.params, after.params)
+  return jax.tree.reduce(jnp.add, jax.tree.map(jnp.count_nonzero, changes), 0)
 
 
 def state_bytes(form: Form, opt_state: optax.OptState) -> int:

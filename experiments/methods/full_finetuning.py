@@ -30,6 +30,6 @@ class FullFinetuning(Method):
   ) -> optax.GradientTransformation:
     """AdamW."""
     del params, key
-    return optax.adamw(
-      schedule(self.learning_rate), weight_decay=self.weight_decay
+    return schedule.make_optimizer(
+      self.learning_rate, weight_decay=self.weight_decay
     )

@@ -23,8 +23,8 @@ class GMixout(Mixed):
     head_learning_rate: The peak, for the head.
     anchor_decay: λ, how much of the old anchor survives an episode, in [0, 1].
     resample_every: k, the optimizer steps of an episode.
-    moments: What becomes of Adam's moments at the end of an episode; "reset"
-      is not for `compact`.
+    moments: What becomes of Adam's moments at the end of an episode; with
+      "reset" the run is dense, as `gmixout_jax.MixedParams` carries them.
   """
 
   title: ClassVar[str] = "GMixout"
@@ -34,11 +34,10 @@ class GMixout(Mixed):
   resample_every: int = 10
   moments: Literal["carry", "reset"] = "carry"
 
-  def __post_init__(self) -> None:
-    if self.compact and self.moments == "reset":
-      raise ValueError(
-        "moments='reset' is not for compact=True, which carries them."
-      )
+  @property
+  def packs(self) -> bool:
+    """Not where moments are reset."""
+    return super().packs and self.moments == "carry"
 
   def advise(self, recipe: float) -> None:
     """Warns if the rate is far from the rule of thumb."""

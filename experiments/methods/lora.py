@@ -64,14 +64,16 @@ class LoRA(Method):
     del params, key
     return optax.partition(
       {
-        "factors": optax.adamw(schedule(self.learning_rate), weight_decay=0.0),
-        "head": optax.adamw(
-          schedule(self.head_learning_rate), weight_decay=0.0
-        ),
+        "factors": schedule.make_optimizer(self.learning_rate),
+        "head": schedule.make_optimizer(self.head_learning_rate),
         "frozen": optax.set_to_zero(),
       },
       _labels,
     )
+
+  def trains(self, params: Params) -> Any:
+    """The factors and the head."""
+    return jax.tree.map(lambda label: label != "frozen", _labels(params))
 
   def export(self, model: Classifier) -> Classifier:
     """The model with the products added to the matrices."""

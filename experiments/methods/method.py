@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import optax
@@ -24,6 +24,8 @@ class Method:
 
   The fields of a subclass are its hyperparameters: they appear on the command
   line and in the results. None of the functions ever sees a target domain.
+  Those whose names end in "learning_rate" reach a step through the schedule
+  alone, see `transform`: so runs at several rates share one compiled step.
 
   First `members` and `snapshots` are asked, to plan the runs. A run calls
   `prepare`, `transform` and `parametrize` once each, `loss` at every step, and
@@ -73,10 +75,15 @@ class Method:
   ) -> optax.GradientTransformation | None:
     """The optimizer of all parameters; here None: there is nothing to train.
 
+    It is called before the first step, for the state to begin with, and again
+    wherever a step is traced.
+
     Args:
-      params: The parameters of the prepared model, as nested dicts.
-      schedule: Call it with a peak learning rate. The shape and the length of
-        the schedule belong to the loop.
+      params: The parameters of the prepared model, as nested dicts; in a trace
+        their shapes alone.
+      schedule: Call its `make_optimizer` with a peak learning rate, or itself
+        for the schedule alone. The shape and the length of the schedule belong
+        to the loop, and so does which optimizer it is: by default AdamW.
       key: For masks and the like.
 
     Returns:
@@ -100,6 +107,28 @@ class Method:
     del key
     return params
 
+  def trains(self, params: Params) -> Any:
+    """Which parameters train; here all.
+
+    For the norm of the gradients, in which what is frozen has no part. It is
+    not asked where `parametrize` packs, which leaves out what is frozen.
+
+    Args:
+      params: The parameters as they train.
+
+    Returns:
+      A bool for each leaf.
+    """
+    return jax.tree.map(lambda leaf: True, params)
+
+  def takes_soft_labels(self) -> bool:
+    """Whether `loss` takes a distribution over classes for a label; here yes.
+
+    If not, it is never given one: label smoothing, mixup and CutMix are
+    refused.
+    """
+    return True
+
   def loss(
     self, model: Classifier, batch: Batch, key: jax.Array
   ) -> Float[Array, ""]:
@@ -107,15 +136,20 @@ class Method:
 
     Args:
       model: With the current parameters; traced.
-      batch: `image` (uint8) and `label`.
+      batch: `image` (uint8, or floats in [0, 1] if they were mixed) and
+        `label`: numbers of classes, or distributions over them
+        [batch, classes].
       key: Another one at every step, for dropout and the like.
 
     Returns:
       A scalar.
     """
     del key
+    logits, labels = model(batch["image"]), batch["label"]
+    if labels.ndim == 2:
+      return optax.softmax_cross_entropy(logits, labels).mean()
     return optax.softmax_cross_entropy_with_integer_labels(
-      model(batch["image"]), batch["label"]
+      logits, labels
     ).mean()
 
   def deploy(self, opt_state: optax.OptState, params: Form) -> Params:

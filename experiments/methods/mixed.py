@@ -25,15 +25,21 @@ class Mixed(Method):
     head_learning_rate: The peak, for the head.
     sparsity: p, the share of each matrix held at the anchor, in [0, 1).
     sampler: How the active entries are drawn.
-    compact: Whether gradients and optimizer state are packed
-      (`gmixout_jax.MixedParams`); the weights are the same.
+    compact: Whether to train packed (`gmixout_jax.MixedParams`) where that
+      gives the same weights, see `packs`. So it is no part of what a run is:
+      methods that differ in it alone are equal, and lines do not tell it.
   """
 
   learning_rate: float
   head_learning_rate: float
   sparsity: float = 0.9
   sampler: Sampler = "stratified"
-  compact: bool = False
+  compact: bool = dataclasses.field(default=True, compare=False)
+
+  @property
+  def packs(self) -> bool:
+    """Whether gradients and optimizer state are packed in its runs."""
+    return self.compact
 
   def settings(self) -> dict[str, Any]:
     """What `gx.gmixout` and `gx.MixedParams.create` are both told."""
@@ -44,9 +50,9 @@ class Mixed(Method):
   ) -> optax.GradientTransformation:
     """One AdamW for the blocks, mixed here unless `parametrize` does it."""
     del params
-    blocks = optax.adamw(schedule(self.learning_rate), weight_decay=0.0)
-    head = optax.adamw(schedule(self.head_learning_rate), weight_decay=0.0)
-    if self.compact:
+    blocks = schedule.make_optimizer(self.learning_rate)
+    head = schedule.make_optimizer(self.head_learning_rate)
+    if self.packs:
       return optax.partition({"mixed": blocks, "dense": head}, _packed_labels)
     return optax.partition(
       {
@@ -54,8 +60,12 @@ class Mixed(Method):
         "dense": head,
         "frozen": optax.set_to_zero(),
       },
-      functools.partial(gx.gmixout_labels, rules=gx.VIT_RULES),
+      _labels,
     )
+
+  def trains(self, params: Params) -> Any:
+    """The matrices of the blocks, and the head."""
+    return jax.tree.map(lambda label: label != "frozen", _labels(params))
 
   def mix(
     self, inner: optax.GradientTransformation, key: jax.Array
@@ -64,8 +74,8 @@ class Mixed(Method):
     return gx.gmixout(inner, key=key, **self.settings())
 
   def parametrize(self, params: Params, key: jax.Array) -> Form:
-    """Mixed parameters if `compact`, else the parameters as they are."""
-    if not self.compact:
+    """Mixed parameters if it `packs`, else the parameters as they are."""
+    if not self.packs:
       return params
     return gx.MixedParams.create(
       params, key=key, target=gx.VIT_RULES, **self.settings()
@@ -73,9 +83,12 @@ class Mixed(Method):
 
   def deploy(self, opt_state: optax.OptState, params: Form) -> Params:
     """A + (1−λ)Δ, or A + Δ where the residual is never merged."""
-    if self.compact:
+    if self.packs:
       return params.eval_params()
     return gx.gmixout_eval_params(opt_state, params)
+
+
+_labels = functools.partial(gx.gmixout_labels, rules=gx.VIT_RULES)
 
 
 def _packed_labels(trainable: Any) -> Any:

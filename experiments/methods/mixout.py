@@ -25,6 +25,11 @@ class Mixout(Mixed):
   head_learning_rate: float = 1e-4
   sampler: Sampler = "bernoulli"
 
+  @property
+  def packs(self) -> bool:
+    """Whole neurons alone: the residual is dense, and so are its gradients."""
+    return super().packs and self.sampler == "neuron"
+
   def settings(self) -> dict[str, Any]:
     """A residual that is kept, an anchor that stays, a mask for every step."""
     return super().settings() | {

@@ -8,14 +8,32 @@ linear probe to fill, or the file's own.
 import os
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax.numpy as jnp
 
 from experiments.models.classifier import Classifier, ClipImageEncoder, Prompts
 from gmixout_jax import clip
+from gmixout_jax.clip import attention as attention_lib
 
 Path = str | os.PathLike[str]
+Dtype = Literal["float32", "bfloat16"]
+Attention = attention_lib.Implementation
+
+
+def check(*, dtype: Dtype, attention: Attention) -> None:
+  """Refuses what this machine cannot compute, before anything is read.
+
+  Args:
+    dtype: As for `load`.
+    attention: As for `load`.
+
+  Raises:
+    ValueError: If `attention` is "cudnn", and the type or the device is not
+      one that has it.
+  """
+  attention_lib.check(attention, dtype)
+  attention_lib.check_device(attention)
 
 
 def load(
@@ -41,8 +59,9 @@ def load(
     mean: Of the pixels the backbone was trained on; by default what the
       folder of a CLIP says, and 0.5 for a ViT.
     std: Likewise.
-    **settings: `image_size`, `dtype`, `remat` and the like, as for
-      `clip.from_pretrained` and `clip.vit_from_safetensors`.
+    **settings: `image_size`, `dtype`, `remat`, `attention` and the like, as
+      for `clip.from_pretrained` and `clip.vit_from_safetensors`. Parameters
+      and heads are float32 whatever the model computes in.
 
   Raises:
     FileNotFoundError: If there is nothing at the path.

@@ -275,7 +275,7 @@ def changed(config: Mapping[str, Any]) -> str:
     'k 50'
   """
   base = dataclasses.asdict(GMixout())
-  free = ("name", "learning_rate", "head_learning_rate", "compact")
+  free = ("name", "learning_rate", "head_learning_rate")
   found = {
     key: value
     for key, value in config.items()

@@ -13,6 +13,7 @@ from jax.experimental import multihost_utils
 from jaxtyping import Float
 
 from experiments.methods.run import Params, Snapshot
+from experiments.training.patience import Patience
 from gmixout_jax.checkpoint import Checkpoints
 
 State = tuple[Any, Any]  # parameters in their form, the optimizer's state
@@ -33,6 +34,7 @@ class Trail:
     moved: The most entries that one step changed.
     snapshots: Weights by the step after which they were taken.
     clock: Seconds of the first step, seconds of others, count of the others.
+    patience: What decides whether it ends early, if anything may.
   """
 
   step: int
@@ -41,6 +43,7 @@ class Trail:
   moved: int
   snapshots: dict[str, Params]
   clock: Float[np.ndarray, "3"]
+  patience: Patience | None = None
 
   @classmethod
   def before(cls, state: State, steps: int) -> "Trail":
@@ -48,6 +51,12 @@ class Trail:
     return cls(
       0, state, np.zeros(steps, np.float32), 0, {}, np.zeros(3, np.float32)
     )
+
+  @property
+  def ended(self) -> bool:
+    """Whether no step is to follow."""
+    exhausted = self.patience is not None and self.patience.exhausted
+    return exhausted or self.step == len(self.losses)
 
   def taken(self) -> tuple[Snapshot, ...]:
     """The snapshots, earliest first."""
@@ -57,6 +66,9 @@ class Trail:
 
   def saved(self) -> dict[str, Any]:
     """As a tree of arrays."""
+    patience = {}
+    if self.patience is not None:
+      patience = {"patience": self.patience.saved()}
     return {
       "params": self.state[0],
       "optimizer": self.state[1],
@@ -64,6 +76,7 @@ class Trail:
       "moved": np.int32(self.moved),
       "snapshots": self.snapshots,
       "clock": self.clock,
+      **patience,
     }
 
 
@@ -73,11 +86,23 @@ class Clock:
   def __init__(self, trail: Trail):
     """Starts now, at the end of `trail`."""
     self._past = trail.clock
-    self._ticks = [time.perf_counter()]
+    self._idle = 0.0
+    self._ticks = [self._now()]
 
-  def tick(self) -> None:
-    """A step has ended."""
-    self._ticks.append(time.perf_counter())
+  def _now(self) -> float:
+    return time.perf_counter() - self._idle
+
+  def tick(self) -> float:
+    """A step has ended; the seconds since the one before."""
+    self._ticks.append(self._now())
+    return self._ticks[-1] - self._ticks[-2]
+
+  @contextlib.contextmanager
+  def paused(self) -> Iterator[None]:
+    """What is done inside counts to no step."""
+    began = time.perf_counter()
+    yield
+    self._idle += time.perf_counter() - began
 
   def note(self, trail: Trail) -> None:
     """Writes what was measured into the trail; compilation is kept apart."""
@@ -161,6 +186,8 @@ class Keeper:
       moved=int(state["moved"]),
       snapshots=on_host(state["snapshots"]),
       clock=on_host(state["clock"]),
+      patience=trail.patience
+      and trail.patience.restored(on_host(state["patience"])),
     )
 
   def is_due(self, step: int, steps: int) -> bool:
@@ -181,7 +208,7 @@ class Keeper:
     self._checkpoints.save(
       trail.step, trail.saved(), iterator=iterator.get_state(), score=score
     )
-    if self._stopping and trail.step < len(trail.losses):
+    if self._stopping and not trail.ended:
       self._checkpoints.wait()
       raise Stopped(
         f"stopped as asked after {trail.step} of {len(trail.losses)} steps,"

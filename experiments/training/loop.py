@@ -12,13 +12,17 @@ from flax import nnx
 
 from experiments.data.batches import Batch
 from experiments.methods import form
+from experiments.methods.form import Form
 from experiments.methods.method import Method
 from experiments.methods.run import Params, Snapshot
 from experiments.methods.schedule import Schedule
 from experiments.models.classifier import Classifier
 from experiments.training import faults
 from experiments.training.keeper import Clock, Keeper, State, Trail
-from experiments.training.train_step import Metrics, make_step
+from experiments.training.recipe import Recipe
+from experiments.training.sharding import Sharding, local, place
+from experiments.training.train_step import Metrics, shared_step
+from experiments.training.watching import Watcher
 from gmixout_jax import parallel
 
 
@@ -60,12 +64,14 @@ class Fitted(NamedTuple):
       perhaps not finite.
     stats: What it cost.
     snapshots: What was asked for.
+    evaluations: Passes over validation images that decided when it ended.
   """
 
   model: Classifier
   losses: np.ndarray
   stats: Stats
   snapshots: tuple[Snapshot, ...] = ()
+  evaluations: int = 0
 
 
 def fit(
@@ -81,6 +87,9 @@ def fit(
   keeper: Keeper | None = None,
   skip_nonfinite: int = 0,
   mesh: jax.sharding.Mesh | None = None,
+  sharding: Sharding = "data",
+  recipe: Recipe = Recipe(),  # noqa: B008 (it is frozen)
+  watcher: Watcher | None = None,
 ) -> Fitted:
   """Trains a prepared model.
 
@@ -99,6 +108,12 @@ def fit(
       or gradient is not finite; see `optax.apply_if_finite`.
     mesh: From `parallel.data_mesh`, to spread each batch over its devices. Of
       several processes each gets its own part of the batches.
+    sharding: Whether each of these devices has the whole state ("data") or
+      keeps a part of it ("fsdp").
+    recipe: What a step does besides; the optimizer and the shape of its rate
+      are the schedule's.
+    watcher: Evaluates, logs and traces the run, and may end it early; the
+      weights of the best evaluation are then those to deploy.
 
   Returns:
     The fitted model, the losses and what it cost. A method without a
@@ -108,24 +123,36 @@ def fit(
     FloatingPointError: If a loss or a gradient is not finite, and may not be
       skipped; it names the step, the loss and the first leaf at fault.
     Stopped: If the keeper was asked to stop.
-    ValueError: If there are fewer batches than steps.
+    ValueError: If there are fewer batches than steps, or the loss has no place
+      for soft labels that the recipe makes; or if the run may end before a
+      snapshot.
   """
   transform_key, loss_key = jax.random.split(key)
   graphdef, state, rest = nnx.split(model, nnx.Param, ...)
   before = nnx.to_pure_dict(state)
   # Copies, as a step gives its inputs away and the caller keeps the model.
   params = jax.tree.map(jnp.copy, before)
+  schedule = schedule.fresh()
   transform = method.transform(params, schedule, transform_key)
   if transform is None:
     return Fitted(method.export(model), np.zeros(0, np.float32), Stats())
+  recipe.check_method(method)
   optimizer = faults.guard(transform, skip_nonfinite)
   params = method.parametrize(params, transform_key)
   started = params, optimizer.init(form.trainable(params))
   others = rest, loss_key
   if mesh is not None:
-    started, others = parallel.replicate((started, others), mesh)
-  export = _Export(method, graphdef, rest)
+    started = place(started, mesh, sharding)
+    others = parallel.replicate(others, mesh)
+  export = _Export(method, graphdef, rest, mesh, sharding)
   trail = Trail.before(started, steps)
+  if watcher is not None and watcher.settings.patience is not None:
+    if snapshots:
+      raise ValueError(
+        f"patience may end a run early, but {type(method).__name__} is to keep"
+        f" its weights after step {max(snapshots)}: leave patience out."
+      )
+    trail.patience = watcher.patience(steps, before)
   iterator = iter(batches)
   if keeper is not None:
     like = jax.eval_shape(lambda: weights_of(method.export(model)))
@@ -136,36 +163,65 @@ def fit(
     skip_nonfinite=skip_nonfinite,
     keeper=keeper,
     progress=progress,
+    watcher=watcher,
   )
+  if watcher is not None:
+    watcher.begin(trail.step, functools.partial(rates, method, schedule))
 
-  train_step = make_step(method, optimizer, graphdef, mesh)
-  taken = trail.step
-  for step, batch in zip(range(trail.step, steps), iterator, strict=False):
+  train_step = shared_step(
+    method,
+    schedule,
+    graphdef,
+    transform_key,
+    mesh,
+    recipe,
+    watcher is not None and watcher.logs,
+    sharding,
+    skip_nonfinite,
+  )
+  taken, first = trail.step, trail.step
+  to_take = range(first, first if trail.ended else steps)
+  for step, batch in zip(to_take, iterator, strict=False):
     if mesh is not None:
       batch = parallel.global_batch(batch, mesh)
+    if watcher is not None:
+      watcher.profile.before(step)
     trail.state, metrics = train_step(
       trail.state, batch, others[0], np.int32(step), others[1]
     )
+    if watcher is not None:
+      watcher.profile.after(step, metrics)
     record.add(step, metrics)
     taken = step + 1
     if taken in snapshots:
       trail.snapshots[str(taken)] = export.weights(trail.state)
-    if keeper is not None and keeper.is_due(taken, steps):
+    if watcher is not None and watcher.is_due(taken, steps):
+      record.close()  # its log comes before that of the evaluation
+      with record.clock.paused():
+        _evaluate(watcher, trail, taken, export)
+    last = taken if _exhausted(trail) else steps
+    if keeper is not None and keeper.is_due(taken, last):
       record.close()  # what is saved is good
       trail.step = taken
       keeper.save(
         trail, iterator, functools.partial(export.weights, trail.state)
       )
-  if taken != steps:
+    if taken == last:
+      break
+  trail.step = taken
+  if not trail.ended:
     raise ValueError(f"{steps} steps need as many batches, got {taken}.")
   record.close()
 
   deployed = export.deployed(trail.state)
+  if trail.patience is not None and trail.patience.evaluations:
+    deployed = jax.tree.map(jnp.asarray, trail.patience.best)
   return Fitted(
     export.model(deployed),
-    trail.losses,
+    trail.losses[:taken],
     _measured(trail, _count_differing(deployed, before)),
     trail.taken(),
+    0 if trail.patience is None else trail.patience.evaluations,
   )
 
 
@@ -176,10 +232,14 @@ class _Export:
   method: Method
   graphdef: Any
   rest: Any
+  mesh: jax.sharding.Mesh | None
+  sharding: Sharding
 
   def deployed(self, state: State) -> Params:
-    params, opt_state = parallel.on_one_device(state)
-    return self.method.deploy(faults.unguarded(opt_state), params)
+    def deploy(params: Form, opt_state: Any) -> Params:
+      return self.method.deploy(faults.unguarded(opt_state), params)
+
+    return local(deploy, state, self.mesh, self.sharding)
 
   def model(self, deployed: Params) -> Classifier:
     return self.method.export(nnx.merge(self.graphdef, deployed, self.rest))
@@ -205,13 +265,15 @@ class _Record:
     skip_nonfinite: int,
     keeper: Keeper | None,
     progress: Callable[[int, float], None] | None,
+    watcher: Watcher | None,
   ):
     self._trail = trail
     self._names = names
     self._skip_nonfinite = skip_nonfinite
     self._keeper = keeper
     self._progress = progress
-    self._clock = Clock(trail)
+    self._watcher = watcher
+    self.clock = Clock(trail)
     self._pending: tuple[int, Metrics] | None = None
 
   def add(self, step: int, metrics: Metrics) -> None:
@@ -222,21 +284,58 @@ class _Record:
   def close(self) -> None:
     """Waits for all steps."""
     self._finish()
-    self._clock.note(self._trail)
+    self.clock.note(self._trail)
 
   def _finish(self) -> None:
     if self._pending is None:
       return
     (step, metrics), self._pending = self._pending, None
     loss = float(metrics["loss"])  # waits for the device
-    self._clock.tick()
+    seconds = self.clock.tick()
     if int(metrics["failures"]) > self._skip_nonfinite:
       finite = np.asarray(metrics["finite"])
       faults.check(step, loss, finite, self._names, self._keeper)
     self._trail.losses[step] = loss
     self._trail.moved = max(self._trail.moved, int(metrics["moved"]))
+    if self._watcher is not None:
+      self._watcher.stepped(step, loss, metrics, seconds)
     if self._progress is not None:
       self._progress(step, loss)
+
+
+def _evaluate(
+  watcher: Watcher, trail: Trail, taken: int, export: _Export
+) -> None:
+  """Evaluates the weights to deploy, and remembers how good they are."""
+  deployed = export.deployed(trail.state)
+  score = watcher.evaluate(taken, export.model(deployed))
+  if trail.patience is not None:
+    # Copies on the host, as the next step takes the buffers over.
+    on_host = lambda: jax.tree.map(np.array, jax.device_get(deployed))
+    trail.patience.note(taken, score, on_host)
+
+
+def _exhausted(trail: Trail) -> bool:
+  return trail.patience is not None and trail.patience.exhausted
+
+
+def rates(method: Method, schedule: Schedule) -> dict[str, np.ndarray]:
+  """The learning rates of all steps, by the name of the hyperparameter.
+
+  Args:
+    method: Perhaps one on another one, which has the rates.
+    schedule: That it was handed, and has made schedules of.
+  """
+  while not hasattr(method, "learning_rate") and hasattr(method, "of"):
+    method = method.of  # pyright: ignore[reportAttributeAccessIssue]
+  found = {}
+  steps = jnp.arange(schedule.steps)
+  for field in dataclasses.fields(method):
+    if not field.name.endswith("learning_rate"):
+      continue
+    if (made := schedule.made.get(getattr(method, field.name))) is not None:
+      found[field.name] = np.broadcast_to(made(steps), steps.shape)
+  return found
 
 
 def _count_differing(one: Params, other: Params) -> int:
@@ -249,10 +348,10 @@ def _count_differing(one: Params, other: Params) -> int:
 def _measured(trail: Trail, trained: int) -> Stats:
   """What a run cost that has ended."""
   first, seconds, count = trail.clock
-  params, opt_state = parallel.on_one_device(trail.state)
+  params, opt_state = trail.state
   kept = jax.tree.leaves(trail.snapshots)
   return Stats(
-    steps=trail.losses.size,
+    steps=trail.step,
     steps_per_second=float(count / seconds) if count else 0.0,
     first_step_seconds=float(first),
     changed_parameters=trail.moved,

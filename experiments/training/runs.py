@@ -3,23 +3,27 @@
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
 
-from experiments import results
+from experiments import evaluate, results
 from experiments.data.batches import batches, stream
 from experiments.data.folds import balanced_batches
+from experiments.data.images import ImageSet
 from experiments.data.source import Source
+from experiments.data.split import Split
 from experiments.methods import Combined, Member, Method, Run, described
 from experiments.methods.judge import Judge
-from experiments.methods.schedule import Schedule
 from experiments.models.classifier import Classifier, Ensemble
 from experiments.training import loop
 from experiments.training.keeper import Keeper
+from experiments.training.recipe import Recipe
+from experiments.training.sharding import Sharding
+from experiments.training.watching import Watcher, Watching
 from gmixout_jax.checkpoint import Checkpoints
 
 Progress = Callable[[Member, int, float], None]
@@ -59,6 +63,7 @@ class Task:
       the source's images are then an `ImageSet`.
     seed: Of everything random, in the first run of every method.
     skip_nonfinite: How many steps in a row a run may skip; see `loop.fit`.
+    recipe: What a step does that is no part of a method.
   """
 
   model: Classifier
@@ -70,6 +75,27 @@ class Task:
   balanced: bool = False
   seed: int = 0
   skip_nonfinite: int = 0
+  recipe: Recipe = dataclasses.field(default_factory=Recipe)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Watch:
+  """Who watches the runs of a task. What is seen here decides nothing.
+
+  Attributes:
+    settings: What is watched.
+    ood: The OOD images, by name, if they are to be seen.
+    evaluated: Called after every evaluation with the run, the steps it has
+      taken, and the accuracies by name.
+    say: Called with a sentence for the user.
+    evaluating: See `progress` of `experiments.evaluate.evaluate`.
+  """
+
+  settings: Watching
+  ood: Mapping[str, Split | ImageSet] = dataclasses.field(default_factory=dict)
+  evaluated: Callable[[Member, int, Mapping[str, float]], None] | None = None
+  say: Callable[[str], None] | None = None
+  evaluating: evaluate.Progress = lambda name, done, total: None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +152,8 @@ class Runs:
     progress: Progress | None = None,
     saving: Saving | None = None,
     mesh: jax.sharding.Mesh | None = None,
+    sharding: Sharding = "data",
+    watch: Watch | None = None,
   ):
     """Plans the runs of some methods; trains nothing yet.
 
@@ -136,8 +164,17 @@ class Runs:
       progress: Called after every step with the run, the step and its loss.
       saving: Where and when to save each run, to go on from there.
       mesh: See `loop.fit`; of several processes it has the devices of all.
+      sharding: See `loop.fit`.
+      watch: Who watches the runs.
+
+    Raises:
+      ValueError: If the images of a step cannot be cut into micro-batches.
     """
+    devices = 1 if mesh is None else mesh.size
+    task.recipe.check_batch(task.batch_size, devices)
     self._mesh = mesh
+    self._sharding: Sharding = sharding
+    self._watch = watch
     self.task = task
     self._saving = saving
     self._progress = progress
@@ -167,13 +204,13 @@ class Runs:
     done = [self._train(member) for member in members]
     fits = [fitted for _, fitted in done]
     model = fits[0].model
-    judge = Judge(model, self.task.source.validation)
+    judge = Judge(model, self.task.source.validation, mesh=self._mesh)
     combined = method.combine([run for run, _ in done], judge)
     size = sum(leaf.size for leaf in jax.tree.leaves(combined.weights))
     cost = dataclasses.replace(
       _total([fitted.stats for fitted in fits]),
       ingredients=len(combined.ingredients) if fits[0].stats.steps else 0,
-      evaluations=judge.evaluations,
+      evaluations=judge.evaluations + sum(f.evaluations for f in fits),
       forward_passes=len(combined.weights),
       inference_parameters=size,
     )
@@ -212,19 +249,25 @@ class Runs:
       if self._progress is not None:
         self._progress(member, step, loss)
 
-    with self._keeper(member, prepared) as keeper:
+    with (
+      self._keeper(member, prepared) as keeper,
+      self._watcher(member) as watcher,
+    ):
       fitted = loop.fit(
         method,
         prepared,
         stream(dataset, 0, task.steps),
         steps=task.steps,
-        schedule=Schedule(task.steps, task.warmup),
+        schedule=task.recipe.schedule_of(task.steps, task.warmup),
         key=fit_key,
         progress=progress,
         snapshots=self._snapshots[member],
         keeper=keeper,
         skip_nonfinite=task.skip_nonfinite,
         mesh=self._mesh,
+        sharding=self._sharding,
+        recipe=task.recipe,
+        watcher=watcher,
       )
     initial = loop.weights_of(method.export(prepared))
     run = Run(
@@ -248,7 +291,11 @@ class Runs:
       "snapshots": sorted(self._snapshots[member]),
     }
     folder = self._saving.folder / f"run_{self.planned.index(member):02d}"
-    judge = Judge(member.method.export(prepared), self.task.source.validation)
+    judge = Judge(
+      member.method.export(prepared),
+      self.task.source.validation,
+      mesh=self._mesh,
+    )
     with Checkpoints(folder, config=config, keep=self._saving.keep) as kept:
       yield Keeper(
         kept,
@@ -256,6 +303,38 @@ class Runs:
         validate=judge.accuracy,
         stop=self._saving.stop,
       )
+
+  @contextlib.contextmanager
+  def _watcher(self, member: Member) -> Iterator[Watcher | None]:
+    """What watches a run; None if nothing does."""
+    watch = self._watch
+    if watch is None or watch.settings == Watching():
+      yield None
+      return
+    settings, number = watch.settings, self.planned.index(member)
+    folder = settings.log_dir
+    if folder is not None and len(self.planned) > 1:
+      folder = folder / f"run_{number:02d}"
+
+    def shown(taken: int, found: Mapping[str, float]) -> None:
+      if watch.evaluated is not None:
+        watch.evaluated(member, taken, found)
+
+    with Watcher(
+      settings,
+      self.task.source.validation,
+      ood=watch.ood,
+      seed=self.task.seed,
+      images_per_step=self.task.batch_size,
+      folder=folder,
+      profile=None if number else settings.profile,
+      leads=jax.process_index() == 0,
+      shown=shown,
+      mesh=self._mesh,
+      progress=watch.evaluating,
+      say=watch.say,
+    ) as watcher:
+      yield watcher
 
 
 def assemble(model: Classifier, combined: Combined) -> nnx.Module:

@@ -7,6 +7,8 @@ from typing import Any, Literal, Self, get_args
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from gmixout_jax.clip import attention as attention_lib
+
 Activation = Literal["quick_gelu", "gelu"]
 
 # Configs written before Hugging Face stored the true id all say 2, whatever
@@ -32,11 +34,13 @@ class TowerConfig:
     mlp_width: Hidden features of each block's MLP.
     activation: "quick_gelu" (x σ(1.702 x), OpenAI's CLIP) or "gelu" (exact).
     eps: Added to the variance in every LayerNorm.
-    dtype: The type of the computation; LayerNorm statistics and softmax stay
-      in float32.
+    dtype: The type of the computation. Statistics of LayerNorm, softmax and
+      logits are in at least float32 whatever it is.
     param_dtype: The type the parameters are stored in.
     remat: Recompute each block in the backward pass instead of keeping its
       activations.
+    attention: "xla", which runs everywhere, or "cudnn", which keeps no matrix
+      of scores: on NVIDIA GPUs since Ampere, in bfloat16 or float16.
   """
 
   width: int = 768
@@ -48,6 +52,7 @@ class TowerConfig:
   dtype: DTypeLike = "float32"
   param_dtype: DTypeLike = "float32"
   remat: bool = False
+  attention: attention_lib.Implementation = "xla"
 
   def __post_init__(self):
     _check_sizes(self, "width", "depth", "heads", "mlp_width")
@@ -71,6 +76,7 @@ class TowerConfig:
         floating = False
       if not floating:
         raise ValueError(f"{name} must be a float type, got {value!r}.")
+    attention_lib.check(self.attention, self.dtype, self.width // self.heads)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from jax.typing import DTypeLike
 
 from gmixout_jax.checkpoint.files import Path, local_path, replacing
 from gmixout_jax.clip import huggingface, names, weights
+from gmixout_jax.clip.attention import Implementation
 from gmixout_jax.clip.config import CLIPConfig
 from gmixout_jax.clip.model import CLIP
 
@@ -19,7 +20,7 @@ def read_config(directory: Path, **fields: Any) -> CLIPConfig:
 
   Args:
     directory: The folder.
-    **fields: `dtype`, `param_dtype` and `remat` of both towers.
+    **fields: `dtype`, `param_dtype`, `remat` and `attention` of both towers.
 
   Returns:
     The config.
@@ -52,6 +53,7 @@ def from_pretrained(
   dtype: DTypeLike = "float32",
   param_dtype: DTypeLike = "float32",
   remat: bool = False,
+  attention: Implementation = "xla",
 ) -> CLIP:
   """Loads a Hugging Face CLIP folder: config.json and model.safetensors.
 
@@ -64,6 +66,7 @@ def from_pretrained(
     dtype: The type of the computation.
     param_dtype: The type of the parameters.
     remat: Recompute blocks in the backward pass to save memory.
+    attention: "xla" or "cudnn", in both towers; see `VisionConfig`.
 
   Returns:
     The model.
@@ -91,7 +94,11 @@ def from_pretrained(
     (17, 8)
   """
   config = read_config(
-    directory, dtype=dtype, param_dtype=param_dtype, remat=remat
+    directory,
+    dtype=dtype,
+    param_dtype=param_dtype,
+    remat=remat,
+    attention=attention,
   )
   tensors = weights.Files(weights.find(pathlib.Path(directory)))
   if image_size is not None:

@@ -96,7 +96,7 @@ def parse_config(raw: Mapping[str, Any], **fields: Any) -> CLIPConfig:
 
   Args:
     raw: The parsed JSON.
-    **fields: `dtype`, `param_dtype` and `remat` of both towers.
+    **fields: `dtype`, `param_dtype`, `remat` and `attention` of both towers.
 
   Returns:
     The config.

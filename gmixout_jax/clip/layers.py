@@ -5,9 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from gmixout_jax.clip import attention as attention_lib
 from gmixout_jax.clip import config as config_lib
 
 Tokens = Float[Array, "batch length width"]
@@ -35,11 +37,26 @@ ACTIVATIONS: dict[config_lib.Activation, Callable[[Array], Array]] = {
 }
 
 
-def layer_norm(
-  config: config_lib.TowerConfig, *, rngs: nnx.Rngs
-) -> nnx.LayerNorm:
+class LayerNorm(nnx.LayerNorm):
+  """`nnx.LayerNorm` that keeps no more than its input, if that is narrow.
+
+  The statistics of a narrow input are in float32, and so are three arrays of
+  its shape that a backward pass would keep of them: six times the input. They
+  are computed again instead, which on accelerators takes less than to write
+  and read them. In float32 all is Flax's, to the bit.
+  """
+
+  def __call__(self, x: Array, *, mask: Array | None = None) -> Array:
+    """Normalises the last axis."""
+    apply = functools.partial(super().__call__, mask=mask)
+    if self.dtype is None or jnp.finfo(self.dtype).bits >= 32:
+      return apply(x)
+    return jax.checkpoint(apply)(x)
+
+
+def layer_norm(config: config_lib.TowerConfig, *, rngs: nnx.Rngs) -> LayerNorm:
   """A LayerNorm over the width, in the config's types."""
-  return nnx.LayerNorm(
+  return LayerNorm(
     config.width,
     epsilon=config.eps,
     dtype=config.dtype,
@@ -109,11 +126,15 @@ class Attention(nnx.Module):
 
   Four plain linear layers, not a fused qkv, so that each [in, out] kernel is
   one matrix to whatever walks the parameters.
+
+  Raises:
+    ValueError: This process' device has not the config's implementation.
   """
 
   def __init__(
     self, config: config_lib.TowerConfig, *, causal: bool, rngs: nnx.Rngs
   ):
+    attention_lib.check_device(config.attention)
     width = config.width
     make = functools.partial(_linear, config, width, width, rngs=rngs)
     self.query = make(std=width**-0.5)
@@ -122,6 +143,7 @@ class Attention(nnx.Module):
     self.out = make(std=_residual_std(config))
     self.heads = config.heads
     self.causal = causal
+    self.implementation: attention_lib.Implementation = config.attention
 
   def __call__(self, x: Tokens) -> Tokens:
     """Attends from every token to all, or, if causal, to no later one."""
@@ -130,11 +152,12 @@ class Attention(nnx.Module):
     def heads(y):
       return y.reshape(batch, length, self.heads, width // self.heads)
 
-    y = jax.nn.dot_product_attention(
+    y = attention_lib.attend(
       heads(self.query(x)),
       heads(self.key(x)),
       heads(self.value(x)),
-      is_causal=self.causal,
+      causal=self.causal,
+      implementation=self.implementation,
     )
     return self.out(y.reshape(batch, length, width))
 

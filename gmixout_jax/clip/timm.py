@@ -15,6 +15,7 @@ from gmixout_jax.checkpoint.files import (
   local_path,
 )
 from gmixout_jax.clip import names, weights
+from gmixout_jax.clip.attention import Implementation
 from gmixout_jax.clip.config import Activation, VisionConfig
 from gmixout_jax.clip.vision import ViT
 
@@ -41,6 +42,7 @@ def vit_from_safetensors(
   dtype: DTypeLike = "float32",
   param_dtype: DTypeLike = "float32",
   remat: bool = False,
+  attention: Implementation = "xla",
 ) -> ViT:
   """Loads a ViT with timm's names: augreg, DeiT, DINO, CLIP's image towers.
 
@@ -60,6 +62,7 @@ def vit_from_safetensors(
     dtype: The type of the computation.
     param_dtype: The type of the parameters.
     remat: Recompute blocks in the backward pass to save memory.
+    attention: "xla" or "cudnn"; see `VisionConfig`.
 
   Returns:
     The model.
@@ -100,6 +103,7 @@ def vit_from_safetensors(
     dtype=dtype,
     param_dtype=param_dtype,
     remat=remat,
+    attention=attention,
   )
   if image_size is not None:
     config = dataclasses.replace(config, image_size=image_size)

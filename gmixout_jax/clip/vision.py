@@ -75,7 +75,8 @@ class ViT(nnx.Module):
       nnx.Linear(
         width,
         config.num_classes,
-        dtype=config.dtype,
+        # Of one token, so it costs nothing; a loss needs all of its digits.
+        dtype=jnp.promote_types(config.dtype, jnp.float32),
         param_dtype=config.param_dtype,
         kernel_init=_normal(0.02),
         rngs=rngs,
@@ -114,7 +115,7 @@ class ViT(nnx.Module):
     return self.norm(self.tokens(pixels)[:, 0])
 
   def __call__(self, pixels: Pixels) -> Float[Array, "batch outputs"]:
-    """The head's logits, or the features if there is no head."""
+    """The head's logits, in at least float32; without a head, the features."""
     x = self.features(pixels)
     return x if self.head is None else self.head(x)
 

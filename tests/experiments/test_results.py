@@ -9,6 +9,10 @@ import pytest
 from experiments import methods, results
 from experiments.methods.ema import EMA
 from experiments.methods.ftp import FTP
+from experiments.methods.gmixout import GMixout
+from experiments.study import choose
+from experiments.study.plan import Cell
+from experiments.study.tasks import Digits
 
 
 def test_round_trip(tmp_path):
@@ -85,6 +89,35 @@ def test_the_published_lines_of_ftp_are_those_of_its_default():
       learning_rate=line["of"]["learning_rate"]
     )
     assert line == results.plain(methods.described(FTP(of=of)))
+
+
+def test_lines_that_tell_how_a_run_was_packed_are_those_of_the_same_cell(
+  tmp_path,
+):
+  path = tmp_path / "results.jsonl"
+  described = results.plain(methods.described(EMA(of=GMixout())))
+  assert "compact" not in json.dumps(described)
+  for compact in (False, True):
+    of = described["of"] | {"compact": compact}
+    line = {"config": {"method": described | {"of": of}}, "seed": 0}
+    results.append(path, line)
+  assert [line["config"]["method"] for line in results.read(path)] == [
+    described,
+    described,
+  ]
+
+
+def test_the_study_finds_its_published_lines_of_gmixout():
+  folder = pathlib.Path(results.__file__).parent / "results"
+  lines = results.read(folder / "study_digits_cpu.jsonl")
+  of_gmixout = [
+    line for line in lines if line["config"]["method"]["name"] == "gmixout"
+  ]
+  assert of_gmixout
+  for line in of_gmixout:
+    told = {k: v for k, v in line["config"]["method"].items() if k != "name"}
+    cell = Cell(Digits(), GMixout(**told), line["seed"])
+    assert choose.line_of(cell, lines) == line
 
 
 def test_environment_is_json():

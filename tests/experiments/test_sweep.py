@@ -6,6 +6,9 @@ from experiments import methods, results, sweep, train
 from experiments.methods.full_finetuning import FullFinetuning
 from experiments.methods.gmixout import GMixout
 from experiments.methods.wise_ft import WiseFT
+from experiments.training import metrics_log
+from experiments.training.recipe import Recipe
+from experiments.training.watching import Watching
 from gmixout_jax import clip
 from tests.experiments import tiny
 
@@ -90,6 +93,39 @@ def test_a_sweep_is_what_train_would_have_written(
   soup = lines[3]
   assert soup["stats"]["runs"] == 2
   assert soup["losses"][:3] == single["losses"]
+
+
+def test_cells_share_the_recipe_and_log_apart(monkeypatch, tmp_path):
+  domains = {"sketch": tiny.split(per_class=9), "photo": tiny.split(seed=1)}
+  monkeypatch.setattr(
+    train, "load", lambda config: (domains, tiny.classifier())
+  )
+  given = config(
+    "full_finetuning",
+    "uniform_soup",
+    set=("uniform_soup.runs=2",),
+    data=train.Data(batch_size=4),
+    epochs=0.5,
+    results=tmp_path / "results.jsonl",
+    training=Recipe(label_smoothing=0.2),
+    watching=Watching(log_dir=tmp_path / "log"),
+  )
+  cells = sweep.configurations(given, sweep.chosen(given), seed=3)
+  assert [cell.watching.log_dir for cell in cells] == [
+    tmp_path / "log" / f"{name}-seed3"
+    for name in ("full_finetuning", "uniform_soup")
+  ]
+  assert all(cell.training == given.training for cell in cells)
+  sweep.main(given)
+  lines = results.read(given.results)
+  assert [line["config"]["label_smoothing"] for line in lines] == [0.2, 0.2]
+  for run, losses in (
+    ("run_00", lines[0]["losses"]),
+    ("run_01", lines[1]["losses"][3:]),
+  ):
+    logged = metrics_log.read(tmp_path / "log/seed0" / run / "metrics.jsonl")
+    assert [round(line["loss"], 5) for line in logged] == losses
+    assert len(losses) == 3  # half an epoch of 21 images
 
 
 @pytest.fixture

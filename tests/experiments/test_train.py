@@ -13,7 +13,7 @@ from experiments.methods.gmixout import GMixout
 from experiments.methods.model_soups import UniformSoup
 from experiments.methods.wise_ft import WiseFT
 from experiments.report.entries import group
-from experiments.training import runs
+from experiments.training import metrics_log, runs
 from gmixout_jax import clip
 from tests.experiments import tiny
 
@@ -83,6 +83,100 @@ def test_a_rate_far_from_the_recipes_is_warned_of(files, tmp_path):
     train.main(missing)
 
 
+def test_the_recipe_and_the_watching_are_flags():
+  config = train.parse(
+    [
+      *("gmixout", "--epochs", "2", "--accumulate", "4", "--mixup", "0.2"),
+      *("--cutmix", "1", "--label-smoothing", "0.1", "--clip-norm", "1"),
+      *("--optimizer", "lion", "--schedule", "linear", "--warmup", "0.2"),
+      *("--weight-decay", "0.05", "--eval-every", "50", "--patience", "3"),
+      *("--eval-images", "20", "--log-dir", "log", "--profile", "trace"),
+      "--watch-ood",
+    ]
+  )
+  recipe = {
+    **{"label_smoothing": 0.1, "mixup": 0.2, "cutmix": 1.0, "clip_norm": 1.0},
+    **{"accumulate": 4, "optimizer": "lion", "schedule": "linear"},
+    "weight_decay": 0.05,
+  }
+  watched = {"eval_every": 50, "eval_images": 20, "patience": 3}
+  assert dataclasses.asdict(config.training) == recipe
+  assert dataclasses.asdict(config.watching) == watched | {
+    "log_dir": pathlib.Path("log"),
+    "profile": pathlib.Path("trace"),
+    "watch_ood": True,
+  }
+  described = train.described(config)
+  plain = train.described(train.parse(["gmixout"]))
+  assert described == {
+    **{k: v for k, v in plain.items() if k != "steps"},
+    **{"epochs": 2.0, "warmup": 0.2},
+    **recipe,
+    **watched,
+  }
+  # A line without any of it is as it always was.
+  assert list(plain) == [
+    *("method", "data", "weights", "mean", "std", "remat", "steps", "warmup"),
+    "skip_nonfinite",
+  ]
+  # What is only looked at is no part of what was run.
+  seen = train.parse(["gmixout", "--eval-every", "5", "--log-dir", "log"])
+  assert train.described(seen) == plain
+
+
+def test_weight_decay_is_the_method_s_own_if_it_has_one():
+  config = train.parse(["full_finetuning", "--weight-decay", "0.1"])
+  assert config.method == FullFinetuning(weight_decay=0.1)
+  assert config.training.described() == {}
+  config = train.parse(["wise_ft", "--weight-decay", "0.1"])
+  assert config.training.weight_decay == 0.1
+
+
+def test_a_run_has_steps_or_epochs(capsys):
+  for arguments, message in (
+    (["--steps", "3", "--epochs", "2"], "got steps=3 and epochs=2.0"),
+    (["--epochs", "0"], "epochs must be finite and above 0, got 0.0"),
+  ):
+    with pytest.raises(SystemExit):
+      train.parse(["gmixout", *arguments])
+    error = capsys.readouterr()
+    shown = (error.out + error.err).replace("│", " ")
+    assert message in " ".join(shown.split())
+  domains = {"sketch": tiny.split(per_class=9), "photo": tiny.split(seed=1)}
+  config = train.parse(["gmixout", "--epochs", "2.5", "--data.batch-size", "4"])
+  task = train.task_of(config, domains, tiny.classifier())
+  assert len(task.source.train) == 21  # of 27, without two of each class
+  assert task.steps == 14  # 2.5 * 21 / 4 = 13.125
+
+
+def test_a_run_that_is_watched(files, tmp_path, capsys):
+  path, log = tmp_path / "results.jsonl", tmp_path / "log"
+  command = arguments(files)[:-2]
+  train.main(
+    train.parse(
+      [
+        *(*command, "--results", str(path), "--epochs", "1"),
+        *("--mixup", "0.2", "--accumulate", "2", "--eval-every", "2"),
+        *("--patience", "5", "--watch-ood", "--log-dir", str(log)),
+      ]
+    )
+  )
+  (record,) = results.read(path)
+  steps = record["stats"]["steps"]
+  lines = metrics_log.read(log / "metrics.jsonl")
+  losses = [line["loss"] for line in lines if "loss" in line]
+  assert len(losses) == steps == 3  # of 12 images, four a class
+  assert [round(loss, 5) for loss in losses] == record["losses"]
+  evaluations = [line for line in lines if "id_accuracy" in line]
+  assert [line["step"] for line in evaluations] == [2, 3]
+  best = max(evaluations, key=lambda line: line["id_accuracy"])
+  assert best["id_accuracy"] == record["metrics"]["id"]
+  assert best["ood_accuracy/photo"] == record["metrics"]["ood"]["photo"]
+  assert record["config"]["mixup"] == 0.2
+  assert record["config"]["epochs"] == 1
+  assert "(OOD)" in capsys.readouterr().out
+
+
 def test_help_lists_the_methods(capsys):
   with pytest.raises(SystemExit) as stop:
     train.parse(["--help"])
@@ -103,10 +197,9 @@ def test_end_to_end(files, tmp_path, capsys):
 
   (record,) = results.read(path)
   config = record["config"]
-  assert config["method"] == {
-    "name": "gmixout",
-    **dataclasses.asdict(GMixout()),
-  }
+  asked = {"name": "gmixout", **dataclasses.asdict(GMixout())}
+  del asked["compact"]  # which form trains is no part of what was run
+  assert config["method"] == asked
   assert config["data"]["source"] == "sketch"
   assert config["data"]["root"] == "PACS"  # not the folder it lies in
   assert str(tmp_path.parent) not in path.read_text()

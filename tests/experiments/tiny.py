@@ -1,7 +1,9 @@
 """The smallest data and models that the experiments run on."""
 
+import functools
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -50,8 +52,8 @@ def source(*, classes: int = 3) -> Source:
   )
 
 
-def vit(*, width: int = 16, heads: int = 2) -> clip.ViT:
-  """A ViT of one block on 16x16 images."""
+def vit(*, width: int = 16, heads: int = 2, **settings: Any) -> clip.ViT:
+  """A ViT of one block on 16x16 images; settings are its config's."""
   config = clip.VisionConfig.vit(
     image_size=SIZE,
     patch_size=8,
@@ -60,6 +62,7 @@ def vit(*, width: int = 16, heads: int = 2) -> clip.ViT:
     heads=heads,
     mlp_width=24,
     num_classes=0,
+    **settings,
   )
   return filled(lambda: clip.ViT(config, rngs=nnx.Rngs(0)))
 
@@ -78,12 +81,10 @@ def filled[M: nnx.Module](make: Callable[[], M]) -> M:
 class Mlp(nnx.Module):
   """A backbone of two blocks that compiles ten times faster than the ViT."""
 
-  def __init__(self, *, width: int = 16):
-    rngs = nnx.Rngs(0)
-    self.embedding = nnx.Linear(3 * 4 * 4, width, rngs=rngs)
-    self.blocks = nnx.List(
-      [nnx.Linear(width, width, rngs=rngs) for _ in range(2)]
-    )
+  def __init__(self, *, width: int = 16, dtype: str | None = None):
+    make = functools.partial(nnx.Linear, dtype=dtype, rngs=nnx.Rngs(0))
+    self.embedding = make(3 * 4 * 4, width)
+    self.blocks = nnx.List([make(width, width) for _ in range(2)])
 
   def features(self, pixels):
     coarse = pixels.reshape(-1, 4, 4, 4, 4, 3).mean(axis=(2, 4))
@@ -93,6 +94,7 @@ class Mlp(nnx.Module):
     return x
 
 
-def classifier(*, classes: int = 3) -> Classifier:
+def classifier(*, classes: int = 3, dtype: str | None = None) -> Classifier:
   """A classifier on the MLP; its logits are all 0."""
-  return Classifier.with_zero_head(Mlp(), width=16, classes=classes)
+  backbone = Mlp(dtype=dtype)
+  return Classifier.with_zero_head(backbone, width=16, classes=classes)

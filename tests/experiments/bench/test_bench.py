@@ -15,6 +15,8 @@ from experiments.bench import (
   flops,
   images,
   memory,
+  run_step,
+  scale,
   step,
   train_steps,
   update,
@@ -191,3 +193,48 @@ def test_the_steps_train_what_they_say():
       jax.tree.map(np.testing.assert_array_equal, frozen, before[1])
       assert np.any(trainable["head"]["bias"][...] != 0)
   assert all(loss == pytest.approx(np.log(1000)) for loss in losses.values())
+
+
+def test_scale_figures(tmp_path, monkeypatch):
+  # More tokens, or pixels and logits outweigh what lies between them.
+  monkeypatch.setitem(train_steps.VITS, "vit_b16", TINY | {"patch_size": 4})
+  path = tmp_path / "figures.json"
+  scale.run(path, batch_size=32, image_size=32)
+  found = json.loads(path.read_text())
+  assert set(scale.TARGETS) <= set(found)
+  ratio = found["residual_bfloat16_bytes"] / found["residual_float32_bytes"]
+  assert found["residual_bytes_ratio"] == pytest.approx(ratio)
+  assert 0 < ratio < 1
+  # Every gradient of full fine-tuning is sent, and the loss.
+  model = run_step.classifier("vit_b16", 32)
+  dense = figures.tree_bytes(nnx.to_pure_dict(nnx.state(model))) + 4
+  assert found["full_allreduce_bytes"] == dense
+  assert found["allreduce_bytes"] < dense
+  assert 1 / 8 < found["fsdp_bytes_ratio"] < 1
+  assert found["programs_per_rate"] == 1
+  scale.run(path, batch_size=32, image_size=32, compiled=False)
+  counted = json.loads(path.read_text())
+  assert counted.items() <= found.items()
+  assert not any("temporary" in name for name in counted)
+
+
+def test_what_waits_for_the_backward_pass_is_counted_once():
+  shape = lambda *dims: jax.ShapeDtypeStruct(dims, jnp.float32)
+  weights = {"in": shape(3, 5), "out": shape(5, 7), "too": shape(5, 9)}
+
+  def loss(weights, x):
+    hidden = jnp.tanh(x @ weights["in"])
+    narrow = lambda y: y.astype(jnp.bfloat16)
+    out = narrow(hidden) @ narrow(weights["out"])
+    return jnp.sum(out.astype(jnp.float32)) + jnp.sum(hidden @ weights["too"])
+
+  kept = scale.kept_bytes(loss, weights, shape(2, 3))
+  # For both products, what multiplies the weights; for tanh, its derivative;
+  # and a narrower copy of weights. Neither x nor the weights themselves.
+  assert kept == 2 * (2 * 5) + 4 * (2 * 5) + 4 * (2 * 5) + 2 * (5 * 7)
+
+  def twice(weights, x):
+    hidden = jnp.exp(x @ weights["in"])  # its own derivative
+    return jnp.sum(hidden @ weights["out"]) + jnp.sum(hidden @ weights["too"])
+
+  assert scale.kept_bytes(twice, weights, shape(2, 3)) == 4 * (2 * 5)

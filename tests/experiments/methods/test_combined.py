@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import gmixout_jax as gx
 from experiments import methods
 from experiments.methods import Member, Run
 from experiments.methods.composition import with_rates_times
@@ -212,17 +213,18 @@ def test_what_does_not_compose_says_so():
     still.transform({}, methods.Schedule(3), jax.random.key(0))
 
 
-PACKED = GMixout(compact=True)
+PARAMS = {"backbone": {"blocks": {0: {"kernel": jnp.ones((8, 20))}}}}
 
 
 @pytest.mark.parametrize("cls", [EMA, SWA, SWAD, SPD, L2SP, FTP])
 @pytest.mark.parametrize(
-  "of", [PACKED, VeryLargeDropout(of=PACKED), WiseFT(of=PACKED)]
+  "of", [GMixout(), VeryLargeDropout(of=GMixout()), WiseFT(of=GMixout())]
 )
-def test_what_needs_whole_weights_refuses_packed_ones_however_deep(cls, of):
-  message = rf"{cls.__name__} needs .* GMixout\(compact=True\)"
-  with pytest.raises(ValueError, match=message):
-    cls(of=of)
+def test_what_needs_whole_weights_gets_them_however_deep(cls, of):
+  form = lambda method: method.parametrize(PARAMS, jax.random.key(0))
+  assert isinstance(form(of), gx.MixedParams)
+  assert form(cls(of=of)) is PARAMS
+  assert cls(of=of).of == of
 
 
 def test_names_of_compositions_and_back():

@@ -13,11 +13,12 @@ from experiments import methods
 from experiments.data.batches import batches, stream
 from experiments.methods.composition import Composed
 from experiments.methods.gmixout import GMixout
-from experiments.methods.mixout import Mixout
+from experiments.methods.high_rate_mixout import HighRateMixout
+from experiments.methods.mixout import Mixout, NeuronMixout
 from experiments.methods.random_mask import RandomMask
 from experiments.methods.schedule import Schedule
 from experiments.models import probe
-from experiments.training import loop
+from experiments.training import loop, train_step
 from tests.experiments import tiny
 
 STEPS = 3
@@ -56,7 +57,8 @@ def train(method, model, source):
 @pytest.fixture(scope="module")
 def fit(probed, source):
   # Compiling takes the time here, so each configuration is fitted once.
-  return functools.cache(lambda method: train(method, probed, source))
+  once = functools.cache(lambda method, packs: train(method, probed, source))
+  return lambda method: once(method, getattr(method, "packs", False))
 
 
 def changed(before, after):
@@ -153,34 +155,55 @@ def test_changed_parameters_are_those_of_one_step(probed, fit):
   assert fit(GMIXOUT).stats.changed_parameters == sum(counts.values())
 
 
-def test_same_key_same_weights_and_one_compilation(
-  probed, source, fit, monkeypatch
-):
-  steps, make_step = [], loop.make_step
-  monkeypatch.setattr(
-    loop, "make_step", lambda *args: steps.append(make_step(*args)) or steps[0]
-  )
+def test_same_key_same_weights_and_one_compilation(probed, source, fit):
+  fit(GMIXOUT)
+  kept = train_step._compiled.cache_info()
   again = train(GMIXOUT, probed, source)
   assert not changed(fit(GMIXOUT).model, again.model)
   np.testing.assert_array_equal(fit(GMIXOUT).losses, again.losses)
   # A second one would spoil the timing, and with a large model the patience.
-  assert steps[0]._cache_size() == 1
+  now = train_step._compiled.cache_info()
+  assert (now.misses, now.hits) == (kept.misses, kept.hits + 1)
 
 
 @pytest.mark.parametrize("method", SHARES, ids=methods.name_of)
 def test_compact_gives_the_same_weights(method, fit):
-  dense = fit(dataclasses.replace(method, sampler="neuron"))
-  compact = fit(dataclasses.replace(method, sampler="neuron", compact=True))
+  compact = dataclasses.replace(method, sampler="neuron")
+  dense = dataclasses.replace(compact, compact=False)
+  assert (compact.packs, dense.packs) == (True, False)
+  assert compact == dense  # one run for all who ask for either
+  compact, dense = fit(compact), fit(dense)
   np.testing.assert_allclose(compact.losses, dense.losses, rtol=1e-5)
   expected = leaves(dense.model)
   for name, leaf in leaves(compact.model).items():
     np.testing.assert_allclose(leaf, expected[name], rtol=1e-4, atol=1e-6)
   assert compact.stats.optimizer_bytes <= dense.stats.optimizer_bytes
+  # As many per step, but for weights that rounding puts where they were.
+  changed = [fitted.stats.changed_parameters for fitted in (compact, dense)]
+  np.testing.assert_allclose(*changed, rtol=0.02)
 
 
-def test_compact_carries_moments():
-  with pytest.raises(ValueError, match="moments='reset'"):
-    GMixout(moments="reset", compact=True)
+@pytest.mark.parametrize(
+  ("method", "packs"),
+  [
+    (GMixout(), True),
+    (GMixout(sampler="bernoulli"), True),
+    (GMixout(moments="reset"), False),
+    (GMixout(compact=False), False),
+    (RandomMask(), True),
+    (Mixout(), False),
+    (Mixout(sampler="stratified"), False),
+    (NeuronMixout(), True),
+    (HighRateMixout(), False),
+  ],
+  ids=repr,
+)
+def test_runs_are_packed_where_that_gives_the_same_weights(
+  method, packs, probed
+):
+  params = loop.weights_of(probed)
+  packed = method.parametrize(params, jax.random.key(0)) is not params
+  assert packed == method.packs == packs
 
 
 def test_gmixout_deploys_the_anchor(probed, fit):
@@ -205,7 +228,7 @@ def test_gmixout_passes_its_hyperparameters_on(monkeypatch):
     anchor_decay=0.1,
     resample_every=7,
     sampler="uniform",
-    moments="reset",
+    moments="reset",  # so it is not packed
   )
   method.transform({}, Schedule(10), jax.random.key(0))
   assert {"key"} ^ set(seen) == {

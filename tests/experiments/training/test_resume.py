@@ -89,7 +89,7 @@ def test_finished_runs_of_a_method_are_not_trained_again(tmp_path, monkeypatch):
   soup = UniformSoup(of=GMixout(resample_every=2), runs=2)
   first, _ = run(soup, tmp_path)
   monkeypatch.setattr(
-    loop, "make_step", lambda *args: lambda state, *_: pytest.fail("trained")
+    loop, "shared_step", lambda *args: lambda state, *_: pytest.fail("trained")
   )
   again, _ = run(soup, tmp_path)
   for ours, theirs in zip(weights(first), weights(again), strict=True):
