@@ -198,7 +198,7 @@ def label_leaves(target: Target | Rules, params: Any) -> list[str]:
 
   Args:
     target: Rules for `gmixout_labels`; or what `select_leaves` takes, and then
-      all other leaves are dense.
+      all other leaves of floating-point numbers are dense.
     params: The parameters.
 
   Returns:
@@ -223,7 +223,17 @@ def label_leaves(target: Target | Rules, params: Any) -> list[str]:
       )
     return labels
   selected = select_leaves(target, params)
-  return ["mixed" if mixed else "dense" for mixed in selected]
+  leaves = jax.tree.leaves(params)
+  return [
+    "mixed" if mixed else "dense" if trains(leaf) else "frozen"
+    for mixed, leaf in zip(selected, leaves, strict=True)
+  ]
+
+
+def trains(leaf: Any) -> bool:
+  """Whether an optimizer can train a leaf: no integers, booleans or keys."""
+  dtype = getattr(leaf, "dtype", None)  # of a Python number there is none
+  return dtype is None or jax.numpy.issubdtype(dtype, jax.numpy.inexact)
 
 
 def _check_rules(name: str, rules: Rules) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Protocol, Self, Unpack
 
 import jax
 import jax.core
+import jax.numpy as jnp
 import optax
 from flax import struct
 
@@ -97,8 +98,8 @@ class MixedParams(steps.MixState):
     """Wraps the weights to start from.
 
     Args:
-      params: Any pytree of arrays. They are held, not copied: if the result is
-        donated, they are gone.
+      params: Any pytree of arrays; those of integers are frozen. They are held,
+        not copied: if the result is donated, they are gone.
       key: As for `gmixout`.
       **settings: As for `gmixout`, and `target` may also be rules that label
         every leaf "mixed", "dense" or "frozen", such as `VIT_RULES`, in place
@@ -119,6 +120,11 @@ class MixedParams(steps.MixState):
         "MixedParams leaves the optimizer's state to you, so it takes"
         f" moments='carry' only, got {mix.moments!r}; gmixout has 'reset'."
       )
+    for path, leaf in named_leaves(params):
+      if not hasattr(leaf, "dtype"):
+        raise ValueError(
+          f"params must hold arrays, got {leaf!r} at the leaf {path!r}."
+        )
     return cls.of(params, mix, key=raw_key(key), params=params)
 
   def value_and_grad(
@@ -177,6 +183,10 @@ class MixedParams(steps.MixState):
       ValueError: If `grads` does not fit, or the optimizer holds weights that
         nobody knows how to restart; see `gmixout`.
     """
+    if not (hasattr(tx, "update") or hasattr(tx, "step")):
+      raise ValueError(
+        f"tx must be an Optax optimizer or FusedAdamW, got {tx!r}."
+      )
     if not hasattr(tx, "update"):
       return tx.step(self, grads, opt_state)  # pyright: ignore
     transformation = with_extra_args(tx)
@@ -194,9 +204,18 @@ class MixedParams(steps.MixState):
         ),
         begun.episode.starts,
       )
-    updates, opt_state = transformation.update(
-      grads, before, trainable, **extra_args
-    )
+    try:
+      updates, opt_state = transformation.update(
+        grads, before, trainable, **extra_args
+      )
+    except (TypeError, ValueError) as error:
+      wanted = jax.eval_shape(transformation.init, trainable)
+      if jax.tree.map(jnp.shape, wanted) == jax.tree.map(jnp.shape, before):
+        raise
+      raise ValueError(
+        "opt_state does not fit what trains: make it by"
+        f" tx.init(mixed.trainable()), not of the parameters ({error})."
+      ) from error
     stepped = True
     counters = (
       eval_params.states_in(state, optax.MultiStepsState)

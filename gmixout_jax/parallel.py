@@ -221,7 +221,7 @@ def over_examples(
 ) -> Callable[[Any, Any], Any]:
   """A function of weights and examples, each device with a part of these.
 
-  For evaluation: on each device runs what would run on one device alone.
+  On each device runs what would run on one alone; for evaluation.
 
   Args:
     apply: (weights, examples) → outputs, whose first axis is the examples.
@@ -233,13 +233,8 @@ def over_examples(
     whole on every device.
   """
   everywhere, split = PartitionSpec(), PartitionSpec(AXIS)
-  parts = jax.shard_map(
-    apply,
-    mesh=mesh,
-    in_specs=(everywhere, split),
-    out_specs=split,
-    check_vma=False,
-  )
+  specs: Any = {"in_specs": (everywhere, split), "out_specs": split}
+  parts = jax.shard_map(apply, mesh=mesh, check_vma=False, **specs)
 
   def whole(weights: Any, examples: Any) -> Any:
     return jax.lax.with_sharding_constraint(
@@ -296,20 +291,18 @@ def place(state: Any, shardings: Any) -> Any:
 
   Args:
     state: A pytree of arrays, equal on all processes.
-    shardings: A pytree of shardings like it; perhaps over the devices of
-      several processes.
+    shardings: Like it; perhaps over the devices of several processes.
   """
-  return jax.tree.map(_placed, state, shardings)
 
+  def placed(leaf: Any, sharding: jax.sharding.Sharding) -> jax.Array:
+    if _is_key(leaf):  # on every device, as all that holds no floats
+      return _everywhere(leaf, sharding.mesh)  # pyright: ignore
+    whole = np.array(leaf)  # a copy, as in `_everywhere`
+    return jax.make_array_from_callback(
+      whole.shape, sharding, whole.__getitem__
+    )
 
-def _placed(leaf: Any, sharding: jax.sharding.Sharding) -> jax.Array:
-  if _is_key(leaf):
-    # Whole on every device, as all that holds no floats.
-    return _everywhere(leaf, sharding.mesh)  # pyright: ignore
-  whole = np.array(leaf)  # a copy, as in `_everywhere`
-  return jax.make_array_from_callback(
-    whole.shape, sharding, lambda part: whole[part]
-  )
+  return jax.tree.map(placed, state, shardings)
 
 
 def _is_key(leaf: Any) -> bool:

@@ -156,8 +156,8 @@ def gmixout(
     `MixedParams` rounds training weights once.
 
   Note:
-    With `optax.inject_hyperparams`, list `sparsity`, `resample_every`,
-    `target` and a scheduled `anchor_decay` in ``static_args``.
+    With `optax.inject_hyperparams`, list `sparsity`, `resample_every` and what
+    is a function (`target`, `axes`, `anchor_decay`) in ``static_args``.
   """
   mix = Settings(**settings)
   if isinstance(mix.target, tuple):
@@ -192,12 +192,22 @@ def gmixout(
         "gmixout mixes the current weights with their anchor, so its update"
         " needs them: call update(updates, state, params), got params=None."
       )
+    if not isinstance(state, GMixoutState):
+      raise ValueError(
+        "gmixout's update needs the state that its init made, got"
+        f" {type(state).__name__}."
+      )
     steps.check_settings(state, params, mix)
     begun = steps.begin(state, params, mix.anchor_decay)
     tree = begun.tree
     gradients = tree.treedef.flatten_up_to(updates)
     for i, leaf in tree.mixes.items():
       if gradients[i] is not None:
+        if gradients[i].shape != tree.leaves[i].shape:
+          raise ValueError(
+            f"updates must have the shapes of params: leaf {leaf.path!r} has"
+            f" {tree.leaves[i].shape}, got {gradients[i].shape}."
+          )
         active = leaf.active(gradients[i], begun.steps[i].indices)
         gradients[i] = active if inner is None else active / leaf.divisor
     inner_updates, inner_state = optimizer.update(

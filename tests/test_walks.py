@@ -21,6 +21,7 @@ from experiments.data import __main__ as data_command
 from experiments.data import domainbed, known
 from experiments.methods.composition import Trained
 from experiments.methods.full_finetuning import FullFinetuning
+from experiments.methods.schedule import Schedule
 from experiments.study import plan
 from gmixout_jax._core import layouts, mixed_leaf, samplers
 from pallas_kernels import dispatch
@@ -164,7 +165,7 @@ def test_a_method(monkeypatch):
   assert methods.name_of(method) == "halved"
   assert methods.described(method)["share"] == 0.25
   params = {"backbone": jnp.ones(2), "head": jnp.ones(2)}
-  schedule = lambda rate: optax.constant_schedule(rate)
+  schedule = Schedule(1, warmup=0, constant=True)
   one, other = (
     m.transform(params, schedule, jax.random.key(0))
     for m in (method, methods.from_name("full_finetuning"))

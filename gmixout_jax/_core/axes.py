@@ -17,19 +17,21 @@ from typing import Any, Literal
 
 Axes = Literal["flax", "torch"] | Callable[[str, Any], str | None]
 
-_FLAX = {2: "io", 4: "ssio"}
 _TORCH = {2: "oi", 4: "oiss"}
 
 # Of an attention with a head axis: [d, heads, head_dim], [heads, head_dim, d].
 _TO_HEADS = re.compile(r"(^|/)(query|key|value)/kernel$")
-_FROM_HEADS = re.compile(r"(attn|attention|mha)\w*/(.*/)?out/kernel$", re.I)
+_FROM_HEADS = re.compile(r"(^|/)out/kernel$")
+_ATTENTION = re.compile(r"att(n|ention)|mha|multi_?head", re.I)
 
 # A container of many layers without the number of one.
 _STACK = re.compile(
-  r"(^|/)(\w*blocks|\w*layers|encoderblock|decoderblock|\w*scan\w*|\w*stack\w*)"
-  r"/(?!\d)",
-  re.IGNORECASE,
+  r"(^|/)(\w*blocks?|\w*layers?|\w*experts?|encoderblock|decoderblock|moe|h"
+  r"|\w*scan\w*|\w*stack\w*|repeat)/(?!\d)",
+  re.I,
 )
+_CONVOLUTION = re.compile(r"conv|patch", re.I)
+_WEIGHT = re.compile(r"(^|/)\w*weight\w*$")
 
 
 def check_axes(axes: Any) -> None:
@@ -45,11 +47,13 @@ def letters(axes: Axes, path: str, leaf: Any) -> str | None:
   """The letters of a leaf's axes; None if they are not known.
 
   Args:
-    axes: "flax": `query`, `key` and `value` kernels of three axes are ``ioo``,
-      an attention's `out` kernels ``iio``, each with an ``l`` before if they
-      have one axis more; other leaves of two axes are ``io``, of four
-      ``ssio``. "torch": ``oi`` and ``oiss``. A function
-      (path, leaf) → letters, or None for a leaf that it does not know.
+    axes: "flax": `query`, `key` and `value` kernels of three axes are ``ioo``
+      and an attention's `out` kernels ``iio``, each with an ``l`` before if
+      they have one axis more; other leaves of two axes are ``io``; of four
+      axes ``ssio`` if the name says so or the window is square. A leaf named
+      `weight`, as PyTorch's and Equinox's are, is not known. "torch": ``oi``
+      and ``oiss``. A function (path, leaf) → letters, or None for a leaf that
+      it does not know.
     path: The leaf's '/'-joined path.
     leaf: The leaf; its shape counts.
 
@@ -71,13 +75,34 @@ def letters(axes: Axes, path: str, leaf: Any) -> str | None:
   stacked = _STACK.search(path) is not None
   if axes == "torch":
     return None if rank > 2 and stacked else _TORCH.get(rank)
-  for name, heads in ((_TO_HEADS, "ioo"), (_FROM_HEADS, "iio")):
-    if name.search(path):
-      if rank == 3 and not stacked:
-        return heads
-      if rank == 4 and tuple(leaf.shape[:2]) != (1, 1):  # no 1x1 convolution
-        return "l" + heads
-  return None if rank > 2 and stacked else _FLAX.get(rank)
+  if _WEIGHT.search(path):
+    return None
+  if rank == 2:
+    return "io"
+  heads = _of_heads(path, tuple(leaf.shape), stacked)
+  if heads is None and rank == 4 and not stacked:
+    square = leaf.shape[0] == leaf.shape[1]
+    return "ssio" if square or _CONVOLUTION.search(path) else None
+  return heads
+
+
+def _of_heads(path: str, shape: tuple[int, ...], stacked: bool) -> str | None:
+  """Letters of a kernel with a head axis; None if it has none, or may not."""
+  layers = "l" * (len(shape) - 3)
+  of_layer = shape[len(layers) :]
+  if len(of_layer) != 3 or (stacked and not layers):
+    return None  # not one of a head axis, or a stack of plain matrices
+  if layers and not stacked and shape[0] == shape[1]:
+    return None  # as likely the square window of a convolution
+  if _TO_HEADS.search(path) and of_layer[0] >= of_layer[1]:
+    return layers + "ioo"  # no model has more heads than it is wide
+  if (
+    _FROM_HEADS.search(path)
+    and (_ATTENTION.search(path) or path == "out/kernel")
+    and of_layer[2] >= of_layer[0]
+  ):
+    return layers + "iio"
+  return None
 
 
 def _checked(answer: Any, path: str, leaf: Any) -> str | None:
@@ -88,10 +113,11 @@ def _checked(answer: Any, path: str, leaf: Any) -> str | None:
     and len(answer) == len(leaf.shape)
     and set(answer) <= set("iosl")
   )
-  if not fits or re.fullmatch(r"[^i]*i+[^i]*", answer) is None:
+  alone = fits and re.fullmatch(r"[^i]*i+[^i]*", answer) and "o" in answer
+  if not alone:
     raise ValueError(
       f"axes must give leaf {path!r} of shape {tuple(leaf.shape)} one letter"
-      " of i (input), o (output), s (space) and l (layer) an axis, with the i"
-      f" side by side, got {answer!r}."
+      " of i (input), o (output), s (space) and l (layer) an axis, with an o"
+      f" and with the i side by side, got {answer!r}."
     )
   return answer

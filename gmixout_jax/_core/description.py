@@ -37,6 +37,7 @@ def describe(state: MixState) -> Description:
     "sparsity": settings.sparsity,
     "resample_every": "a schedule" if callable(every) else every,
     "residual": settings.residual,
+    "moments": settings.moments,
     "rescale": settings.rescale,
   }
 
@@ -93,6 +94,8 @@ def serialized[State: type[MixState]](state_class: State) -> State:
         f"a saved {state_class.__name__} must have the fields {names}, and"
         f" {missing[0]!r} is missing or unknown."
       )
+    described = None if text is None else json.loads(bytes(np.asarray(text)))
+    _check_structure(state, saved, described)
     restored = dataclasses.replace(
       state,
       **{
@@ -103,15 +106,40 @@ def serialized[State: type[MixState]](state_class: State) -> State:
       },
     )
     _check_shapes(state, restored)
-    check_resumable(
-      None if text is None else json.loads(np.asarray(text).tobytes()), restored
-    )
+    check_resumable(described, restored)
     return restored
 
   serialization.register_serialization_state(
     state_class, to_state_dict, from_state_dict, override=True
   )
   return state_class
+
+
+def _check_structure(
+  wanted: MixState, saved: dict[str, Any], described: Description | None
+) -> None:
+  """Raises ValueError unless the saved state has the parts that it should."""
+  ours = _paths(serialization.to_state_dict(wanted.anchor))
+  theirs = _paths(saved["anchor"])
+  for path in sorted(ours ^ theirs):
+    where = "here alone" if path in ours else "there alone"
+    raise ValueError(
+      f"leaf {path!r} is mixed {where}: the saved state is of another model, or"
+      " was saved with another target."
+    )
+  moments = wanted.settings.moments
+  if described is not None and described.get("moments", moments) != moments:
+    raise ValueError(
+      f"leaf {min(ours)!r} was saved with moments={described['moments']!r},"
+      f" whose state is another than that of moments={moments!r}."
+    )
+
+
+def _paths(tree: Any, above: str = "") -> set[str]:
+  """Paths of the arrays in a state dict."""
+  if not isinstance(tree, dict):
+    return {above.removeprefix("/")}
+  return {path for k in tree for path in _paths(tree[k], f"{above}/{k}")}
 
 
 def _check_shapes(wanted: MixState, restored: MixState) -> None:

@@ -260,11 +260,16 @@ def _is_count(marked: Any, leaf: Any) -> bool:
 
 
 def wide_leaf(leaf: Any) -> Any:
-  """A floating-point array in float32 or wider; all else as it is."""
+  """A floating-point array, or the shape of one, in float32 or wider.
+
+  All else as it is.
+  """
   dtype = getattr(leaf, "dtype", None)
   if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
     return leaf
   wide = accumulator_dtype(leaf)
+  if isinstance(leaf, jax.ShapeDtypeStruct):
+    return leaf.update(dtype=wide)
   return leaf if dtype == wide else leaf.astype(wide)
 
 

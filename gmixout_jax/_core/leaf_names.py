@@ -83,9 +83,10 @@ def _any_word(found: Sequence[str], wanted: Sequence[str]) -> bool:
 
 
 def _is(word: str, wanted: str) -> bool:
+  singular = (word, word.removesuffix("s"), word.removesuffix("es"))
   if len(wanted) >= 4:
-    return word.removesuffix("s").endswith(wanted) or word.endswith(wanted)
-  return wanted in (word, word.removesuffix("s"))
+    return any(one.endswith(wanted) for one in singular)
+  return wanted in singular
 
 
 def _is_haiku_bias(path: str, axes: dict[str, int]) -> bool:

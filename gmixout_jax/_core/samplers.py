@@ -175,7 +175,8 @@ def leaf_layout(
         f"sampler={sampler!r} trains whole inputs, and which axes of leaf"
         f" {path!r} of shape {layout.shape} they are is not known: pass axes=,"
         " a function (path, leaf) -> one letter an axis, such as 'lio' for"
-        " [layers, inputs, outputs]; or leave the leaf out of `target`."
+        " [layers, inputs, outputs], or axes='torch' for PyTorch's layouts; or"
+        " leave the leaf out of `target`."
       )
     one, several, units = "input", "inputs", layout.inputs
   least = 0.5 if one == "input" else 1 - 1e-6

@@ -111,6 +111,7 @@ class Settings:
     _check_choice("sampler", self.sampler, tuple(samplers.SAMPLERS))
     _check_choice("residual", self.residual, ("reset", "keep"))
     _check_choice("moments", self.moments, ("carry", "reset"))
+    _check_choice("rescale", self.rescale, (True, False))
     resampling.check_period(self.resample_every)
     check_anchor_decay(self.anchor_decay)
     labels.check_target(self.target)
@@ -263,8 +264,8 @@ def raw_key(key: Any) -> np.ndarray | jax.Array:
   `optax.contrib.sam` do arithmetic on states, which typed keys refuse.
 
   Args:
-    key: Typed threefry key, uint32 key data ``[2]``, or an int that
-      `jax.random.key` takes.
+    key: Typed threefry key, uint32 key data ``[2]``, or an int, perhaps in a
+      scalar array, that `jax.random.key` takes.
 
   Returns:
     uint32 ``[2]``; a NumPy array unless traced, so that every state gets a
@@ -276,7 +277,12 @@ def raw_key(key: Any) -> np.ndarray | jax.Array:
   >>> raw_key(7)
   array([0, 7], dtype=uint32)
   """
-  if isinstance(key, numbers.Integral) and not isinstance(key, bool):
+  scalar = getattr(key, "shape", None) == () and jnp.issubdtype(
+    key.dtype, jnp.integer
+  )
+  if scalar:  # optax.inject_hyperparams makes one of an int
+    key = jax.random.key(key, impl="threefry2x32")
+  elif isinstance(key, numbers.Integral) and not isinstance(key, bool):
     try:
       key = jax.random.key(int(key), impl="threefry2x32")
     except OverflowError:
@@ -311,6 +317,6 @@ def _is_opaque(one: Any, other: Any) -> bool:
   )
 
 
-def _check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+def _check_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
   if value not in allowed:
     raise ValueError(f"{name} must be one of {allowed}, got {value!r}.")

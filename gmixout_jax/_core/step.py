@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import optax
 from flax import struct
@@ -74,14 +75,26 @@ class MixState:
     ]
     zeros = {i: mix.init(tree.leaves[i]) for i, mix in tree.mixes.items()}
     zero = jnp.zeros((), jnp.int32)
+    decay = settings.decay(zero, settings.anchor_decay)
+    check_decay(decay)
     return cls(
       count=zero,
       key=jnp.array(key),
-      anchor_decay=settings.decay(zero, settings.anchor_decay),
+      anchor_decay=decay,
       **_memory_trees(tree, places, zeros),
       scheduled=resampling.first_schedule(settings.resample_every),
       settings=settings.static(),
       **others,
+    )
+
+
+def check_decay(decay: jax.Array) -> None:
+  """Raises ValueError if λ is no scalar or, where it is known, out of range."""
+  known = not isinstance(decay, jax.core.Tracer)
+  if decay.shape != () or (known and not 0 <= float(decay) <= 1):
+    raise ValueError(
+      "anchor_decay must be a schedule to scalars in [0, 1], got"
+      f" {decay} for the first episode."
     )
 
 

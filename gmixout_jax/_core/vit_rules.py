@@ -29,7 +29,7 @@ _NO_MATRIX = rf"{_NORM_OR_EMBEDDING}[^/]*/(?:(?:\d+|proj|projection)/)*[^/]+$"
 
 VIT_RULES: Rules = (
   (
-    rf"(?!.*{_NO_MATRIX}){_INTO_BLOCKS}(?:.+/)?(?:kernel|weight|w)$",
+    rf"(?!.*{_NO_MATRIX}){_INTO_BLOCKS}(?:.+/)?(?:kernel|(?:in_proj_)?weight|w)$",
     "mixed",
   ),
   (r"(^|/)(head|classifier)/(kernel|bias|weight|w|b)$", "dense"),

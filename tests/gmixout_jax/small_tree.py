@@ -12,8 +12,20 @@ SAMPLERS = ("stratified", "uniform", "bernoulli", "neuron")
 
 RESIDUALS = ("reset", "keep")
 
+
+def axes(path, leaf):
+  """The head is a stack of two matrices."""
+  del path
+  return {2: "io", 3: "lio"}[len(leaf.shape)]
+
+
 make = functools.partial(
-  gx.gmixout, sparsity=0.75, anchor_decay=0.3, resample_every=2, key=0
+  gx.gmixout,
+  sparsity=0.75,
+  anchor_decay=0.3,
+  resample_every=2,
+  axes=axes,
+  key=0,
 )
 
 

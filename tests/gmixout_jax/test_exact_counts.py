@@ -30,16 +30,18 @@ SPARSITIES = st.one_of(
 
 @st.composite
 def leaves(draw, largest=20_000):
-  """A shape, and letters of its axes with the inputs' side by side."""
+  """A shape, and letters of its axes: an o, and the inputs' side by side."""
   rank = draw(st.integers(2, 5))
   shape = []
   for _ in range(rank):
     room = max(1, largest // math.prod(shape))
     shape.append(draw(st.integers(1, min(room, 70))))
   first = draw(st.integers(0, rank - 1))
-  inputs = draw(st.integers(1, rank - first))
-  letters = draw(st.text("osl", min_size=rank, max_size=rank))
-  letters = letters[:first] + "i" * inputs + letters[first + inputs :]
+  inputs = draw(st.integers(1, min(rank - first, rank - 1)))
+  others = rank - inputs
+  letters = "o" + draw(st.text("osl", min_size=others - 1, max_size=others - 1))
+  letters = "".join(draw(st.permutations(letters)))
+  letters = letters[:first] + "i" * inputs + letters[first:]
   return tuple(draw(st.permutations(shape))), letters
 
 

@@ -137,8 +137,10 @@ def assert_follows(done, name, expected):
       )
 
 
-@pytest.mark.parametrize("sampler", ["stratified", "neuron"])
-@pytest.mark.parametrize("moments", ["carry", "reset"])
+@pytest.mark.parametrize(
+  ("sampler", "moments"),
+  [("stratified", "carry"), ("neuron", "carry"), ("neuron", "reset")],
+)
 def test_gmixout(sampler, moments):
   tx = gx.gmixout(
     optax.adamw(RATE, weight_decay=0.1), key=0, anchor_decay=DECAY,
@@ -230,12 +232,11 @@ def test_without_sparsity_it_is_lookahead(sampler, inner):
       jax.tree.map(close, deployed, jax.device_get(pair.slow))
 
 
-@pytest.mark.parametrize("sampler", ["stratified", "neuron"])
-def test_without_sparsity_its_neighbours_are_the_inner_optimizer(sampler):
+def test_without_sparsity_its_neighbours_are_the_inner_optimizer():
   adam = optax.adam(RATE)
   expected, _ = trajectory(adam, eval_params=lambda state, params: params)
   close = functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-12)
   for make in (gx.mixout, gx.random_mask):
-    tx = make(adam, sparsity=0.0, key=0, sampler=sampler, axes=letters)
+    tx = make(adam, sparsity=0.0, key=0, sampler="neuron", axes=letters)
     done, _ = trajectory(tx)
     jax.tree.map(close, done, expected)

@@ -148,8 +148,7 @@ def test_state_sharding_is_the_same_before_and_after_an_update(
   """As Optax's own sharding test, on a mesh whose shardings are typed."""
   mesh = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Explicit,))
   sharding = NamedSharding(mesh, PartitionSpec(*spec))
-  axes = lambda path, leaf: "lio"
-  tx = make(optax.adam(0.1), sampler=sampler, residual=residual, axes=axes)
+  tx = make(optax.adam(0.1), sampler=sampler, residual=residual)
   with jax.set_mesh(mesh):
     params = jnp.ones((8, 8, 16), jnp.float16, out_sharding=sharding)
     state = jax.jit(tx.init)(params)

@@ -95,10 +95,14 @@ def on_many_devices(style: parallel.Style) -> None:
   assert mesh.axis_names == (parallel.AXIS,)
   state = parallel.replicate(jnp.ones([]), mesh, style=style)
   sharding = parallel.row_shardings(state, mesh) if style == "jit" else None
+  if sharding is not None:
+    state = parallel.place(state, sharding)
   run = parallel.data_parallel(step, mesh, style=style, state_sharding=sharding)
   batch = np.ones(16)[parallel.local_slice(16)]
   state, _ = run(state, parallel.global_batch(batch, mesh))
   print(parallel.unreplicate(state), parallel.on_one_device(state))
+  scores = jax.jit(parallel.over_examples(lambda w, images: w * images, mesh))
+  print(scores(state, batch))
 
 
 def saved(folder: pathlib.Path) -> int:
