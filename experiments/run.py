@@ -13,6 +13,7 @@ the same command is given again, and SIGTERM saves and stops it.
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -171,7 +172,7 @@ def _headline(record: results.Record) -> dict[str, float]:
 def main(config: Config) -> None:
   """Runs an experiment, appends its lines and shows the table."""
   console = rich.console.Console()
-  compilation_cache.keep(console.print)
+  compilation_cache.keep(functools.partial(console.print, soft_wrap=True))
   try:
     experiment = configs.load(config.name)
     if experiment.combines and config.checkpoints is None:

@@ -21,6 +21,7 @@ reported at the end, with its log.
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -235,7 +236,7 @@ def main(config: Config) -> None:
   """Runs the sweep, appends its lines and shows the tables."""
   console = rich.console.Console()
   if not config.workers:  # those see to it themselves
-    compilation_cache.keep(console.print)
+    compilation_cache.keep(functools.partial(console.print, soft_wrap=True))
   try:
     swept = chosen(config)
     if not config.seeds:

@@ -34,6 +34,7 @@ images are the result. OOD images decide nothing, whether watched or not.
 """
 
 import contextlib
+import functools
 import sys
 from collections.abc import Callable, Mapping
 
@@ -264,7 +265,7 @@ def main(config: Config) -> None:
     )
   leads = jax.process_index() == 0
   console = rich.console.Console(quiet=not leads)
-  compilation_cache.keep(console.print)
+  compilation_cache.keep(functools.partial(console.print, soft_wrap=True))
   try:
     if config.recipe is not None and leads:
       config.method.advise(config.recipe)
