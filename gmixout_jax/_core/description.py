@@ -105,7 +105,6 @@ def serialized[State: type[MixState]](state_class: State) -> State:
         for name in names
       },
     )
-    _check_shapes(state, restored)
     check_resumable(described, restored)
     return restored
 
@@ -119,14 +118,21 @@ def _check_structure(
   wanted: MixState, saved: dict[str, Any], described: Description | None
 ) -> None:
   """Raises ValueError unless the saved state has the parts that it should."""
-  ours = _paths(serialization.to_state_dict(wanted.anchor))
-  theirs = _paths(saved["anchor"])
-  for path in sorted(ours ^ theirs):
+  ours = _shapes(serialization.to_state_dict(wanted.anchor))
+  theirs = _shapes(saved["anchor"])
+  for path in sorted(ours.keys() ^ theirs.keys()):
     where = "here alone" if path in ours else "there alone"
     raise ValueError(
       f"leaf {path!r} is mixed {where}: the saved state is of another model, or"
       " was saved with another target."
     )
+  for path, shape in ours.items():
+    if theirs[path] != shape:
+      raise ValueError(
+        f"leaf {path!r} has an anchor of shape {theirs[path]} there and of"
+        f" {shape} here: the state is of another model, or was saved with other"
+        " settings (sparsity, sampler, target, axes, residual)."
+      )
   moments = wanted.settings.moments
   if described is not None and described.get("moments", moments) != moments:
     raise ValueError(
@@ -135,38 +141,31 @@ def _check_structure(
     )
 
 
-def _paths(tree: Any, above: str = "") -> set[str]:
-  """Paths of the arrays in a state dict."""
+def _shapes(tree: Any, above: str = "") -> dict[str, tuple[int, ...]]:
+  """Shapes of the arrays in a state dict, by their '/'-joined paths."""
   if not isinstance(tree, dict):
-    return {above.removeprefix("/")}
-  return {path for k in tree for path in _paths(tree[k], f"{above}/{k}")}
-
-
-def _check_shapes(wanted: MixState, restored: MixState) -> None:
-  """Raises ValueError unless anchors have the shapes that they should."""
-  for (path, ours), (_, saved) in zip(
-    named_leaves(wanted.anchor), named_leaves(restored.anchor), strict=True
-  ):
-    if ours.shape != saved.shape:
-      raise ValueError(
-        f"leaf {path!r} has an anchor of shape {saved.shape} there and of"
-        f" {ours.shape} here: the state is of another model, or was saved with"
-        " other settings (sparsity, sampler, target, axes, residual)."
-      )
+    return {above.removeprefix("/"): np.shape(tree)}
+  found: dict[str, tuple[int, ...]] = {}
+  for name, part in tree.items():
+    found |= _shapes(part, f"{above}/{name}")
+  return found
 
 
 def _between_episodes(saved: Description, state: MixState) -> bool:
+  """Whether an episode has ended by the saved settings, and one begins here."""
   every, count = saved["resample_every"], int(state.count)
   if count == 0:
     return True
-  if isinstance(every, int):
-    return saved["residual"] == "reset" and count % every == 0
-  if every is None or state.scheduled is None:
-    return False
+  ended = not isinstance(every, int) or count % every == 0
   now = resampling.locate(
     state.count, state.settings.resample_every, state.scheduled
   )
-  return saved["residual"] == "reset" and bool(now.starts)
+  return (
+    saved["residual"] == "reset"
+    and every is not None
+    and ended
+    and bool(now.starts)
+  )
 
 
 def _first_mixed(state: MixState) -> str:

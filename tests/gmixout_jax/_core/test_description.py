@@ -15,7 +15,8 @@ PARAMS = {"kernel": jnp.linspace(-1.0, 1.0, 320).reshape(8, 40)}
 
 def dense(**settings):
   """A transformation's state, and how it goes on."""
-  tx = gx.gmixout(optax.adam(0.1), key=0, resample_every=5, **settings)
+  settings = {"resample_every": 5} | settings
+  tx = gx.gmixout(optax.adam(0.1), key=0, **settings)
 
   def steps(carry, count):
     params, state = carry
@@ -84,6 +85,19 @@ def test_at_an_episodes_end_settings_may_change():
   assert int(state.count) == 5
   moved, _ = others_steps((params, state), 1)
   assert not np.array_equal(moved["kernel"], params["kernel"])
+
+
+@pytest.mark.parametrize("every", [10, 3, None])
+def test_an_episode_must_begin_by_the_new_settings_too(every):
+  start, steps = dense()
+  other, _ = dense(resample_every=every)
+  content = flax.serialization.to_bytes(steps(start, 5))
+  message = f"after 5 steps.*resample_every is 5 there and {every} here"
+  with pytest.raises(ValueError, match=message):
+    flax.serialization.from_bytes(other, content)
+  content = flax.serialization.to_bytes(steps(start, 30))
+  if every is not None:
+    flax.serialization.from_bytes(other, content)
 
 
 @pytest.mark.parametrize("form", [dense, packed])
