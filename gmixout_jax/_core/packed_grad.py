@@ -182,37 +182,16 @@ def _tapped_dot(
   dot: Callable[..., jax.Array], tap: Tap, inputs: jax.Array, kernel: jax.Array
 ) -> jax.Array:
   """A product whose dense gradient is packed at once."""
-  mix, dtype = tap.mix, tap.residual.dtype
-  inputs_type = layouts.type_of(inputs)
-  kernel_type = layouts.type_of(kernel)
-
-  @jax.custom_vjp
-  def product(inputs, kernel, residual, indices):
-    del residual, indices
-    return dot(inputs, kernel)
-
-  def forward(inputs, kernel, residual, indices):
-    del residual
-    return dot(inputs, kernel), (inputs, kernel, indices)
-
-  def backward(saved, gradient):
-    inputs, kernel, indices = saved
-    gradient = jax.lax.optimization_barrier(gradient)  # as below
-    (for_inputs,) = jax.linear_transpose(
-      lambda inputs: dot(inputs, kernel), inputs_type
-    )(gradient)
-    (for_kernel,) = jax.linear_transpose(
-      lambda kernel: dot(inputs, kernel), kernel_type
-    )(gradient)
-    active = mix.active(for_kernel, indices)
-    active = (active / mix.divisor).astype(dtype)
-    # Earlier layers wait for the packed gradient, or XLA might keep the dense
-    # ones of all layers and pack them in the end.
-    for_inputs, active = jax.lax.optimization_barrier((for_inputs, active))
-    return for_inputs, None, active, None
-
-  product.defvjp(forward, backward)
-  return product(inputs, _untapped(kernel), tap.residual, tap.indices)
+  return _tapped_product(
+    tap,
+    inputs,
+    kernel,
+    dot,
+    keep=lambda inputs, indices: inputs,
+    kept_dot=dot,
+    gradient_type=layouts.type_of(kernel),
+    pack=lambda gradient, indices, kernel: tap.mix.active(gradient, indices),
+  )
 
 
 def _dot_of_whole_inputs(
@@ -226,23 +205,59 @@ def _dot_of_whole_inputs(
   mix, dtype = tap.mix, tap.residual.dtype
   layout = mix.layout
   assert isinstance(layout, layouts.WholeInputs)
-  inputs_type = layouts.type_of(inputs)
   by_kernel = layout.input_axes
   numbers = ((contracted, by_kernel), ((), ()))
   packed_numbers = (((inputs.ndim - len(contracted),), by_kernel[:1]), ((), ()))
-  packed_type = jax.ShapeDtypeStruct(
-    layout.packed_shape, kernel.dtype, sharding=layout.packed_sharding(kernel)
+  return _tapped_product(
+    tap,
+    inputs,
+    kernel,
+    lambda inputs, kernel: dot(inputs, kernel, numbers),
+    keep=lambda inputs, indices: _columns(inputs, contracted, indices),
+    kept_dot=lambda kept, packed: dot(kept, packed, packed_numbers),
+    gradient_type=jax.ShapeDtypeStruct(
+      layout.packed_shape, kernel.dtype, sharding=layout.packed_sharding(kernel)
+    ),
+    pack=lambda gradient, indices, kernel: mix.spread(
+      gradient.astype(dtype), indices, kernel
+    ),
   )
+
+
+def _tapped_product(
+  tap: Tap,
+  inputs: jax.Array,
+  kernel: jax.Array,
+  dot: Callable[..., jax.Array],
+  *,
+  keep: Callable[..., jax.Array],
+  kept_dot: Callable[..., jax.Array],
+  gradient_type: jax.ShapeDtypeStruct,
+  pack: Callable[..., jax.Array],
+) -> jax.Array:
+  """A product whose gradient with respect to the kernel goes to Δ.
+
+  Args:
+    tap: Of the kernel.
+    inputs: Of the product.
+    kernel: The training weights.
+    dot: (inputs, kernel) → product.
+    keep: (inputs, indices) → what is kept of the inputs.
+    kept_dot: (kept, part of the kernel) → what that adds to the product.
+    gradient_type: Of that part, and of its gradient.
+    pack: (gradient, indices, kernel) → in the shape of Δ.
+  """
+  mix, dtype = tap.mix, tap.residual.dtype
+  inputs_type = layouts.type_of(inputs)
 
   @jax.custom_vjp
   def product(inputs, kernel, residual, indices):
     del residual, indices
-    return dot(inputs, kernel, numbers)
+    return dot(inputs, kernel)
 
   def forward(inputs, kernel, residual, indices):
     del residual
-    kept = _columns(inputs, contracted, indices)
-    return dot(inputs, kernel, numbers), (kept, kernel, indices)
+    return dot(inputs, kernel), (keep(inputs, indices), kernel, indices)
 
   def backward(saved, gradient):
     kept, kernel, indices = saved
@@ -250,13 +265,15 @@ def _dot_of_whole_inputs(
     # into a transposed copy for one of them, element by element.
     gradient = jax.lax.optimization_barrier(gradient)
     (for_inputs,) = jax.linear_transpose(
-      lambda inputs: dot(inputs, kernel, numbers), inputs_type
+      lambda inputs: dot(inputs, kernel), inputs_type
     )(gradient)
     (for_kernel,) = jax.linear_transpose(
-      lambda packed: dot(kept, packed, packed_numbers), packed_type
+      lambda part: kept_dot(kept, part), gradient_type
     )(gradient)
-    active = mix.spread(for_kernel.astype(dtype), indices, kernel)
-    active = (active / mix.divisor).astype(dtype)
+    active = pack(for_kernel, indices, kernel) / mix.divisor
+    active = active.astype(dtype)
+    # Earlier layers wait for the packed gradient, or XLA might keep the dense
+    # ones of all layers and pack them in the end.
     for_inputs, active = jax.lax.optimization_barrier((for_inputs, active))
     return for_inputs, None, active, None
 
