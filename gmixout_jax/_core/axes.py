@@ -105,6 +105,11 @@ def _of_heads(path: str, shape: tuple[int, ...], stacked: bool) -> str | None:
   return None
 
 
+def inputs_are_together(letters: str) -> bool:
+  """Whether there are inputs, and nothing stands between them."""
+  return re.fullmatch(r"[^i]*i+[^i]*", letters) is not None
+
+
 def _checked(answer: Any, path: str, leaf: Any) -> str | None:
   if answer is None:
     return None
@@ -113,8 +118,7 @@ def _checked(answer: Any, path: str, leaf: Any) -> str | None:
     and len(answer) == len(leaf.shape)
     and set(answer) <= set("iosl")
   )
-  alone = fits and re.fullmatch(r"[^i]*i+[^i]*", answer) and "o" in answer
-  if not alone:
+  if not (fits and inputs_are_together(answer) and "o" in answer):
     raise ValueError(
       f"axes must give leaf {path!r} of shape {tuple(leaf.shape)} one letter"
       " of i (input), o (output), s (space) and l (layer) an axis, with an o"

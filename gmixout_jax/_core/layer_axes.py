@@ -1,8 +1,8 @@
 """What the axes of kernels mean, by the layers that own them."""
 
 import dataclasses
+import functools
 import itertools
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,11 +32,14 @@ class LayerAxes:
 
   def __call__(self, path: str, leaf: Any) -> str | None:
     """The letters of a leaf; None if they are not known."""
-    known = dict(self.known)
     for name in (path, path.removeprefix("params/")):
-      if name in known:
-        return known[name] or None
+      if name in self._by_path:
+        return self._by_path[name] or None
     return axes.letters("flax", path, leaf)
+
+  @functools.cached_property
+  def _by_path(self) -> dict[str, str]:
+    return dict(self.known)
 
 
 def stacked(
@@ -108,4 +111,4 @@ def einsum(equation: str | None) -> str | None:
 
 def _known(letters: str) -> str | None:
   """The letters if their inputs are side by side."""
-  return letters if re.fullmatch("[^i]*i+[^i]*", letters) else None
+  return letters if axes.inputs_are_together(letters) else None
