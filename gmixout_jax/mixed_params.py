@@ -125,7 +125,8 @@ class MixedParams(steps.MixState):
         raise ValueError(
           f"params must hold arrays, got {leaf!r} at the leaf {path!r}."
         )
-    return cls.of(params, mix, key=raw_key(key), params=params)
+    tree = steps.MixedTree.of(params, mix)
+    return cls.of(tree, mix, key=raw_key(key), params=params)
 
   def value_and_grad(
     self, loss: Callable[..., Any], *, has_aux: bool = False

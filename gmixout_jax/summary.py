@@ -132,10 +132,10 @@ def gmixout_summary(params: Any, **settings: Unpack[MixSettings]) -> Summary:
     total                    376              48  0.1277          128
   """
   mix = Settings(**settings)
-  mixes = mix.mixed_leaves(params)
+  labels, mixes = mix.mixed_leaves(params)
   rows = []
   for i, ((path, leaf), label) in enumerate(
-    zip(named_leaves(params), mix.labels(params), strict=True)
+    zip(named_leaves(params), labels, strict=True)
   ):
     shape = tuple(leaf.shape)
     active = math.prod(shape) if label == "dense" else 0

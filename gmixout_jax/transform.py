@@ -175,7 +175,7 @@ def gmixout(
   def init_fn(params: optax.Params) -> Any:
     tree = steps.MixedTree.of(params, mix)
     return GMixoutState.of(
-      params,
+      tree,
       mix,
       key=key_data,
       inner_state=optimizer.init(tree.packed, tree.residuals, tree.mixes),

@@ -166,16 +166,14 @@ class Settings:
       constant = self.anchor_decay(episode)
     return jnp.asarray(constant, dtype=float)
 
-  def labels(self, params: Any) -> list[str]:
-    """Label of each leaf: "mixed", "dense" or "frozen".
+  def mixed_leaves(
+    self, params: Any
+  ) -> tuple[list[str], dict[int, mixed_leaf.MixedLeaf]]:
+    """What becomes of each leaf, and how each mixed one is mixed.
 
-    Raises:
-      ValueError: If no leaf is targeted.
-    """
-    return labels.label_leaves(self.target, params)
-
-  def mixed_leaves(self, params: Any) -> dict[int, mixed_leaf.MixedLeaf]:
-    """How each mixed leaf is mixed, by its position among the leaves.
+    Returns:
+      The label of each leaf, "mixed", "dense" or "frozen"; and the arithmetic
+      of the mixed ones, by their position among the leaves.
 
     Raises:
       ValueError: If no leaf is targeted, one is too small to keep an entry, or
@@ -183,9 +181,10 @@ class Settings:
     """
     named = labels.named_leaves(params)
     labels.check_paths(named)
-    return {
+    found = labels.label_leaves(self.target, params)
+    return found, {
       i: self.mixed_leaf(*named[i])
-      for i, label in enumerate(self.labels(params))
+      for i, label in enumerate(found)
       if label == "mixed"
     }
 

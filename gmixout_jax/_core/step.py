@@ -60,7 +60,7 @@ class MixState:
   @classmethod
   def of(
     cls,
-    params: optax.Params,
+    tree: "MixedTree",
     settings: Settings,
     /,
     *,
@@ -68,10 +68,9 @@ class MixState:
     **others: Any,
   ) -> Self:
     """The state before the first step; `others` are fields of a subclass."""
-    tree = MixedTree.of(params, settings)
     places = [
       optax.MaskedNode() if label == "frozen" else Unmixed()
-      for label in settings.labels(params)
+      for label in tree.labels
     ]
     zeros = {i: mix.init(tree.leaves[i]) for i, mix in tree.mixes.items()}
     zero = jnp.zeros((), jnp.int32)
@@ -106,12 +105,14 @@ class MixedTree(NamedTuple):
     treedef: Structure of the parameters.
     packed: Structure of a tree whose mixed leaves are residuals. It differs in
       what boxes of parameters say of their axes.
+    labels: What becomes of each leaf: "mixed", "dense" or "frozen".
     mixes: Arithmetic of the mixed leaves, by position.
   """
 
   leaves: list[Any]
   treedef: Any
   packed: Any
+  labels: list[str]
   mixes: dict[int, MixedLeaf]
 
   @classmethod
@@ -122,14 +123,14 @@ class MixedTree(NamedTuple):
       ValueError: As `Settings.mixed_leaves`.
     """
     leaves, treedef = jax.tree.flatten(params)
-    mixes = settings.mixed_leaves(params)
+    labels, mixes = settings.mixed_leaves(params)
     layouts = {
       i: mix.packed_layout
       for i, mix in mixes.items()
       if mix.packed_layout is not None
     }
     packed = boxes.packed_structure(params, layouts)
-    return cls(leaves, treedef, packed, mixes)
+    return cls(leaves, treedef, packed, labels, mixes)
 
   @property
   def residuals(self) -> list[Any]:
@@ -328,12 +329,13 @@ def check_settings(
   name = settings.difference(state.settings)
   if name is None:
     return
-  paths = [mix.path for mix in settings.mixed_leaves(params).values()]
-  if not paths:
+  _, mixes = settings.mixed_leaves(params)
+  if not mixes:
     return
+  path = next(iter(mixes.values())).path
   wanted, found = (getattr(of, name) for of in (settings, state.settings))
   raise ValueError(
-    f"leaf {paths[0]!r} is to be mixed with {name}={wanted!r}, but the state"
+    f"leaf {path!r} is to be mixed with {name}={wanted!r}, but the state"
     f" was made with {name}={found!r}: make it by the init of this"
     " transformation, or with the same settings."
   )
