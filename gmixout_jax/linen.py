@@ -16,7 +16,7 @@ from typing import Any
 import jax
 from flax import linen
 
-from gmixout_jax._core import layouts, linen_axes, packed_grad
+from gmixout_jax._core import layouts, linen_axes
 from gmixout_jax._core.packed_grad import Tap
 from gmixout_jax.mixed_params import MixedParams
 
@@ -134,9 +134,7 @@ def variables(mixed: MixedParams, trainable: Any) -> dict[str, Any]:
     >>> mixed, opt_state = step(mixed, opt_state, x, y)
     >>> out = model.apply({"params": mixed.eval_params()}, x)
   """
-  begun = mixed._begun()
-  leaves = mixed._leaves_of(begun, trainable)
-  taps = packed_grad.taps(begun, leaves)
+  taps, params = mixed._tapped(mixed._begun(), trainable)
   collection: dict[str, Any] = {}
   for path, tap in taps.items():
     *modules, name = path.split("/")
@@ -145,7 +143,6 @@ def variables(mixed: MixedParams, trainable: Any) -> dict[str, Any]:
       for module in (*modules, f"{TappedDot.__name__}_0"):
         scope = scope.setdefault(module, {})
       scope[_NAME] = tap.of_layers()
-  params = packed_grad.tapped_weights(begun, taps, leaves)
   return {"params": params, _COLLECTION: collection}
 
 

@@ -154,10 +154,14 @@ class MixedParams(steps.MixState):
 
     def of(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
       begun = self._begun()
-      return jax.value_and_grad(
-        lambda trainable: loss(self._inject(begun, trainable), *args, **kwargs),
-        has_aux=has_aux,
-      )(self._trainable(begun))
+
+      def of_trainable(trainable: Any) -> Any:
+        _, weights = self._tapped(begun, trainable)
+        return loss(weights, *args, **kwargs)
+
+      return jax.value_and_grad(of_trainable, has_aux=has_aux)(
+        self._trainable(begun)
+      )
 
     return of
 
@@ -251,7 +255,8 @@ class MixedParams(steps.MixState):
     Raises:
       ValueError: If `trainable` does not fit.
     """
-    return self._inject(self._begun(), trainable)
+    _, weights = self._tapped(self._begun(), trainable)
+    return weights
 
   def apply_updates(
     self, updates: Any, *, stepped: bool | jax.Array = True
@@ -327,10 +332,13 @@ class MixedParams(steps.MixState):
       ]
     )
 
-  def _inject(self, begun: steps.Begun, trainable: Any) -> Any:
+  def _tapped(
+    self, begun: steps.Begun, trainable: Any
+  ) -> tuple[dict[str, packed_grad.Tap], Any]:
+    """The tap of each mixed leaf by its path, and `inject`'s weights."""
     leaves = self._leaves_of(begun, trainable)
     taps = packed_grad.taps(begun, leaves)
-    return packed_grad.tapped_weights(begun, taps, leaves)
+    return taps, packed_grad.tapped_weights(begun, taps, leaves)
 
   def _leaves_of(
     self, begun: steps.Begun, tree: Any, name: str = "trainable"

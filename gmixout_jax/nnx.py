@@ -21,7 +21,7 @@ import jax
 import optax
 from flax import nnx
 
-from gmixout_jax._core import nnx_axes, nnx_state, packed_grad
+from gmixout_jax._core import nnx_axes, nnx_state
 from gmixout_jax._core.nnx_taps import put_taps, take_taps
 from gmixout_jax._core.settings import MixSettings, takes_settings
 from gmixout_jax.fused_adamw import FusedAdamW
@@ -129,10 +129,7 @@ def merge(graphdef: Any, mixed: MixedParams, trainable: Any, rest: Any) -> Any:
   Raises:
     ValueError: As `MixedParams.inject`.
   """
-  begun = mixed._begun()
-  leaves = mixed._leaves_of(begun, trainable)
-  taps = packed_grad.taps(begun, leaves)
-  params = packed_grad.tapped_weights(begun, taps, leaves)
+  taps, params = mixed._tapped(mixed._begun(), trainable)
   model = nnx.merge(graphdef, params, rest, copy=True)
   put_taps(model, taps)
   return model
@@ -226,9 +223,8 @@ class MixedOptimizer(nnx.Pytree):
 
       def of_trainable(trainable: Any, model: Any, args: Any, kwargs: Any):
         before = nnx.to_pure_dict(nnx.state(model, self.wrt))
-        leaves = mixed._leaves_of(begun, trainable)
-        taps = packed_grad.taps(begun, leaves)
-        nnx.update(model, packed_grad.tapped_weights(begun, taps, leaves))
+        taps, weights = mixed._tapped(begun, trainable)
+        nnx.update(model, weights)
         put_taps(model, taps)
         result = loss(model, *args, **kwargs)
         take_taps(model)
