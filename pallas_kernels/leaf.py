@@ -46,7 +46,7 @@ class StratifiedLeaf:
     if not 0 < self.kept <= 1:
       raise ValueError(f"kept must be in (0, 1], got {self.kept!r}.")
 
-  @property
+  @functools.cached_property
   def view(self) -> tuple[int, ...]:
     """The shape with the axes of a row merged, ``[..., cols]``."""
     return strata.row_view(self.shape, self.kept)

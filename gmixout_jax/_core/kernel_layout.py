@@ -15,20 +15,19 @@ import jax.numpy as jnp
 from gmixout_jax._core import layouts
 from pallas_kernels import dispatch
 from pallas_kernels.dispatch import Implementation
-from pallas_kernels.leaf import StratifiedLeaf
 from pallas_kernels.masked_mix.api import masked_mix
 from pallas_kernels.pack.api import pack
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class KernelStratified(layouts.PerRow):
-  """As `masks.Stratified`, by kernels; indices are the key's data ``[2]``.
+  """As `samplers.Stratified`, by kernels; indices are the key's data ``[2]``.
 
   Attributes:
     implementation: Which kernels, other than "xla".
   """
 
-  implementation: Implementation = "mosaic_gpu"
+  implementation: Implementation
 
   def draw(self, key: jax.Array, like: jax.Array) -> jax.Array:
     """Key data, uint32 ``[2]``: nothing is drawn before a kernel runs."""
@@ -119,9 +118,11 @@ def kernel_layout(
   name = dispatch.choose(wanted)
   if name == "xla":
     return None
-  kernels = KernelStratified(layout.shape, layout.kept, layout.axes, name)
+  kernels = KernelStratified(
+    layout.shape, layout.kept, layout.axes, implementation=name
+  )
   try:
-    StratifiedLeaf(kernels.view, layout.kept).check_positions()
+    kernels.rows.check_positions()
     if leaf.dtype not in (jnp.float32, jnp.bfloat16):
       raise ValueError(
         f"a leaf of dtype {leaf.dtype} has no GPU kernels, which take float32"

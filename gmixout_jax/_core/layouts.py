@@ -144,24 +144,19 @@ class PerRow(Layout):
   """
 
   @functools.cached_property
-  def view(self) -> tuple[int, ...]:
-    """The leaf's shape with the axes of a row merged, ``[..., cols]``."""
-    return strata.row_view(self.shape, self.kept)
-
-  @property
-  def cols(self) -> int:
-    """Length of a row."""
-    return self.view[-1]
+  def rows(self) -> leaves.StratifiedLeaf:
+    """The leaf as rows, as kernels see it."""
+    return leaves.StratifiedLeaf(self.shape, self.kept)
 
   @property
   def packed_shape(self) -> tuple[int, ...]:
-    """``[..., k]``: the view with k instead of cols."""
-    return (*self.view[:-1], strata.stratum_count(self.cols, self.kept))
+    """``[..., k]``: the leaf with k instead of the axes of a row."""
+    return self.rows.packed_shape
 
   @property
   def largest_position(self) -> int:
     """Rows are numbered, and columns in them."""
-    return max(self.size // self.cols, self.cols)
+    return max(self.size // self.rows.cols, self.rows.cols)
 
   def take(self, dense: jax.Array, indices: jax.Array) -> jax.Array:
     """Gathers the active columns of each row."""
@@ -171,18 +166,18 @@ class PerRow(Layout):
     self, packed: jax.Array, indices: jax.Array, like: jax.Array
   ) -> jax.Array:
     """Lets each column ask its own stratum whether it was drawn."""
-    rows = leaves.put(packed, indices, self.cols)
+    rows = leaves.put(packed, indices, self.rows.cols)
     return _reshard(rows.reshape(self.shape), _spec(like))
 
   def rows_of(self, dense: jax.Array) -> jax.Array:
     """The leaf as rows, each of them whole on its device."""
-    leading = len(self.view) - 1
-    whole = (None,) * (len(self.shape) - leading)
-    return _reshard(dense, (*_spec(dense)[:leading], *whole)).reshape(self.view)
+    leading = len(self.rows.view) - 1
+    whole = whole_along(dense, tuple(range(leading, dense.ndim)))
+    return whole.reshape(self.rows.view)
 
   def packed_names(self, names: tuple) -> tuple:
     """Leading axes keep their names."""
-    return (*names[: len(self.view) - 1], None)
+    return (*names[: len(self.rows.view) - 1], None)
 
 
 class WholeInputs(Layout):

@@ -41,7 +41,7 @@ class Stratified(layouts.PerRow):
     words = threefry.random_words(
       key, self.packed_shape, self.packed_sharding(like)
     )
-    return strata.draw_columns(words, self.cols)
+    return strata.draw_columns(words, self.rows.cols)
 
 
 class Neuron(layouts.WholeInputs):

@@ -100,14 +100,16 @@ def test_kernels_see_a_leaf_as_the_sampler_does(leaf, sparsity):
   kept = round(1 - sparsity, 12)
   layout = samplers.Stratified(shape, kept)
   kernels = StratifiedLeaf(shape, kept)
-  for name in ("view", "cols", "packed_shape"):
-    assert getattr(kernels, name) == getattr(layout, name)
+  drawn = jax.eval_shape(
+    layout.draw, jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float32)
+  )
+  assert kernels.packed_shape == drawn.shape == layout.packed_shape
   assert math.isclose(kernels.kept_fraction, layout.kept_fraction)
   # What a kernel is given is the view itself, or some rows of it.
-  assert StratifiedLeaf(layout.view, kept).view == layout.view
-  if len(layout.view) > 1:
+  assert StratifiedLeaf(kernels.view, kept).view == kernels.view
+  if len(kernels.view) > 1:
     part = (2 * shape[0], *shape[1:])
-    assert StratifiedLeaf(part, kept).cols == layout.cols
+    assert StratifiedLeaf(part, kept).cols == kernels.cols
 
 
 @few
