@@ -197,7 +197,7 @@ class Opaque:
 
 
 def test_what_may_differ_is_not_refused():
-  """λ, the key, and what cannot be told apart."""
+  """λ, the key, and objects of one class that nobody can compare."""
   for one, other in (
     ({"key": 0, "anchor_decay": 0.2}, {"key": 1, "anchor_decay": 0.4}),
     (

@@ -1,4 +1,4 @@
-"""Tests `gmixout_jax/mixed_params.py` and `taps.py`: packed gradients.
+"""Tests `mixed_params.py` and `_core/packed_grad.py`: packed gradients.
 
 The reference is plain `jax.grad` with respect to the dense weights.
 """
