@@ -52,7 +52,7 @@ docs: $(READY)
 
 torture: $(READY)
 	@echo "==> Kills: do runs end as if nobody had touched them?"
-	$(BIN)/python -m experiments.torture
+	$(BIN)/python -m experiments.reliability.torture
 
 # One worker more than there are cores: some tests wait for what they start.
 WORKERS = $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)

@@ -10,13 +10,14 @@ import rich.progress
 import tyro
 from flax import nnx
 
-from experiments import evaluate, finished, looks, methods, results
+from experiments import evaluate, finished, methods
 from experiments.data.images import ImageSet
 from experiments.data.source import Source
 from experiments.experiment import Experiment, Opened
 from experiments.line import Outcomes, line
 from experiments.models import backbones, export, probe
 from experiments.models.classifier import Classifier, Ensemble
+from experiments.reporting import display_names, records
 from experiments.training.runs import Runs, Saving, Task
 from gmixout_jax import parallel
 
@@ -86,7 +87,7 @@ class Case:
   seed: int
   opened: Opened
   runs: Outcomes
-  described: results.Record
+  described: records.Record
 
 
 def folder_of(case: str, seed: int) -> str:
@@ -155,7 +156,7 @@ def open_case(
 
   def progress(member: methods.Member, step: int, loss: float) -> None:
     del step
-    name = looks.title(methods.name_of(member.method))
+    name = display_names.title(methods.name_of(member.method))
     bar.update(
       row, advance=1, description=f"{case}, seed {seed}: {name}, {loss:.3f}"
     )
@@ -198,7 +199,7 @@ def _start(
 
 def line_of(
   config: Config, experiment: Experiment, case: Case, method: methods.Method
-) -> results.Record:
+) -> records.Record:
   """The line of one method."""
   opened = case.opened
   counts = None
@@ -206,7 +207,7 @@ def line_of(
     assert isinstance(opened.source.train, ImageSet)
     counts = opened.source.train.counts().sum(axis=0)
 
-  def measure(model: nnx.Module) -> results.Record:
+  def measure(model: nnx.Module) -> records.Record:
     found = evaluate.evaluate(
       model,
       opened.source.validation if opened.test is None else opened.test,
@@ -227,7 +228,7 @@ def line_of(
       export.save(model, config.export / name)
 
   described = {
-    "method": results.plain(methods.described(method)),
+    "method": records.plain(methods.described(method)),
     **case.described,
   }
   return line(described, case.seed, case.runs, method, measure, save)

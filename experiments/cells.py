@@ -13,7 +13,9 @@ from typing import Literal, NamedTuple
 
 import submitit
 
-from experiments import compilation_cache, methods, results, train
+from experiments import methods, train
+from experiments.reporting import records
+from experiments.training import compilation_cache
 from gmixout_jax.checkpoint.folders import exclusive
 
 Cluster = Literal["local", "slurm"]
@@ -46,13 +48,13 @@ class Cell:
   def __init__(self, config: train.Config):
     self.config = config
 
-  def __call__(self) -> results.Record:
+  def __call__(self) -> records.Record:
     """Goes on from what is saved, and appends the line, once."""
     config = self.config
     assert config.checkpoint is not None
     compilation_cache.keep(print)
     with exclusive(config.checkpoint):
-      record = results.recall(config.checkpoint)
+      record = records.recall(config.checkpoint)
       if record is None:
         record = train.run(config, *train.load(config))
       train.note(config, record)
@@ -72,7 +74,7 @@ def spread(
   partition: str | None = None,
   minutes: int = 24 * 60,
   ended: Callable[[str], None] = lambda name: None,
-) -> tuple[list[results.Record], list[Failure]]:
+) -> tuple[list[records.Record], list[Failure]]:
   """Runs cells in processes of their own.
 
   Args:
@@ -92,8 +94,8 @@ def spread(
   if cluster == "slurm" and partition is not None:
     executor.update_parameters(slurm_partition=partition)
   waiting = list(enumerate(configs))
-  running: dict[int, submitit.Job[results.Record]] = {}
-  records: dict[int, results.Record] = {}
+  running: dict[int, submitit.Job[records.Record]] = {}
+  results: dict[int, records.Record] = {}
   failures: dict[int, Failure] = {}
   try:
     while waiting or running:
@@ -107,7 +109,7 @@ def spread(
         name = name_of(configs[index])
         error = job.exception()
         if error is None:
-          records[index] = job.result()
+          results[index] = job.result()
         else:
           failures[index] = Failure(name, pathlib.Path(job.paths.stderr))
         ended(name)
@@ -116,7 +118,7 @@ def spread(
     for job in running.values():
       job.cancel()
   in_order = lambda found: [found[index] for index in sorted(found)]
-  return in_order(records), in_order(failures)
+  return in_order(results), in_order(failures)
 
 
 @contextlib.contextmanager

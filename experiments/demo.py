@@ -2,10 +2,10 @@
 
   python -m experiments.demo
 
-A small CLIP, pretrained by `experiments.pretrain_demo` on rendered digits and
-shipped with the code, meets real scanned digits. It is evaluated as it is
-(zero-shot), then fine-tuned on 1,078 plain scans by full fine-tuning, Mixout
-and GMixout, from the zero-shot head and with several seeds. Accuracy is
+A small CLIP, pretrained by `experiments.pretraining.pretrain_demo` on rendered
+digits and shipped with the code, meets real scanned digits. It is evaluated
+zero-shot, then fine-tuned on 1,078 plain scans by full fine-tuning, Mixout and
+GMixout, from the zero-shot head and with several seeds. Accuracy is
 measured on held-out scans (in distribution) and on eight shifted sets, which
 no run sees and no learning rate was chosen on (out of distribution,
 `experiments.data.shifts`).
@@ -30,7 +30,7 @@ import tyro
 from grain import IterDataset
 from jax.experimental.compilation_cache import compilation_cache
 
-from experiments import evaluate, looks, methods, results, tables
+from experiments import evaluate, methods
 from experiments.data import rendered_digits, scanned_digits, shifts
 from experiments.data.batches import Batch, batches, stream
 from experiments.data.split import Split
@@ -40,8 +40,8 @@ from experiments.methods.mixout import Mixout
 from experiments.methods.schedule import Schedule
 from experiments.models import backbones
 from experiments.models.classifier import Classifier
-from experiments.report import figures
-from experiments.report.entries import group
+from experiments.reporting import display_names, figures, records, tables
+from experiments.reporting.entries import group
 from experiments.training import loop
 
 FOLDER = pathlib.Path(__file__).parent / "demo_clip"
@@ -142,7 +142,7 @@ def fine_tune(
 ) -> loop.Fitted:
   """One run of one method, from the zero-shot classifier."""
   task = bar.add_task(
-    f"{looks.title(methods.name_of(method))}, seed {seed}",
+    f"{display_names.title(methods.name_of(method))}, seed {seed}",
     total=config.steps,
   )
   fitted = loop.fit(
@@ -166,32 +166,32 @@ def record(
   seed: int,
   metrics: Mapping[str, object],
   stats: loop.Stats,
-) -> results.Record:
+) -> records.Record:
   """The line of one run."""
   return {
     "config": {
-      "method": {"name": methods.name_of(method), **results.plain(method)},
+      "method": {"name": methods.name_of(method), **records.plain(method)},
       "data": "scanned_digits",
       "steps": config.steps,
       "batch_size": config.batch_size,
     },
     "seed": seed,
-    **results.environment(),
+    **records.environment(),
     "metrics": metrics,
-    "stats": results.plain(stats),
+    "stats": records.plain(stats),
   }
 
 
 def runs(
   config: Config, bar: rich.progress.Progress
-) -> Iterator[results.Record]:
+) -> Iterator[records.Record]:
   """Zero-shot first, then every method and seed."""
   parts = scanned_digits.load()
   targets = shifts.out_of_distribution(parts["test"])
   model = zero_shot_classifier(config.folder)
   task = bar.add_task("runs", total=len(METHODS) * len(config.seeds))
   metrics = evaluate.evaluate(model, parts["test"], targets)
-  untouched = methods.METHODS[looks.ZERO_SHOT]()
+  untouched = methods.METHODS[display_names.ZERO_SHOT]()
   yield record(untouched, config, 0, metrics, loop.Stats())
   for method in METHODS:
     for seed in config.seeds:
@@ -224,7 +224,7 @@ def choose(config: Config, bar: rich.progress.Progress) -> rich.table.Table:
       )
       cells.append(f"{100 * accuracy:.2f}")
       bar.advance(task)
-    view.add_row(looks.title(methods.name_of(method)), *cells)
+    view.add_row(display_names.title(methods.name_of(method)), *cells)
   return view
 
 
@@ -238,20 +238,20 @@ def main(config: Config) -> None:
       return
     path = config.out / "results.jsonl"
     path.unlink(missing_ok=True)  # a demo shows its own runs only
-    records = []
+    results = []
     for line in runs(config, bar):
-      results.append(path, line)
-      records.append(line)
-      if len(records) == 1:
+      records.append(path, line)
+      results.append(line)
+      if len(results) == 1:
         metrics = line["metrics"]
         console.print(
           f"zero-shot: {100 * metrics['id']:.1f} % on scans,"
           f" {100 * metrics['mean_ood']:.1f} % on shifted sets"
         )
   picture = config.out / "demo.png"
-  figures.ood_against_id(group(records)).savefig(picture)
-  console.print(tables.by_set(records))
-  console.print(tables.by_method(records))
+  figures.ood_against_id(group(results)).savefig(picture)
+  console.print(tables.by_set(results))
+  console.print(tables.by_method(results))
   console.print(
     f"{time.perf_counter() - start:.0f} s; wrote {path} and {picture}"
   )

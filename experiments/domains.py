@@ -8,10 +8,10 @@ import dataclasses
 import pathlib
 from typing import Any
 
-from experiments import results
 from experiments.data import domainbed, folds, joined
 from experiments.data.source import Source, hold_out
 from experiments.data.split import Split
+from experiments.reporting import records
 
 DEFAULT_SOURCE = "sketch"
 
@@ -68,7 +68,7 @@ class Data:
     from before there was one.
     """
     option, name = self.chosen
-    fields: dict[str, Any] = results.plain(self) | {option: name}
+    fields: dict[str, Any] = records.plain(self) | {option: name}
     return {key: value for key, value in fields.items() if value is not None
             and value is not False}  # fmt: skip
 

@@ -17,7 +17,7 @@ from experiments.data.images import ImageSet
 from experiments.data.split import Split
 from experiments.methods import Method, Run
 from experiments.methods.composition import Pool
-from experiments.methods.judge import Judge
+from experiments.methods.validator import Validator
 from experiments.models import backbones, export
 from experiments.models.classifier import Classifier
 from experiments.training import loop
@@ -123,15 +123,15 @@ class Finished:
         " runs: use soups or an ensemble."
       )
     model, runs = self._loaded
-    judge = Judge(model, self._validation)
-    combined = method.combine(runs, judge)
+    validator = Validator(model, self._validation)
+    combined = method.combine(runs, validator)
     models = assemble(model, combined)
     size = sum(leaf.size for leaf in jax.tree.leaves(combined.weights))
     return Outcome(
       model=models,
       cost=Cost(
         ingredients=len(combined.ingredients),
-        evaluations=judge.evaluations,
+        evaluations=validator.evaluations,
         forward_passes=len(combined.weights),
         inference_parameters=size,
       ),

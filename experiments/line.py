@@ -7,8 +7,8 @@ from typing import Protocol
 import numpy as np
 from flax import nnx
 
-from experiments import results
 from experiments.methods import Method
+from experiments.reporting import records
 from experiments.training.runs import Outcome
 
 
@@ -21,13 +21,13 @@ class Outcomes(Protocol):
 
 
 def line(
-  config: results.Record,
+  config: records.Record,
   seed: int,
   runs: Outcomes,
   method: Method,
-  measure: Callable[[nnx.Module], results.Record],
+  measure: Callable[[nnx.Module], records.Record],
   export: Callable[[nnx.Module], None] | None = None,
-) -> results.Record:
+) -> records.Record:
   """Finishes what a method needs of some runs, and evaluates it.
 
   Args:
@@ -51,9 +51,9 @@ def line(
   return {
     "config": config,
     "seed": seed,
-    **results.environment(),
+    **records.environment(),
     "metrics": metrics,
-    "stats": results.plain(outcome.cost),
+    "stats": records.plain(outcome.cost),
     "notes": outcome.notes,
     # Of all its runs, one after the other; those of skipped steps may be NaN.
     "losses": [

@@ -24,19 +24,14 @@ import rich.progress
 import rich.table
 import tyro
 
-from experiments import (
-  compilation_cache,
-  configs,
-  finished,
-  looks,
-  methods,
-  results,
-)
+from experiments import configs, finished, methods
 from experiments.case import Config, folder_of, line_of, open_case
 from experiments.experiment import Experiment
 from experiments.methods.composition import Composed, Pool
 from experiments.methods.settings import parse_settings
-from experiments.training.keeper import Stopped, stop_on_sigterm
+from experiments.reporting import display_names, records
+from experiments.training import compilation_cache
+from experiments.training.run_checkpoints import Stopped, stop_on_sigterm
 from gmixout_jax.checkpoint.folders import exclusive
 
 
@@ -94,7 +89,7 @@ def lines(
   experiment: Experiment,
   bar: rich.progress.Progress,
   stop: Callable[[int], bool] = lambda step: False,
-) -> Iterator[results.Record]:
+) -> Iterator[records.Record]:
   """Runs it, line by line; each has been appended when it is yielded."""
   compared = chosen(config, experiment)
   if config.checkpoints is not None:
@@ -109,7 +104,7 @@ def lines(
       opened = None
       for index, method in enumerate(compared):
         own = folder and folder / f"{index:02d}_{methods.name_of(method)}"
-        record = results.recall(own) if own else None
+        record = records.recall(own) if own else None
         if record is None:
           opened = opened or open_case(
             config, experiment, compared, case, seed, bar, stop
@@ -123,12 +118,12 @@ def lines(
 
 def _append(
   config: Config,
-  record: results.Record,
+  record: records.Record,
   method: methods.Method,
   folder: pathlib.Path | None,
 ) -> None:
   if folder is None:
-    results.append(config.results, record)
+    records.append(config.results, record)
     return
   folder.mkdir(parents=True, exist_ok=True)
   # What was not asked for is the experiment's own, and as it was.
@@ -139,33 +134,33 @@ def _append(
     "image_size": config.image_size,
   }
   ours = record["config"] | {
-    "method": results.plain(methods.described(method)),
+    "method": records.plain(methods.described(method)),
     "seed": record["seed"],
     **{key: value for key, value in asked.items() if value is not None},
   }
-  results.append_once(config.results, record, ours, folder)
+  records.append_once(config.results, record, ours, folder)
 
 
-def table(records: Sequence[results.Record]) -> rich.table.Table:
+def table(results: Sequence[records.Record]) -> rich.table.Table:
   """The numbers that the experiment is about, in percent."""
   view = rich.table.Table(title="in percent")
   for heading in ("case", "method", "seed"):
     view.add_column(heading)
-  columns = list(dict.fromkeys(k for r in records for k in _headline(r)))
+  columns = list(dict.fromkeys(k for r in results for k in _headline(r)))
   for heading in columns:
     view.add_column(heading, justify="right")
-  for record in records:
+  for record in results:
     numbers = _headline(record)
     view.add_row(
       record["config"]["data"],
-      looks.title(record["config"]["method"]["name"]),
+      display_names.title(record["config"]["method"]["name"]),
       str(record["seed"]),
       *(f"{100 * numbers[k]:.1f}" if k in numbers else "" for k in columns),
     )
   return view
 
 
-def _headline(record: results.Record) -> dict[str, float]:
+def _headline(record: records.Record) -> dict[str, float]:
   return record["metrics"]["headline"]
 
 
@@ -187,14 +182,14 @@ def main(config: Config) -> None:
         stop_on_sigterm(saves=config.checkpoint is not None)
       )
       bar = stack.enter_context(rich.progress.Progress(console=console))
-      records = list(lines(config, experiment, bar, stop))
+      results = list(lines(config, experiment, bar, stop))
   except Stopped as stopped:
     console.print(str(stopped))
     return
   except (FloatingPointError, OSError, TypeError, ValueError) as error:
     sys.exit(f"error: {error}")  # what the user gave is wrong, not the program
-  console.print(table(records))
-  console.print(f"{len(records)} lines are in {config.results}.")
+  console.print(table(results))
+  console.print(f"{len(results)} lines are in {config.results}.")
 
 
 def parse(arguments: Sequence[str] | None = None) -> Config:

@@ -31,14 +31,16 @@ import rich.console
 import rich.progress
 import tyro
 
-from experiments import compilation_cache, methods, results, tables, train
+from experiments import methods, train
 from experiments.cells import Cluster, Failure, logged, name_of, spread
 from experiments.data.split import Split
 from experiments.methods.settings import parse_settings
 from experiments.models import backbones
 from experiments.models.classifier import Classifier
-from experiments.training import length
-from experiments.training.recipe import Recipe
+from experiments.reporting import records, tables
+from experiments.tasks import length
+from experiments.tasks.recipe import Recipe
+from experiments.training import compilation_cache
 from experiments.training.runs import Runs
 from experiments.training.sharding import Sharding
 from experiments.training.watching import Watching
@@ -164,7 +166,7 @@ def _in_folders(watching: Watching, name: str) -> Watching:
   )
 
 
-Outcome = tuple[list[results.Record], list[Failure]]
+Outcome = tuple[list[records.Record], list[Failure]]
 
 
 def in_turn(
@@ -200,7 +202,7 @@ def in_turn(
     bar.update(task, total=runs.task.steps * len(runs.planned))
     for one in planned:
       with logged(name_of(one), logs) as failed:
-        known = one.checkpoint and results.recall(one.checkpoint)
+        known = one.checkpoint and records.recall(one.checkpoint)
         record = known or train.record(one, runs, domains)
         if one.checkpoint is not None:
           one.checkpoint.mkdir(parents=True, exist_ok=True)

@@ -44,16 +44,18 @@ import rich.progress
 import rich.table
 from flax import nnx
 
-from experiments import compilation_cache, methods, results, train_config
+from experiments import methods, train_config
 from experiments.data.split import Split
 from experiments.domains import Data as Data
 from experiments.evaluate import Progress, evaluate
 from experiments.line import line
 from experiments.models import backbones, export
 from experiments.models.classifier import Classifier, Ensemble
+from experiments.reporting import records
+from experiments.tasks import length
 from experiments.train_config import Config, described
-from experiments.training import length, peers, watching
-from experiments.training.keeper import Stopped, stop_on_sigterm
+from experiments.training import compilation_cache, peers, watching
+from experiments.training.run_checkpoints import Stopped, stop_on_sigterm
 from experiments.training.runs import Runs, Saving, Task, Watch
 from gmixout_jax import parallel
 from gmixout_jax.checkpoint.folders import exclusive
@@ -97,7 +99,7 @@ def run(
   evaluated: Callable[[Mapping[str, float]], None] | None = None,
   say: Callable[[str], None] | None = None,
   evaluating: Progress = lambda name, done, total: None,
-) -> results.Record:
+) -> records.Record:
   """Trains and evaluates; pure but for the time it takes and its checkpoints.
 
   Args:
@@ -199,7 +201,7 @@ def record(
   runs: Runs,
   domains: dict[str, Split],
   evaluating: Progress = lambda name, done, total: None,
-) -> results.Record:
+) -> records.Record:
   """Finishes what `config.method` needs of some runs, and evaluates it.
 
   Args:
@@ -212,7 +214,7 @@ def record(
     The line for the results file.
   """
 
-  def measure(model: nnx.Module) -> results.Record:
+  def measure(model: nnx.Module) -> records.Record:
     return evaluate(
       model,
       runs.task.source.validation,
@@ -234,7 +236,7 @@ def record(
   )
 
 
-def table(record: results.Record) -> rich.table.Table:
+def table(record: records.Record) -> rich.table.Table:
   """The accuracies of a run, in percent."""
   config, metrics = record["config"], record["metrics"]
   view = rich.table.Table(
@@ -297,10 +299,10 @@ def _host(coordinator: str | None) -> str | None:
 
 def run_or_recall(
   config: Config, console: rich.console.Console
-) -> results.Record:
+) -> records.Record:
   """The line of a run, which may have ended before it could be appended."""
   if config.checkpoint is not None:
-    known = results.recall(config.checkpoint)
+    known = records.recall(config.checkpoint)
     if known is not None:
       return known
   with console.status("reading images and weights"):
@@ -347,17 +349,17 @@ def run_or_recall(
     )
 
 
-def note(config: Config, record: results.Record) -> None:
+def note(config: Config, record: records.Record) -> None:
   """Appends the line of a run; once, if it has a folder to note that in."""
   if config.checkpoint is None:
-    results.append(config.results, record)
+    records.append(config.results, record)
   else:
     ours = described(config) | {"seed": config.seed}
-    results.append_once(config.results, record, ours, config.checkpoint)
+    records.append_once(config.results, record, ours, config.checkpoint)
 
 
 def finish(
-  config: Config, record: results.Record, console: rich.console.Console
+  config: Config, record: records.Record, console: rich.console.Console
 ) -> None:
   """Appends the line, and shows the table."""
   note(config, record)

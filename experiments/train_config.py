@@ -7,11 +7,12 @@ from typing import Annotated, Any
 
 import tyro
 
-from experiments import methods, results
+from experiments import methods
 from experiments.domains import Data
 from experiments.models import backbones
-from experiments.training import length
-from experiments.training.recipe import Recipe
+from experiments.reporting import records
+from experiments.tasks import length
+from experiments.tasks.recipe import Recipe
 from experiments.training.sharding import Sharding
 from experiments.training.watching import Watching
 from gmixout_jax import clip
@@ -107,17 +108,17 @@ _KEPT_APART = (
 )
 
 
-def described(config: Config) -> results.Record:
+def described(config: Config) -> records.Record:
   """What was run, as JSON: all that numbers depend on but for the seed."""
-  config_as_json: results.Record = results.plain(config)
-  config_as_json["method"] = results.plain(methods.described(config.method))
+  config_as_json: records.Record = records.plain(config)
+  config_as_json["method"] = records.plain(methods.described(config.method))
   config_as_json["data"] = config.data.described()
   for name in _KEPT_APART:
     del config_as_json[name]
   # Only one of them says how long it was; and lines from before there were
   # epochs name the steps alone.
   del config_as_json["steps" if config.steps is None else "epochs"]
-  return results.comparable(
+  return records.comparable(
     config_as_json | config.training.described() | config.watching.described()
   )
 

@@ -12,10 +12,10 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 import gmixout_jax as gx
 from experiments.bench import comms, figures, train_steps
-from experiments.methods.form import trainable
 from experiments.methods.full_finetuning import FullFinetuning
 from experiments.methods.gmixout import GMixout
 from experiments.methods.method import Method
+from experiments.methods.parametrization import trainable
 from experiments.methods.schedule import Schedule
 from experiments.models.classifier import Classifier
 from experiments.training.faults import guard

@@ -7,9 +7,10 @@ import jax
 import numpy as np
 import rich
 
-from experiments import demo, methods, results
+from experiments import demo, methods
 from experiments.data import scanned_digits, shifts
 from experiments.diagnostics import FILE, landscape, members
+from experiments.reporting import records
 
 
 def weights(
@@ -17,7 +18,7 @@ def weights(
   steps: int = 150,
   points: int = 9,
   out: pathlib.Path = FILE,
-) -> results.Record:
+) -> records.Record:
   """Accuracy on lines and on the plane of zero-shot, fine-tuned and anchor.
 
   Args:
@@ -81,9 +82,9 @@ def weights(
   record = {
     "config": {"data": "scanned_digits", "steps": steps},
     "seed": seed,
-    **results.environment(),
+    **records.environment(),
     "landscape": found,
   }
-  results.append(out, record)
+  records.append(out, record)
   rich.print(f"appended a line to {out}")
   return record

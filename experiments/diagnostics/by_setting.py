@@ -11,12 +11,13 @@ import rich
 import rich.progress
 import tyro
 
-from experiments import demo, metrics, results
+from experiments import demo, metrics
 from experiments.data import scanned_digits, shifts
 from experiments.diagnostics import FILE, members
 from experiments.diagnostics.slow_mixout import SlowMixout
 from experiments.methods.gmixout import GMixout
 from experiments.methods.schedule import Schedule
+from experiments.reporting import records
 
 METHODS: dict[str, GMixout | SlowMixout] = {
   "gmixout": GMixout(learning_rate=1e-2, head_learning_rate=1e-4),
@@ -40,7 +41,7 @@ def bvcl(
   steps: int = 160,
   falling: bool = False,
   out: pathlib.Path = FILE,
-) -> list[results.Record]:
+) -> list[records.Record]:
   """Bias, variance, covariance and locality against a setting.
 
   Args:
@@ -81,15 +82,15 @@ def bvcl(
   parts = scanned_digits.load()
   model = demo.zero_shot_classifier()
   targets = shifts.out_of_distribution(parts["test"])
-  done = [_identity(r) for r in results.read(out)] if out.is_file() else []
-  records = []
+  done = [_identity(r) for r in records.read(out)] if out.is_file() else []
+  results = []
   total = len(tried) * (len(seeds) + 1)
   with demo.shared_compilations(), rich.progress.Progress() as bar:
     task = bar.add_task(f"{method}, {knob}", total=total)
     for setting, value in zip(tried, values, strict=True):
-      plan: results.Record = {
+      plan: records.Record = {
         "config": {
-          "method": {"name": method, **results.plain(setting)},
+          "method": {"name": method, **records.plain(setting)},
           "data": "scanned_digits",
           "steps": steps,
           "every": every,
@@ -125,13 +126,13 @@ def bvcl(
         "command": f"python -m experiments.diagnostics bvcl {method} --knob"
         f" {knob} --values {value} --seeds {' '.join(map(str, seeds))}"
         f" --members-per-run {members_per_run} {options}",
-        **results.environment(),
+        **records.environment(),
         "bvcl": summary(found, list(targets)),
       }
-      results.append(out, record)
-      records.append(record)
-  rich.print(f"appended {len(records)} lines to {out}")
-  return records
+      records.append(out, record)
+      results.append(record)
+  rich.print(f"appended {len(results)} lines to {out}")
+  return results
 
 
 def _settings(
@@ -156,11 +157,11 @@ def _settings(
   return tried
 
 
-def _identity(record: results.Record) -> Any:
+def _identity(record: records.Record) -> Any:
   return record.get("config"), record.get("seeds")
 
 
-def summary(found: Mapping[str, Any], ood: Sequence[str]) -> results.Record:
+def summary(found: Mapping[str, Any], ood: Sequence[str]) -> records.Record:
   """Means with 95 % intervals over runs, of what `members.diagnose` found.
 
   Args:

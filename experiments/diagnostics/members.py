@@ -23,7 +23,7 @@ from experiments.data.batches import Batch
 from experiments.data.images import ImageSet
 from experiments.data.split import Split
 from experiments.diagnostics import bvcl, diversity
-from experiments.methods import form
+from experiments.methods import parametrization
 from experiments.methods.method import Method
 from experiments.methods.schedule import Schedule
 from experiments.models import probe
@@ -93,7 +93,7 @@ def collect(
     raise ValueError(f"{type(method).__name__} does not train: no members.")
   optimizer = optax.with_extra_args_support(transform)
   params = method.parametrize(params, transform_key)
-  opt_state = optimizer.init(form.trainable(params))
+  opt_state = optimizer.init(parametrization.trainable(params))
   step_fn = train_step.make_step(method, optimizer, graphdef)
   first = steps - (members - 1) * every
   kept = []

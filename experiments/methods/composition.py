@@ -10,11 +10,11 @@ from jaxtyping import Array, Float
 
 from experiments.data.batches import Batch
 from experiments.data.source import Source
-from experiments.methods.form import Form
 from experiments.methods.full_finetuning import FullFinetuning
-from experiments.methods.judge import Judge
 from experiments.methods.method import Member, Method, Params, Schedule
+from experiments.methods.parametrization import Form
 from experiments.methods.run import Combined, Run
+from experiments.methods.validator import Validator
 from experiments.models.classifier import Classifier
 
 
@@ -81,9 +81,9 @@ class Composed(Method):
     """The runs of the other method."""
     return self.of.members()
 
-  def combine(self, runs: Sequence[Run], judge: Judge) -> Combined:
+  def combine(self, runs: Sequence[Run], validator: Validator) -> Combined:
     """As the other method."""
-    return self.of.combine(runs, judge)
+    return self.of.combine(runs, validator)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,9 +174,11 @@ class Pool(Composed):
     """Of the learning rates of a run."""
     return self.factors[run % len(self.factors)]
 
-  def ingredients(self, runs: Sequence[Run], judge: Judge) -> list[Params]:
+  def ingredients(
+    self, runs: Sequence[Run], validator: Validator
+  ) -> list[Params]:
     """The weights of each run, as the other method makes them of it."""
-    return [self.of.combine([run], judge).weights[0] for run in runs]
+    return [self.of.combine([run], validator).weights[0] for run in runs]
 
 
 def _dense(method: Method) -> Method:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from experiments.methods.composition import Pool
-from experiments.methods.judge import Judge
 from experiments.methods.method import Params
 from experiments.methods.run import Combined, Run
+from experiments.methods.validator import Validator
 from gmixout_jax import averaging
 
 
@@ -42,19 +42,21 @@ class DiWA(Pool):
     count = min(self.evaluations, steps)
     return tuple(steps * (i + 1) // count for i in range(count))
 
-  def ingredients(self, runs: Sequence[Run], judge: Judge) -> list[Params]:
+  def ingredients(
+    self, runs: Sequence[Run], validator: Validator
+  ) -> list[Params]:
     """Each run at its best snapshot; of equal ones, at the latest."""
     best = []
     for run in runs:
-      scores = [(judge.accuracy(s.params), s.step) for s in run.snapshots]
+      scores = [(validator.accuracy(s.params), s.step) for s in run.snapshots]
       _, step = max(scores)
       (chosen,) = (s.params for s in run.snapshots if s.step == step)
       best.append(run._replace(params=chosen))
-    return super().ingredients(best, judge)
+    return super().ingredients(best, validator)
 
-  def combine(self, runs: Sequence[Run], judge: Judge) -> Combined:
+  def combine(self, runs: Sequence[Run], validator: Validator) -> Combined:
     """The mean."""
-    soup = averaging.mean(self.ingredients(runs, judge))
+    soup = averaging.mean(self.ingredients(runs, validator))
     return Combined((soup,), tuple(range(len(runs))))
 
 
@@ -64,7 +66,9 @@ class RestrictedDiWA(DiWA):
 
   title: ClassVar[str] = "DiWA, restricted"
 
-  def combine(self, runs: Sequence[Run], judge: Judge) -> Combined:
+  def combine(self, runs: Sequence[Run], validator: Validator) -> Combined:
     """The greedy soup of the best snapshots; ties go in."""
-    soup = averaging.greedy_soup(self.ingredients(runs, judge), judge.accuracy)
+    soup = averaging.greedy_soup(
+      self.ingredients(runs, validator), validator.accuracy
+    )
     return Combined((soup.params,), soup.ingredients)

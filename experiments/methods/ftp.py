@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float
 
+from experiments.methods.backbone_mask import in_backbone
 from experiments.methods.composition import Trained
-from experiments.methods.parts import in_backbone
 
 Norm = Literal["l2", "mars"]
 

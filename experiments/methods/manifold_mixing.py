@@ -10,8 +10,8 @@ from typing import ClassVar
 import numpy as np
 
 from experiments.methods.composition import Pool
-from experiments.methods.judge import Judge
 from experiments.methods.run import Combined, Run
+from experiments.methods.validator import Validator
 from gmixout_jax import averaging
 
 
@@ -45,11 +45,11 @@ class ManifoldMixing(Pool):
   budget: int = 30
   optimizer: str = "NGOpt"
 
-  def combine(self, runs: Sequence[Run], judge: Judge) -> Combined:
+  def combine(self, runs: Sequence[Run], validator: Validator) -> Combined:
     """The soup."""
     soup = averaging.manifold_soup(
-      self.ingredients(runs, judge),
-      judge.accuracy,
+      self.ingredients(runs, validator),
+      validator.accuracy,
       self.minimise,
       depth=self.depth,
       threshold=self.threshold,

@@ -10,10 +10,10 @@ from jaxtyping import Array, Float
 
 from experiments.data.batches import Batch
 from experiments.data.source import Source
-from experiments.methods.form import Form
-from experiments.methods.judge import Judge
+from experiments.methods.parametrization import Form
 from experiments.methods.run import Combined, Params, Run
 from experiments.methods.schedule import Schedule
+from experiments.methods.validator import Validator
 from experiments.models import probe
 from experiments.models.classifier import Classifier
 
@@ -195,17 +195,17 @@ class Method:
     """The runs that the method is made of; here one, its own."""
     return (Member(self),)
 
-  def combine(self, runs: Sequence[Run], judge: Judge) -> Combined:
+  def combine(self, runs: Sequence[Run], validator: Validator) -> Combined:
     """What becomes of the runs; here the weights of the only one.
 
     Args:
       runs: Of `members`, in their order.
-      judge: The validation split, the only data to choose by.
+      validator: The validation split, the only data to choose by.
 
     Returns:
       The weights to deploy, or several whose predictions are averaged.
     """
-    del judge
+    del validator
     return Combined((runs[0].params,))
 
 

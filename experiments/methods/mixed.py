@@ -8,8 +8,8 @@ import jax
 import optax
 
 import gmixout_jax as gx
-from experiments.methods.form import Form
 from experiments.methods.method import Method, Params, Schedule
+from experiments.methods.parametrization import Form
 
 Sampler = Literal["stratified", "uniform", "bernoulli", "neuron"]
 

@@ -11,8 +11,8 @@ import jax
 import numpy as np
 
 from experiments.methods.composition import Pool
-from experiments.methods.judge import Judge
 from experiments.methods.run import Combined, Run
+from experiments.methods.validator import Validator
 from gmixout_jax import averaging
 
 
@@ -22,9 +22,9 @@ class UniformSoup(Pool):
 
   title: ClassVar[str] = "Uniform soup"
 
-  def combine(self, runs: Sequence[Run], judge: Judge) -> Combined:
+  def combine(self, runs: Sequence[Run], validator: Validator) -> Combined:
     """The mean."""
-    soup = averaging.mean(self.ingredients(runs, judge))
+    soup = averaging.mean(self.ingredients(runs, validator))
     return Combined((soup,), tuple(range(len(runs))))
 
 
@@ -40,10 +40,10 @@ class GreedySoup(Pool):
   title: ClassVar[str] = "Greedy soup"
   ties: bool = True
 
-  def combine(self, runs: Sequence[Run], judge: Judge) -> Combined:
+  def combine(self, runs: Sequence[Run], validator: Validator) -> Combined:
     """The soup, best run first."""
     soup = averaging.greedy_soup(
-      self.ingredients(runs, judge), judge.accuracy, ties=self.ties
+      self.ingredients(runs, validator), validator.accuracy, ties=self.ties
     )
     return Combined((soup.params,), soup.ingredients)
 
@@ -65,12 +65,12 @@ class LearnedSoup(Pool):
   epochs: int = 5
   batch_size: int = 64
 
-  def combine(self, runs: Sequence[Run], judge: Judge) -> Combined:
+  def combine(self, runs: Sequence[Run], validator: Validator) -> Combined:
     """The soup."""
     soup = averaging.learned_soup(
-      self.ingredients(runs, judge),
-      judge.objective,
-      judge.batches(batch_size=self.batch_size, epochs=self.epochs),
+      self.ingredients(runs, validator),
+      validator.objective,
+      validator.batches(batch_size=self.batch_size, epochs=self.epochs),
       per_leaf=self.per_layer,
       learning_rate=self.rate,
     )

@@ -8,9 +8,9 @@ import jax
 import numpy as np
 
 from experiments.methods.composition import Pool
-from experiments.methods.judge import Judge
 from experiments.methods.method import Member
 from experiments.methods.run import Combined, Run
+from experiments.methods.validator import Validator
 from gmixout_jax import averaging
 
 
@@ -47,10 +47,10 @@ class ModelStock(Pool):
       )
     return tuple(own[: self.merged])
 
-  def combine(self, runs: Sequence[Run], judge: Judge) -> Combined:
+  def combine(self, runs: Sequence[Run], validator: Validator) -> Combined:
     """The merged weights."""
     stock = averaging.model_stock(
-      runs[0].initial, self.ingredients(runs, judge)
+      runs[0].initial, self.ingredients(runs, validator)
     )
     ratios = [float(ratio) for ratio in jax.tree.leaves(stock.ratios)]
     return Combined(

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from experiments.methods.composition import Pool
-from experiments.methods.judge import Judge
 from experiments.methods.run import Combined, Run
+from experiments.methods.validator import Validator
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,7 +15,7 @@ class OutputEnsemble(Pool):
 
   title: ClassVar[str] = "Output ensemble"
 
-  def combine(self, runs: Sequence[Run], judge: Judge) -> Combined:
+  def combine(self, runs: Sequence[Run], validator: Validator) -> Combined:
     """All runs."""
-    weights = tuple(self.ingredients(runs, judge))
+    weights = tuple(self.ingredients(runs, validator))
     return Combined(weights, tuple(range(len(weights))))

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from experiments.methods.backbone_mask import in_backbone
 from experiments.methods.composition import Trained
-from experiments.methods.parts import in_backbone
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,9 +8,9 @@ import jax
 import optax
 
 from experiments.methods.composition import Trained
-from experiments.methods.judge import Judge
 from experiments.methods.method import Params, Schedule
 from experiments.methods.run import Combined, Run
+from experiments.methods.validator import Validator
 from gmixout_jax import averaging
 
 
@@ -70,10 +70,10 @@ class SWAD(Trained):
     """The mean of the segment so far."""
     return averaging.average_params(opt_state, params)
 
-  def combine(self, runs: Sequence[Run], judge: Judge) -> Combined:
+  def combine(self, runs: Sequence[Run], validator: Validator) -> Combined:
     """The mean of the segments in the window."""
     segments = [snapshot.params for snapshot in runs[0].snapshots]
-    losses = [judge.loss(segment) for segment in segments]
+    losses = [validator.loss(segment) for segment in segments]
     window = averaging.swad_window(
       losses,
       converge=self.converge,
@@ -81,7 +81,7 @@ class SWAD(Trained):
       ratio=self.ratio,
     )
     params = averaging.mean(segments[window.start : window.end + 1])
-    combined = self.of.combine([runs[0]._replace(params=params)], judge)
+    combined = self.of.combine([runs[0]._replace(params=params)], validator)
     steps = [runs[0].snapshots[i].step for i in window]
     return dataclasses.replace(
       combined,

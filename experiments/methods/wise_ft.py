@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from experiments.methods.composition import Composed
-from experiments.methods.judge import Judge
 from experiments.methods.run import Combined, Run
+from experiments.methods.validator import Validator
 from gmixout_jax import averaging
 
 
@@ -29,9 +29,9 @@ class WiseFT(Composed):
     if not 0 <= self.alpha <= 1:
       raise ValueError(f"alpha must be in [0, 1], got {self.alpha}.")
 
-  def combine(self, runs: Sequence[Run], judge: Judge) -> Combined:
+  def combine(self, runs: Sequence[Run], validator: Validator) -> Combined:
     """The point; of an ensemble, one for each."""
-    combined = self.of.combine(runs, judge)
+    combined = self.of.combine(runs, validator)
     return dataclasses.replace(
       combined,
       weights=tuple(

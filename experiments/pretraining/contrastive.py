@@ -12,7 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 from rich import progress
 
-from experiments.training.keeper import Stopped
+from experiments.training.run_checkpoints import Stopped
 from gmixout_jax import clip
 from gmixout_jax.checkpoint import Checkpoints
 from gmixout_jax.clip.model import normalize

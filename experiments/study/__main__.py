@@ -23,8 +23,9 @@ import rich.console
 import rich.progress
 import tyro
 
-from experiments import demo, looks
+from experiments import demo
 from experiments.methods import Method
+from experiments.reporting import display_names
 from experiments.study import plan, scales
 from experiments.study.choose import chosen, edges
 from experiments.study.tasks import Digits, Setting
@@ -54,7 +55,8 @@ class Config:
       "untrained": the core methods there from random weights.
     root: PACS in DomainBed's layout.
     weights: The ViT: safetensors with timm's names.
-    clip: The folder of a CLIP, as `experiments.pretrain_clip` writes it.
+    clip: The folder of a CLIP, as
+      `experiments.pretraining.pretrain_clip` writes it.
     seeds: Of the runs; by default those of the scale.
     results: The folder of the result files.
     work: A folder for locks and compiled programs.
@@ -145,7 +147,7 @@ class Study:
     if not self.config.clip.is_dir():
       self.console.print(
         f"no folder {self.config.clip}: --clip must name a CLIP's, such as"
-        " experiments.pretrain_clip writes."
+        " experiments.pretraining.pretrain_clip writes."
       )
       return False
     done = True
@@ -246,7 +248,7 @@ class Study:
     if not self.desk.work(name, cells):
       return None
     found = chosen(setting, searched, names, self.desk.lines(name))
-    at_the_edge = [looks.title(one) for one in edges(searched, found)]
+    at_the_edge = [display_names.title(one) for one in edges(searched, found)]
     if at_the_edge:
       self.console.print(
         f"at the edge of their grids: {', '.join(at_the_edge)}."

@@ -2,24 +2,24 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from experiments import results
 from experiments.methods import Method, described
+from experiments.reporting import records
 from experiments.study.plan import RATES_SEED, Cell, Grid
 from experiments.study.tasks import Setting
 
 
-def identity(cell: Cell) -> tuple[results.Record, int]:
+def identity(cell: Cell) -> tuple[records.Record, int]:
   """Configuration and seed, as they are found again in a line."""
   config = {
-    "method": results.plain(described(cell.method)),
-    **results.plain(cell.setting.described()),
+    "method": records.plain(described(cell.method)),
+    **records.plain(cell.setting.described()),
   }
   return config, cell.seed
 
 
 def line_of(
-  cell: Cell, lines: Iterable[results.Record]
-) -> results.Record | None:
+  cell: Cell, lines: Iterable[records.Record]
+) -> records.Record | None:
   """The latest line of a cell; None if it has not been run."""
   wanted, found = identity(cell), None
   for line in lines:
@@ -31,7 +31,7 @@ def line_of(
 def best(
   setting: Setting,
   tried: Sequence[Method],
-  lines: Sequence[results.Record],
+  lines: Sequence[records.Record],
 ) -> Method:
   """The most accurate on validation images, of equals the best calibrated.
 
@@ -60,7 +60,7 @@ def chosen(
   setting: Setting,
   searched: Mapping[str, Grid],
   names: Iterable[str],
-  lines: Sequence[results.Record],
+  lines: Sequence[records.Record],
 ) -> dict[str, Method]:
   """The best of every grid; errors as of `best`."""
   return {

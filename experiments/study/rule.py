@@ -15,7 +15,7 @@ import rich.table
 import tyro
 from matplotlib import figure
 
-from experiments import results
+from experiments.reporting import records
 from experiments.study.plan import VARIANTS, changed
 
 PANELS = {
@@ -31,15 +31,15 @@ PANELS = {
 
 
 def by_variant(
-  records: Sequence[results.Record],
-) -> dict[str, list[results.Record]]:
+  results: Sequence[records.Record],
+) -> dict[str, list[records.Record]]:
   """The lines of each variant by rising rate.
 
   Raises:
     ValueError: If a line is none of GMixout.
   """
   found = collections.defaultdict(list)
-  for number, record in enumerate(records, start=1):
+  for number, record in enumerate(results, start=1):
     method = record["config"]["method"]
     if method.get("name") != "gmixout":
       raise ValueError(
@@ -52,15 +52,15 @@ def by_variant(
   }
 
 
-def best_rate(records: Sequence[results.Record]) -> float:
+def best_rate(results: Sequence[records.Record]) -> float:
   """Where the parabola through the best point and its neighbours is lowest.
 
   Of the logarithm of the Brier score, on the images that ID accuracy is of,
   over the logarithm of the rate. A best point at an end of the grid is returned
   as it is.
   """
-  x = np.log([r["config"]["method"]["learning_rate"] for r in records])
-  y = np.log([r["metrics"]["details"]["id"]["brier"] for r in records])
+  x = np.log([r["config"]["method"]["learning_rate"] for r in results])
+  y = np.log([r["metrics"]["details"]["id"]["brier"] for r in results])
   at = int(np.argmin(y))
   if at in (0, len(x) - 1):
     return math.exp(x[at])
@@ -68,13 +68,13 @@ def best_rate(records: Sequence[results.Record]) -> float:
   return math.exp(-b / (2 * a))
 
 
-def table(found: Mapping[str, Sequence[results.Record]]) -> rich.table.Table:
+def table(found: Mapping[str, Sequence[records.Record]]) -> rich.table.Table:
   """Accuracy in and out of distribution by rate, and the best rate."""
   rates = sorted(
     {
       record["config"]["method"]["learning_rate"]
-      for records in found.values()
-      for record in records
+      for results in found.values()
+      for record in results
     }
   )
   view = rich.table.Table(title="ID / mean OOD accuracy (%) by learning rate")
@@ -82,18 +82,18 @@ def table(found: Mapping[str, Sequence[results.Record]]) -> rich.table.Table:
   for rate in rates:
     view.add_column(f"{rate:g}", justify="right")
   view.add_column("best", justify="right")
-  for name, records in found.items():
+  for name, results in found.items():
     cells: dict[float, str] = {}
-    for record in records:
+    for record in results:
       rate, m = record["config"]["method"]["learning_rate"], record["metrics"]
       cells[rate] = f"{100 * m['id']:.1f} / {100 * m['mean_ood']:.1f}"
     view.add_row(
-      name, *(cells.get(r, "") for r in rates), f"{best_rate(records):.1e}"
+      name, *(cells.get(r, "") for r in rates), f"{best_rate(results):.1e}"
     )
   return view
 
 
-def draw(found: Mapping[str, Sequence[results.Record]]) -> figure.Figure:
+def draw(found: Mapping[str, Sequence[records.Record]]) -> figure.Figure:
   """ID above OOD accuracy over the rate, one column per group of variants."""
   panels = {
     title: [name for name in names if name in found]
@@ -106,12 +106,12 @@ def draw(found: Mapping[str, Sequence[results.Record]]) -> figure.Figure:
   colours = ("#009E73", "#0072B2", "#D55E00", "#CC79A7")
   for column, (title, names) in enumerate(panels.items()):
     for name, colour, marker in zip(names, colours, "Dosv", strict=False):
-      records = found[name]
-      rates = [r["config"]["method"]["learning_rate"] for r in records]
+      results = found[name]
+      rates = [r["config"]["method"]["learning_rate"] for r in results]
       for row, metric in enumerate(("id", "mean_ood")):
         axes[row, column].plot(
           rates,
-          [100 * record["metrics"][metric] for record in records],
+          [100 * record["metrics"][metric] for record in results],
           color=colour,
           marker=marker,
           label=name,
@@ -135,7 +135,7 @@ def show(
     file: Lines of the part "rule" of the study.
     picture: Where to draw, if at all.
   """
-  found = by_variant(results.read(file))
+  found = by_variant(records.read(file))
   rich.print(table(found))
   if picture is not None:
     picture.parent.mkdir(parents=True, exist_ok=True)

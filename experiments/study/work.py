@@ -11,9 +11,10 @@ from collections.abc import Iterator, Sequence
 import rich.progress
 from flax import nnx
 
-from experiments import evaluate, looks, methods, results
+from experiments import evaluate, methods
 from experiments.line import line
 from experiments.methods import Member
+from experiments.reporting import display_names, records
 from experiments.study.choose import identity, line_of
 from experiments.study.plan import Cell
 from experiments.study.tasks import Setting
@@ -37,10 +38,10 @@ class Desk:
   bar: rich.progress.Progress
   deadline: float = float("inf")
 
-  def lines(self, name: str) -> list[results.Record]:
+  def lines(self, name: str) -> list[records.Record]:
     """What a result file holds so far."""
     path = self.folder / f"{name}.jsonl"
-    return results.read(path) if path.exists() else []
+    return records.read(path) if path.exists() else []
 
   def missing(self, name: str, cells: Sequence[Cell]) -> list[Cell]:
     """The cells that a result file has no line of."""
@@ -72,7 +73,7 @@ class Desk:
             # Another process may have run them since the file was read.
             some = self.missing(name, some)
             for line in self._run(setting, some, seed):
-              results.append(self.folder / f"{name}.jsonl", line)
+              records.append(self.folder / f"{name}.jsonl", line)
               self.bar.advance(task)
         except Held:  # somebody else is at it
           continue
@@ -80,7 +81,7 @@ class Desk:
 
   def _run(
     self, setting: Setting, cells: Sequence[Cell], seed: int
-  ) -> Iterator[results.Record]:
+  ) -> Iterator[records.Record]:
     if not cells:
       return
     loaded = setting.load(seed)
@@ -88,7 +89,7 @@ class Desk:
 
     def progress(member: Member, step: int, loss: float) -> None:
       del loss
-      title = looks.title(methods.name_of(member.method))
+      title = display_names.title(methods.name_of(member.method))
       self.bar.update(
         row,
         completed=step + 1,
@@ -96,7 +97,7 @@ class Desk:
         description=f"seed {seed}: {title}",
       )
 
-    def measure(model: nnx.Module) -> results.Record:
+    def measure(model: nnx.Module) -> records.Record:
       metrics = evaluate.evaluate(model, loaded.held_out, loaded.targets)
       validation = loaded.task.source.validation
       if validation is not loaded.held_out:

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
-from experiments.training.keeper import Keeper
+from experiments.training.run_checkpoints import RunCheckpointer
 
 
 def guard(
@@ -88,7 +88,7 @@ def check(
   loss: float,
   found: Bool[np.ndarray, " n"],
   trainable: Any,
-  keeper: Keeper | None = None,
+  checkpointer: RunCheckpointer | None = None,
 ) -> None:
   """Stops a run whose step may not be skipped.
 
@@ -97,7 +97,7 @@ def check(
     loss: Its loss.
     found: What `finite` returned.
     trainable: The tree that the gradients are of.
-    keeper: To tell from where the run can be resumed.
+    checkpointer: To tell from where the run can be resumed.
 
   Raises:
     FloatingPointError: If something is not finite.
@@ -114,7 +114,7 @@ def check(
     if bad
     else "all gradients are finite"
   )
-  kept = "" if keeper is None else f" {keeper.last()}"
+  kept = "" if checkpointer is None else f" {checkpointer.last()}"
   raise FloatingPointError(
     f"the loss of step {step} is {loss}; {gradients}.{kept}"
   )

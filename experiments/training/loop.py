@@ -11,15 +11,20 @@ import numpy as np
 from flax import nnx
 
 from experiments.data.batches import Batch
-from experiments.methods import form
-from experiments.methods.form import Form
+from experiments.methods import parametrization
 from experiments.methods.method import Method
+from experiments.methods.parametrization import Form
 from experiments.methods.run import Params, Snapshot
 from experiments.methods.schedule import Schedule
 from experiments.models.classifier import Classifier
+from experiments.tasks.recipe import Recipe
 from experiments.training import faults
-from experiments.training.keeper import Clock, Keeper, State, Trail
-from experiments.training.recipe import Recipe
+from experiments.training.run_checkpoints import (
+  Clock,
+  RunCheckpointer,
+  State,
+  Trail,
+)
 from experiments.training.sharding import Sharding, local, place
 from experiments.training.train_step import Metrics, shared_step
 from experiments.training.watching import Watcher
@@ -84,7 +89,7 @@ def fit(
   key: jax.Array,
   progress: Callable[[int, float], None] | None = None,
   snapshots: Collection[int] = (),
-  keeper: Keeper | None = None,
+  checkpointer: RunCheckpointer | None = None,
   skip_nonfinite: int = 0,
   mesh: jax.sharding.Mesh | None = None,
   sharding: Sharding = "data",
@@ -96,14 +101,16 @@ def fit(
   Args:
     method: What to train and how.
     model: From `method.prepare`. It is not changed, and its arrays stay valid.
-    batches: At least `steps` of them; a grain dataset if there is a `keeper`.
+    batches: At least `steps` of them; a grain dataset if there is a
+      `checkpointer`.
     steps: Optimizer steps.
     schedule: Of the learning rates, over as many steps.
     key: Of all randomness in the transformation and the loss.
     progress: Called after each step with its number, from 0, and its loss.
     snapshots: After how many steps to keep the weights, each in [1, steps].
-    keeper: Saves and resumes the run. A run that was interrupted anywhere and
-      resumed ends with the weights and losses of one that was not, bit for bit.
+    checkpointer: Saves and resumes the run. A run that was interrupted anywhere
+      and resumed ends with the weights and losses of one that was not, bit for
+      bit.
     skip_nonfinite: How many steps in a row may be skipped because their loss
       or gradient is not finite; see `optax.apply_if_finite`.
     mesh: From `parallel.data_mesh`, to spread each batch over its devices. Of
@@ -122,7 +129,7 @@ def fit(
   Raises:
     FloatingPointError: If a loss or a gradient is not finite, and may not be
       skipped; it names the step, the loss and the first leaf at fault.
-    Stopped: If the keeper was asked to stop.
+    Stopped: If the checkpointer was asked to stop.
     ValueError: If there are fewer batches than steps, or the loss has no place
       for soft labels that the recipe makes; or if the run may end before a
       snapshot.
@@ -139,7 +146,7 @@ def fit(
   recipe.check_method(method)
   optimizer = faults.guard(transform, skip_nonfinite)
   params = method.parametrize(params, transform_key)
-  started = params, optimizer.init(form.trainable(params))
+  started = params, optimizer.init(parametrization.trainable(params))
   others = rest, loss_key
   if mesh is not None:
     started = place(started, mesh, sharding)
@@ -154,14 +161,14 @@ def fit(
       )
     trail.patience = watcher.patience(steps, before)
   iterator = iter(batches)
-  if keeper is not None:
+  if checkpointer is not None:
     like = jax.eval_shape(lambda: weights_of(method.export(model)))
-    trail = keeper.resumed(trail, iterator, snapshots, like)
+    trail = checkpointer.resumed(trail, iterator, snapshots, like)
   record = _Record(
     trail=trail,
-    names=jax.eval_shape(form.trainable, params),
+    names=jax.eval_shape(parametrization.trainable, params),
     skip_nonfinite=skip_nonfinite,
-    keeper=keeper,
+    checkpointer=checkpointer,
     progress=progress,
     watcher=watcher,
   )
@@ -200,10 +207,10 @@ def fit(
       with record.clock.paused():
         _evaluate(watcher, trail, taken, export)
     last = taken if _exhausted(trail) else steps
-    if keeper is not None and keeper.is_due(taken, last):
+    if checkpointer is not None and checkpointer.is_due(taken, last):
       record.close()  # what is saved is good
       trail.step = taken
-      keeper.save(
+      checkpointer.save(
         trail, iterator, functools.partial(export.weights, trail.state)
       )
     if taken == last:
@@ -263,14 +270,14 @@ class _Record:
     trail: Trail,
     names: Params,
     skip_nonfinite: int,
-    keeper: Keeper | None,
+    checkpointer: RunCheckpointer | None,
     progress: Callable[[int, float], None] | None,
     watcher: Watcher | None,
   ):
     self._trail = trail
     self._names = names
     self._skip_nonfinite = skip_nonfinite
-    self._keeper = keeper
+    self._checkpointer = checkpointer
     self._progress = progress
     self._watcher = watcher
     self.clock = Clock(trail)
@@ -294,7 +301,7 @@ class _Record:
     seconds = self.clock.tick()
     if int(metrics["failures"]) > self._skip_nonfinite:
       finite = np.asarray(metrics["finite"])
-      faults.check(step, loss, finite, self._names, self._keeper)
+      faults.check(step, loss, finite, self._names, self._checkpointer)
     self._trail.losses[step] = loss
     self._trail.moved = max(self._trail.moved, int(metrics["moved"]))
     if self._watcher is not None:
@@ -356,7 +363,9 @@ def _measured(trail: Trail, trained: int) -> Stats:
     first_step_seconds=float(first),
     changed_parameters=trail.moved,
     trained_parameters=trained,
-    optimizer_bytes=form.state_bytes(params, faults.unguarded(opt_state)),
+    optimizer_bytes=parametrization.state_bytes(
+      params, faults.unguarded(opt_state)
+    ),
     snapshot_bytes=sum(leaf.nbytes for leaf in kept),
     skipped_steps=faults.skipped(opt_state),
   )

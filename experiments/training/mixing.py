@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from experiments.data.batches import Batch
-from experiments.training.recipe import Recipe
+from experiments.tasks.recipe import Recipe
 
 _OWN = 2**32 - 1  # no number of a device or a micro-batch: see `key_of`
 

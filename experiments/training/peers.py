@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from experiments.training.keeper import Stopped
+from experiments.training.run_checkpoints import Stopped
 
 _BYE = b"bye"
 _CONNECT_SECONDS = 20.0

@@ -10,18 +10,19 @@ import jax
 import numpy as np
 from flax import nnx
 
-from experiments import evaluate, results
+from experiments import evaluate
 from experiments.data.batches import batches, stream
 from experiments.data.folds import balanced_batches
 from experiments.data.images import ImageSet
 from experiments.data.source import Source
 from experiments.data.split import Split
 from experiments.methods import Combined, Member, Method, Run, described
-from experiments.methods.judge import Judge
+from experiments.methods.validator import Validator
 from experiments.models.classifier import Classifier, Ensemble
+from experiments.reporting import records
+from experiments.tasks.recipe import Recipe
 from experiments.training import loop
-from experiments.training.keeper import Keeper
-from experiments.training.recipe import Recipe
+from experiments.training.run_checkpoints import RunCheckpointer
 from experiments.training.sharding import Sharding
 from experiments.training.watching import Watcher, Watching
 from gmixout_jax.checkpoint import Checkpoints
@@ -38,7 +39,7 @@ class Saving:
     every: Steps between two checkpoints.
     config: What the task is; JSON. Checkpoints of another one are refused.
     keep: How many of a run's newest checkpoints stay.
-    stop: See `Keeper`.
+    stop: See `RunCheckpointer`.
   """
 
   folder: pathlib.Path
@@ -204,13 +205,13 @@ class Runs:
     done = [self._train(member) for member in members]
     fits = [fitted for _, fitted in done]
     model = fits[0].model
-    judge = Judge(model, self.task.source.validation, mesh=self._mesh)
-    combined = method.combine([run for run, _ in done], judge)
+    validator = Validator(model, self.task.source.validation, mesh=self._mesh)
+    combined = method.combine([run for run, _ in done], validator)
     size = sum(leaf.size for leaf in jax.tree.leaves(combined.weights))
     cost = dataclasses.replace(
       _total([fitted.stats for fitted in fits]),
       ingredients=len(combined.ingredients) if fits[0].stats.steps else 0,
-      evaluations=judge.evaluations + sum(f.evaluations for f in fits),
+      evaluations=validator.evaluations + sum(f.evaluations for f in fits),
       forward_passes=len(combined.weights),
       inference_parameters=size,
     )
@@ -250,7 +251,7 @@ class Runs:
         self._progress(member, step, loss)
 
     with (
-      self._keeper(member, prepared) as keeper,
+      self._checkpointer(member, prepared) as checkpointer,
       self._watcher(member) as watcher,
     ):
       fitted = loop.fit(
@@ -262,7 +263,7 @@ class Runs:
         key=fit_key,
         progress=progress,
         snapshots=self._snapshots[member],
-        keeper=keeper,
+        checkpointer=checkpointer,
         skip_nonfinite=task.skip_nonfinite,
         mesh=self._mesh,
         sharding=self._sharding,
@@ -278,29 +279,29 @@ class Runs:
     return run, fitted
 
   @contextlib.contextmanager
-  def _keeper(
+  def _checkpointer(
     self, member: Member, prepared: Classifier
-  ) -> Iterator[Keeper | None]:
+  ) -> Iterator[RunCheckpointer | None]:
     """What saves a run; None if nothing is to be saved."""
     if self._saving is None:
       yield None
       return
     config = self._saving.config | {
-      "run": results.plain(described(member.method)),
+      "run": records.plain(described(member.method)),
       "repeat": member.repeat,
       "snapshots": sorted(self._snapshots[member]),
     }
     folder = self._saving.folder / f"run_{self.planned.index(member):02d}"
-    judge = Judge(
+    validator = Validator(
       member.method.export(prepared),
       self.task.source.validation,
       mesh=self._mesh,
     )
     with Checkpoints(folder, config=config, keep=self._saving.keep) as kept:
-      yield Keeper(
+      yield RunCheckpointer(
         kept,
         every=self._saving.every,
-        validate=judge.accuracy,
+        validate=validator.accuracy,
         stop=self._saving.stop,
       )
 

@@ -14,13 +14,13 @@ import jax.numpy as jnp
 import optax
 
 import gmixout_jax as gx
-from experiments.methods import form
+from experiments.methods import parametrization
 from experiments.methods.method import Method
 from experiments.methods.schedule import Schedule
+from experiments.tasks.recipe import Recipe
 from experiments.training import faults, mixing
 from experiments.training import gradients as grads
-from experiments.training.keeper import State
-from experiments.training.recipe import Recipe
+from experiments.training.run_checkpoints import State
 from experiments.training.sharding import Sharding, compile_step
 from gmixout_jax import parallel
 
@@ -77,7 +77,7 @@ def _jitted(
   def train_step(state, batch, rest, step, key, *given):
     params, opt_state = state
     optimizer = make_optimizer(params, *given)
-    trainable = form.trainable(params)
+    trainable = parametrization.trainable(params)
     whole, differentiated = params, trainable
     if mesh is not None:
       whole, differentiated = parallel.gathered((params, trainable))
@@ -87,7 +87,7 @@ def _jitted(
       key = jax.random.fold_in(key, parallel.index())
 
     def loss_fn(trainable, batch, key):
-      model = form.merge(graphdef, whole, trainable, rest)
+      model = parametrization.merge(graphdef, whole, trainable, rest)
       if mix_key is not None:
         classes = model.head.out_features
         batch = mixing.soften(batch, recipe, mix_key, classes)
@@ -116,8 +116,8 @@ def _jitted(
     failures = faults.in_a_row(opt_state, finite)
     stepped = failures == 0 if faults.may_skip(opt_state) else True
     before = params
-    params = form.apply_updates(params, updates, stepped=stepped)
-    moved = form.moved(before, params, updates)
+    params = parametrization.apply_updates(params, updates, stepped=stepped)
+    moved = parametrization.moved(before, params, updates)
     return (params, opt_state), {
       "loss": loss,
       "moved": moved,
@@ -211,7 +211,9 @@ def _compiled(
 ) -> Callable[..., tuple[State, Metrics]]:
   method = like.method
 
-  def optimizer(params: form.Form, peaks: jax.Array, key: jax.Array) -> Any:
+  def optimizer(
+    params: parametrization.Form, peaks: jax.Array, key: jax.Array
+  ) -> Any:
     whole = params.params if isinstance(params, gx.MixedParams) else params
     shapes = jax.tree.map(
       lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), whole

@@ -8,9 +8,10 @@ import pytest
 from flax import nnx
 from jax.experimental.compilation_cache import compilation_cache
 
-from experiments import demo, evaluate, pretrain_demo, results
+from experiments import demo, evaluate
 from experiments.data import rendered_digits, scanned_digits
-from experiments.pretraining import contrastive
+from experiments.pretraining import contrastive, pretrain_demo
+from experiments.reporting import records
 from gmixout_jax import clip
 from tests.experiments.tiny import filled
 
@@ -60,10 +61,10 @@ def test_the_demo_runs_from_end_to_end(tiny, tmp_path, capsys):
     seeds=(0,), steps=2, batch_size=8, folder=tmp_path, out=tmp_path / "out"
   )
   demo.main(config)
-  records = results.read(config.out / "results.jsonl")
-  names = [line["config"]["method"]["name"] for line in records]
+  results = records.read(config.out / "results.jsonl")
+  names = [line["config"]["method"]["name"] for line in results]
   assert names == ["zero_shot", "full_finetuning", "mixout", "gmixout"]
-  for line in records:
+  for line in results:
     assert len(line["metrics"]["ood"]) == 8
   assert (config.out / "demo.png").stat().st_size > 10_000
   shown = capsys.readouterr().out

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from experiments import results, torture
 from experiments.data.batches import batches
-from experiments.small_run import Life
+from experiments.reliability import torture
+from experiments.reliability.small_run import Life
+from experiments.reporting import records
 from tests.experiments import tiny
 
 STEPS = 4
@@ -72,8 +73,8 @@ def test_two_processes_do_what_one_does(tmp_path, cache, sharding, dtype, rtol):
       two.kill(1, delay=0.5)
   one.end(PATIENCE)
   two.end(PATIENCE)
-  (alone,) = results.read(tmp_path / "one/results.jsonl")
-  (shared,) = results.read(tmp_path / "two/results.jsonl")  # one line, not two
+  (alone,) = records.read(tmp_path / "one/results.jsonl")
+  (shared,) = records.read(tmp_path / "two/results.jsonl")  # one line, not two
   assert alone["config"] == shared["config"]
   assert alone["metrics"]["id"] == shared["metrics"]["id"]
   assert two.steps() > STEPS  # some were taken twice, or none was lost
@@ -130,11 +131,11 @@ def test_a_checkpoint_of_two_processes_resumes_in_one(tmp_path, cache):
   folder = tmp_path / "run"
   life = Life.start(folder, cache=cache, steps=STEPS, processes=2, devices=2)
   life.end(PATIENCE)
-  (before,) = results.read(folder / "results.jsonl")
+  (before,) = records.read(folder / "results.jsonl")
   (folder / "run/record.json").unlink()
   taken = life.steps()
   Life.start(folder, cache=cache, steps=STEPS).end(PATIENCE)
-  first, again = results.read(folder / "results.jsonl")
+  first, again = records.read(folder / "results.jsonl")
   assert first == before
   assert again["losses"] == before["losses"]
   assert again["metrics"] == before["metrics"]
@@ -154,7 +155,7 @@ def test_a_run_that_ends_otherwise_is_told_from_one_that_does_not(tmp_path):
   for name in ("alone", "killed"):
     (tmp_path / name).mkdir()
     (tmp_path / name / "weights_0.safetensors").write_bytes(b"\0\1")
-    results.append(
+    records.append(
       tmp_path / name / "results.jsonl",
       {
         "config": {}, "seed": 0, "metrics": {}, "notes": {}, "losses": [1.0],
@@ -165,8 +166,8 @@ def test_a_run_that_ends_otherwise_is_told_from_one_that_does_not(tmp_path):
   (tmp_path / "killed/weights_0.safetensors").write_bytes(b"\0\0")
   assert not torture._same(tmp_path, 1)
   (tmp_path / "killed/weights_0.safetensors").write_bytes(b"\0\1")
-  (record,) = results.read(tmp_path / "killed/results.jsonl")
+  (record,) = records.read(tmp_path / "killed/results.jsonl")
   record["losses"] = [1.5]
   (tmp_path / "killed/results.jsonl").unlink()
-  results.append(tmp_path / "killed/results.jsonl", record)
+  records.append(tmp_path / "killed/results.jsonl", record)
   assert not torture._same(tmp_path, 1)

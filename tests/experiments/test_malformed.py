@@ -11,7 +11,7 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments import results
+from experiments.reporting import records
 from gmixout_jax import checkpoint, clip
 from tests.experiments import tiny
 
@@ -125,9 +125,9 @@ def test_indices_of_shards(content):
 @few
 @given(content=contents)
 def test_results(content):
-  records, message = read(results.read, content, "results.jsonl")
+  results, message = read(records.read, content, "results.jsonl")
   if message is None:
-    assert all(isinstance(record, dict) for record in records)
+    assert all(isinstance(record, dict) for record in results)
   else:
     assert "results.jsonl" in message
 

@@ -2,12 +2,13 @@
 
 import pytest
 
-from experiments import methods, results, sweep, train
+from experiments import methods, sweep, train
 from experiments.methods.full_finetuning import FullFinetuning
 from experiments.methods.gmixout import GMixout
 from experiments.methods.wise_ft import WiseFT
+from experiments.reporting import records
+from experiments.tasks.recipe import Recipe
 from experiments.training import metrics_log
-from experiments.training.recipe import Recipe
 from experiments.training.watching import Watching
 from gmixout_jax import clip
 from tests.experiments import tiny
@@ -73,7 +74,7 @@ def test_a_sweep_is_what_train_would_have_written(
       results=path,
     )
   )
-  lines = results.read(path)
+  lines = records.read(path)
   assert [(x["config"]["method"]["name"], x["seed"]) for x in lines] == [
     (name, seed)
     for seed in (0, 1)
@@ -117,7 +118,7 @@ def test_cells_share_the_recipe_and_log_apart(monkeypatch, tmp_path):
   ]
   assert all(cell.training == given.training for cell in cells)
   sweep.main(given)
-  lines = results.read(given.results)
+  lines = records.read(given.results)
   assert [line["config"]["label_smoothing"] for line in lines] == [0.2, 0.2]
   for run, losses in (
     ("run_00", lines[0]["losses"]),
@@ -157,7 +158,7 @@ def test_a_cell_that_fails_is_reported_and_stops_no_other(
   )
   with pytest.raises(SystemExit, match="1 cells failed"):
     sweep.main(given)
-  (line,) = results.read(files["results"])
+  (line,) = records.read(files["results"])
   assert line["config"]["method"]["name"] == "zero_shot"
   shown = capsys.readouterr().out.replace("\n", "")
   assert "failed: gmixout-seed0, see" in shown
@@ -179,7 +180,7 @@ def test_a_sweep_that_was_interrupted_goes_on(files, monkeypatch):
   monkeypatch.setattr(train, "record", dying)
   with pytest.raises(KeyboardInterrupt):
     sweep.main(given)
-  assert len(results.read(files["results"])) == 2
+  assert len(records.read(files["results"])) == 2
   first = list(done)
   done.clear()
   sweep.main(given)
@@ -188,9 +189,9 @@ def test_a_sweep_that_was_interrupted_goes_on(files, monkeypatch):
     for name in ("zero_shot", "linear_probe")
     for seed in (0, 1)
   )
-  assert len(results.read(files["results"])) == 4
+  assert len(records.read(files["results"])) == 4
   sweep.main(given)  # nothing is left
-  assert len(results.read(files["results"])) == 4
+  assert len(records.read(files["results"])) == 4
 
 
 def test_seeds_are_wanted():

@@ -6,13 +6,14 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import methods, results, train
+from experiments import methods, train
 from experiments.data import domainbed
 from experiments.methods.full_finetuning import FullFinetuning
 from experiments.methods.gmixout import GMixout
 from experiments.methods.model_soups import UniformSoup
 from experiments.methods.wise_ft import WiseFT
-from experiments.report.entries import group
+from experiments.reporting import records
+from experiments.reporting.entries import group
 from experiments.training import metrics_log, runs
 from gmixout_jax import clip
 from tests.experiments import tiny
@@ -161,7 +162,7 @@ def test_a_run_that_is_watched(files, tmp_path, capsys):
       ]
     )
   )
-  (record,) = results.read(path)
+  (record,) = records.read(path)
   steps = record["stats"]["steps"]
   lines = metrics_log.read(log / "metrics.jsonl")
   losses = [line["loss"] for line in lines if "loss" in line]
@@ -195,7 +196,7 @@ def test_end_to_end(files, tmp_path, capsys):
   assert "sketch (held out)" in shown
   assert "mean OOD" in shown
 
-  (record,) = results.read(path)
+  (record,) = records.read(path)
   config = record["config"]
   asked = {"name": "gmixout", **dataclasses.asdict(GMixout())}
   del asked["compact"]  # which form trains is no part of what was run
@@ -226,7 +227,7 @@ def test_an_ensemble_has_a_line_and_no_export(tmp_path, monkeypatch, capsys):
   shown = " ".join(capsys.readouterr().out.split())
   assert "Nothing was exported to" in shown
   assert "an ensemble is 2 models" in shown
-  assert len(results.read(path)) == 1
+  assert len(records.read(path)) == 1
   assert not deployed.exists()
 
 
@@ -291,7 +292,7 @@ def test_methods_without_steps(files, tmp_path, method):
   path = tmp_path / "results.jsonl"
   command = [*arguments(files, method), "--results", str(path)]
   train.main(train.parse(command))
-  (record,) = results.read(path)
+  (record,) = records.read(path)
   assert record["losses"] == []
   assert record["stats"]["steps"] == 0
   if method == "zero_shot":  # a head of zeros names the first class
@@ -320,7 +321,7 @@ def test_a_domain_is_left_out(files, tmp_path, capsys):
   command = [*arguments(files), "--results", str(path)]
   train.main(train.parse([*command, "--data.target", "photo"]))
   assert "not photo (held out)" in capsys.readouterr().out
-  (record,) = results.read(path)
+  (record,) = records.read(path)
   data, metrics = record["config"]["data"], record["metrics"]
   assert data["target"] == "photo"
   assert "source" not in data

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments import pretrain_demo
 from experiments.data import cifar_c
 from experiments.models import export
 from experiments.models.classifier import Classifier
+from experiments.pretraining import pretrain_demo
 from gmixout_jax import clip
 from tests.experiments import tiny
 from tests.experiments.data import disk

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import rich.progress
 
-from experiments import configs, methods, results, run
+from experiments import configs, methods, run
 from experiments.case import open_case
 from experiments.data import cifar_c, five_sets
 from experiments.data.decode import View
 from experiments.experiment import Experiment
 from experiments.models import export
 from experiments.models.classifier import Classifier
+from experiments.reporting import records
 from tests.experiments import tiny
 
 SHIFTS = {"V2": 6, "R": 6, "Sketch": 6, "A": 6, "ObjectNet": 2}
@@ -152,7 +153,7 @@ def test_from_end_to_end(name, request, tmp_path, capsys):
   expected, path = EXPECTED[name], tmp_path / "results.jsonl"
   run.main(command(name, expected, request, path))
   assert str(len(expected.methods)) in capsys.readouterr().out
-  lines = results.read(path)
+  lines = records.read(path)
   found = tuple(line["config"]["method"]["name"] for line in lines)
   assert found == expected.methods
   for line in lines:
@@ -224,7 +225,7 @@ def test_lines_that_are_there_are_not_run_again(
   assert exported.head.kernel.shape == (12, 3)
   monkeypatch.setattr(run, "open_case", None)  # not even opened
   run.main(config)
-  assert len(results.read(path)) == 1
+  assert len(records.read(path)) == 1
   with pytest.raises(SystemExit, match="steps is 2 there and 3 here"):
     run.main(dataclasses.replace(config, steps=3))
   capsys.readouterr()

@@ -100,7 +100,7 @@ def test_a_fold_on_disk_trains_like_one_in_memory(tmp_path):
   def fit(source):
     method = FullFinetuning(learning_rate=1e-3)
     # The head is blank, so both parts are needed to probe; a soup of one run
-    # needs them to judge.
+    # needs them to validator.
     soup = GreedySoup(of=method, runs=1)
     task = Task(tiny.classifier(), source, steps=2, batch_size=4)
     return Runs(task, [soup]).outcome(soup)

@@ -7,7 +7,7 @@ import pytest
 from experiments import evaluate
 from experiments.data import on_devices
 from experiments.data.images import ImageSet, Pixels
-from experiments.methods.judge import Judge
+from experiments.methods.validator import Validator
 from experiments.models import probe
 from experiments.training import loop
 from gmixout_jax import parallel
@@ -56,8 +56,8 @@ def test_everything_is_measured_alike_and_told(model):
 @pytest.mark.parametrize("images", [SPLIT, on_disk()], ids=["memory", "disk"])
 def test_a_judge_of_several_devices_judges_as_one_of_one(model, images):
   params = loop.weights_of(model)
-  alone = Judge(model, images, batch_size=3)
-  shared = Judge(model, images, batch_size=3, mesh=MESH)
+  alone = Validator(model, images, batch_size=3)
+  shared = Validator(model, images, batch_size=3, mesh=MESH)
   assert shared.accuracy(params) == alone.accuracy(params)
   assert shared.loss(params) == pytest.approx(alone.loss(params), rel=1e-6)
 

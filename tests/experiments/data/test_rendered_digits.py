@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments import demo, pretrain_demo
+from experiments import demo
 from experiments.data import (
   backgrounds,
   glyphs,
@@ -11,6 +11,7 @@ from experiments.data import (
   rendered_digits,
   scanned_digits,
 )
+from experiments.pretraining import pretrain_demo
 
 
 def test_an_image_depends_on_its_seed_and_index_alone():

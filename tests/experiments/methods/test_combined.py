@@ -27,7 +27,7 @@ from experiments.methods.very_large_dropout import VeryLargeDropout
 from experiments.methods.wise_ft import WiseFT
 
 
-class Judge:
+class Validator:
   """Accuracy falls with the distance of "w" from a target."""
 
   def __init__(self, target):
@@ -67,35 +67,39 @@ def deployed(combined):
 def test_wise_ft_goes_from_the_initial_weights():
   method = WiseFT(alpha=0.25)
   assert method.members() == FullFinetuning().members()
-  combined = method.combine(runs(8.0, start=4.0), Judge(0))
+  combined = method.combine(runs(8.0, start=4.0), Validator(0))
   assert deployed(combined) == [5.0]
 
 
 def test_wise_ft_works_on_soups_and_on_ensembles():
   of_soup = WiseFT(of=UniformSoup(runs=2))
   assert len(of_soup.members()) == 2
-  assert deployed(of_soup.combine(runs(2.0, 4.0), Judge(0))) == [1.5]
+  assert deployed(of_soup.combine(runs(2.0, 4.0), Validator(0))) == [1.5]
   of_ensemble = WiseFT(of=OutputEnsemble(runs=2))
-  combined = of_ensemble.combine(runs(2.0, 4.0), Judge(0))
+  combined = of_ensemble.combine(runs(2.0, 4.0), Validator(0))
   assert deployed(combined) == [1.0, 2.0]
   assert combined.ingredients == (0, 1)
 
 
 def test_soups_work_on_what_another_method_makes_of_each_run():
   soup = UniformSoup(of=WiseFT(alpha=0.5), runs=2)
-  assert deployed(soup.combine(runs(2.0, 4.0), Judge(0))) == [1.5]
+  assert deployed(soup.combine(runs(2.0, 4.0), Validator(0))) == [1.5]
   assert soup.members() == UniformSoup(runs=2).members()
 
 
 def test_soups_and_ensembles():
   three = runs(1.0, 4.0, 10.0)
-  judge = Judge(3.0)
-  assert deployed(UniformSoup(runs=3).combine(three, judge)) == [5.0]
-  assert deployed(OutputEnsemble(runs=3).combine(three, judge)) == [1, 4, 10]
+  validator = Validator(3.0)
+  assert deployed(UniformSoup(runs=3).combine(three, validator)) == [5.0]
+  assert deployed(OutputEnsemble(runs=3).combine(three, validator)) == [
+    1,
+    4,
+    10,
+  ]
   # Best first: 4 (off by 1), then {4, 1} = 2.5 (0.5), then {…, 10} = 5 (2).
-  greedy = GreedySoup(runs=3).combine(three, judge)
+  greedy = GreedySoup(runs=3).combine(three, validator)
   assert (deployed(greedy), greedy.ingredients) == ([2.5], (1, 0))
-  learned = LearnedSoup(runs=3).combine(three, judge)
+  learned = LearnedSoup(runs=3).combine(three, validator)
   assert deployed(learned) == [pytest.approx(3.0, abs=0.01)]
   assert sum(learned.notes["mean_shares"]) == pytest.approx(1, abs=1e-3)
 
@@ -104,15 +108,15 @@ def test_a_greedy_soup_of_equals_takes_them_unless_strict():
   twins = runs(4.0, 4.0)
   for ties, used in ((True, (0, 1)), (False, (0,))):
     soup = GreedySoup(runs=2, ties=ties)
-    assert soup.combine(twins, Judge(3.0)).ingredients == used
+    assert soup.combine(twins, Validator(3.0)).ingredients == used
 
 
 def test_diwa_takes_each_run_at_its_best_step():
   # Of the first run 5 is best; of the second 3 and 7 tie, and 7 is later.
   two = runs(9.0, 8.0, snapshots=[[1.0, 5.0, 9.0], [3.0, 7.0, 8.0]])
-  judge = Judge(5.0)
-  assert deployed(DiWA(runs=2).combine(two, judge)) == [6.0]
-  restricted = RestrictedDiWA(runs=2).combine(two, judge)
+  validator = Validator(5.0)
+  assert deployed(DiWA(runs=2).combine(two, validator)) == [6.0]
+  restricted = RestrictedDiWA(runs=2).combine(two, validator)
   assert (deployed(restricted), restricted.ingredients) == ([5.0], (0,))
   assert DiWA(evaluations=4).snapshots(10) == (2, 5, 7, 10)
   assert DiWA(evaluations=4).snapshots(2) == (1, 2)
@@ -126,9 +130,9 @@ def test_model_stock_takes_runs_that_differ_in_the_seed_alone():
   )
   assert set(method.members()) <= set(UniformSoup(runs=6).members())
   # In one dimension two runs to one side have cos θ = 1: their mean.
-  combined = method.combine(runs(2.0, 4.0), Judge(0))
+  combined = method.combine(runs(2.0, 4.0), Validator(0))
   assert deployed(combined) == [pytest.approx(3.0)]
-  combined = method.combine(runs(2.0, -4.0), Judge(0))
+  combined = method.combine(runs(2.0, -4.0), Validator(0))
   assert deployed(combined) == [pytest.approx(0.0)]
   with pytest.raises(ValueError, match=r"in \[2, 1\].* got 2"):
     ModelStock(runs=3).members()
@@ -136,7 +140,7 @@ def test_model_stock_takes_runs_that_differ_in_the_seed_alone():
 
 def test_manifold_mixing_finds_a_known_optimum_with_nevergrad():
   method = ManifoldMixing(runs=2, depth=1, threshold=0.0, optimizer="Cobyla")
-  combined = method.combine(runs(0.0, 1.0), Judge(0.8))
+  combined = method.combine(runs(0.0, 1.0), Validator(0.8))
   assert deployed(combined) == [pytest.approx(0.8, abs=0.01)]
   assert combined.notes["shares"] == {"w": [0.8, 0.2]}
   assert combined.ingredients == (1, 0)

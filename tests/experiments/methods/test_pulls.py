@@ -6,9 +6,9 @@ import numpy as np
 import optax
 import pytest
 
+from experiments.methods.backbone_mask import in_backbone
 from experiments.methods.ftp import FTP, SMALLEST, trainable_projection
 from experiments.methods.l2_sp import L2SP, add_spring
-from experiments.methods.parts import in_backbone
 from experiments.methods.schedule import Schedule
 from experiments.methods.spd import selective_projection
 

@@ -73,7 +73,7 @@ def test_swad_deploys_means_of_segments_and_asks_for_their_ends():
     assert got[end - 1] == pytest.approx(RATE * (end - 0.5), rel=1e-3)
 
 
-class Judge:
+class Validator:
   """Scripted losses and accuracies, by the value of the weights."""
 
   def __init__(self, values):
@@ -96,7 +96,7 @@ def run_of(values):
 def test_swad_averages_the_window_that_the_losses_choose():
   losses = {1.0: 3.0, 2.0: 1.0, 4.0: 1.1, 6.0: 1.2, 7.0: 9.0, 8.0: 9.0}
   method = SWAD(tolerance=1)
-  combined = method.combine([run_of(losses)], Judge(losses))
+  combined = method.combine([run_of(losses)], Validator(losses))
   (params,) = combined.weights
   assert float(params["w"]) == pytest.approx((2 + 4 + 6) / 3)
   assert combined.notes == {"first_segment_ends": 20, "ends": 40}

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from experiments.pretraining import contrastive
-from experiments.training.keeper import Stopped
+from experiments.training.run_checkpoints import Stopped
 from gmixout_jax import clip
 from gmixout_jax.checkpoint import Checkpoints
 from tests.experiments import tiny

@@ -3,8 +3,8 @@
 import pytest
 import rich.console
 
-from experiments import results
 from experiments.methods.linear_probe import LinearProbe
+from experiments.reporting import records
 from experiments.study import __main__ as study
 from experiments.study import plan, scales
 from tests.experiments.study.settings import Tiny
@@ -25,7 +25,7 @@ def test_a_study_chooses_rates_and_then_runs_its_parts(
   )
   study.main(config)
   assert "not complete" not in capsys.readouterr().out
-  rates = results.read(config.results / "study_rates_cpu.jsonl")
+  rates = records.read(config.results / "study_rates_cpu.jsonl")
   assert {record["seed"] for record in rates} == {plan.RATES_SEED}
   assert {record["config"]["data"] for record in rates} == {"source"}
   accuracy = {
@@ -33,7 +33,7 @@ def test_a_study_chooses_rates_and_then_runs_its_parts(
     for record in rates
   }
   assert len(accuracy) == 3
-  lines = results.read(config.results / "study_targets_cpu.jsonl")
+  lines = records.read(config.results / "study_targets_cpu.jsonl")
   assert len(lines) == 2 * len(scales.SCALES["cpu"].seeds)
   for record in lines:
     assert record["config"]["data"] == "sketch"

@@ -5,22 +5,22 @@ import dataclasses
 import numpy as np
 import pytest
 
-from experiments import results
+from experiments.reporting import records
 from experiments.study import plan, rule
 from experiments.study.tasks import Digits
 from tests.experiments.study.settings import FULL, line
 
 
 def looked_at(variant, scores):
-  records = []
+  results = []
   for rate, brier in scores.items():
     method = dataclasses.replace(
       plan.GMixout(learning_rate=rate), **plan.VARIANTS[variant]
     )
     record = line(plan.Cell(Digits(), method, plan.RATES_SEED), 0.5, brier)
     record["metrics"] |= {"id": 0.5, "mean_ood": 0.4}
-    records.append(record)
-  return records
+    results.append(record)
+  return results
 
 
 def test_the_best_rate_is_the_bottom_of_a_parabola():
@@ -40,11 +40,11 @@ def test_a_picture_and_a_table_are_made_of_what_is_there(tmp_path, capsys):
   path = tmp_path / "rule.jsonl"
   for variant in ("as it is", "moments reset, k 50"):
     for record in looked_at(variant, {1e-3: 0.2, 1e-2: 0.1, 1e-1: 0.3}):
-      results.append(path, record)
+      records.append(path, record)
   rule.show(path, tmp_path / "pictures" / "rule.png")
   assert "moments reset" in capsys.readouterr().out
   assert (tmp_path / "pictures" / "rule.png").stat().st_size > 10_000
   other = plan.Cell(Digits(), FULL, 0)
-  results.append(path, line(other, 0.5))
+  records.append(path, line(other, 0.5))
   with pytest.raises(ValueError, match="line 7 is of 'full_finetuning'"):
     rule.show(path)

@@ -9,7 +9,7 @@ from grain import MapDataset
 from experiments.methods.gmixout import GMixout
 from experiments.methods.schedule import Schedule
 from experiments.training import loop
-from experiments.training.keeper import Keeper
+from experiments.training.run_checkpoints import RunCheckpointer
 from gmixout_jax.checkpoint import Checkpoints
 from tests.experiments import tiny
 
@@ -31,7 +31,7 @@ class Poisoned(GMixout):
     return jnp.where(batch == 1, jnp.inf, loss + zero)
 
 
-def fit(codes, *, compact=False, method=Poisoned, skip=0, keeper=None):
+def fit(codes, *, compact=False, method=Poisoned, skip=0, checkpointer=None):
   data = MapDataset.source(codes).to_iter_dataset()
   return loop.fit(
     method(resample_every=2, learning_rate=1e-2, compact=compact),
@@ -41,7 +41,7 @@ def fit(codes, *, compact=False, method=Poisoned, skip=0, keeper=None):
     schedule=Schedule(STEPS, constant=True),
     key=jax.random.key(0),
     skip_nonfinite=skip,
-    keeper=keeper,
+    checkpointer=checkpointer,
   )
 
 
@@ -63,7 +63,7 @@ def test_the_first_bad_leaf_is_named_and_the_last_good_step_stays(
     fit(
       [0, 0, 0, 2, 0, 0],
       compact=compact,
-      keeper=Keeper(checkpoints, every=2),
+      checkpointer=RunCheckpointer(checkpoints, every=2),
     )
   message = str(raised.value)
   assert "the loss of step 3 is " in message

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from experiments.tasks.recipe import Recipe
 from experiments.training import mixing
-from experiments.training.recipe import Recipe
 from tests.experiments import tiny
 
 CLASSES = 5

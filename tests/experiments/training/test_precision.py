@@ -13,7 +13,7 @@ from flax import nnx
 
 from experiments import methods, sweep, train
 from experiments.data.batches import batches, stream
-from experiments.methods import form
+from experiments.methods import parametrization
 from experiments.methods.full_finetuning import FullFinetuning
 from experiments.methods.gmixout import GMixout
 from experiments.methods.lora import LoRA
@@ -23,7 +23,7 @@ from experiments.methods.schedule import Schedule
 from experiments.models import backbones
 from experiments.models.classifier import Classifier
 from experiments.training import faults, loop
-from experiments.training.keeper import Stopped
+from experiments.training.run_checkpoints import Stopped
 from experiments.training.runs import Runs, Saving, Task
 from experiments.training.train_step import make_step
 from gmixout_jax import clip
@@ -59,7 +59,7 @@ def test_the_step_lowers_for_tpu_and_cuda(method, dtype):
   def begin(params):
     optimizer = faults.guard(method.transform(params, Schedule(10), key), 0)
     params = method.parametrize(params, key)
-    return params, optimizer.init(form.trainable(params))
+    return params, optimizer.init(parametrization.trainable(params))
 
   params = nnx.to_pure_dict(state)
   begun = jax.eval_shape(begin, params)

@@ -9,10 +9,10 @@ import pytest
 from flax import nnx
 
 from experiments.data.batches import batches, stream
-from experiments.methods.form import trainable
 from experiments.methods.full_finetuning import FullFinetuning
 from experiments.methods.gmixout import GMixout
 from experiments.methods.method import Method
+from experiments.methods.parametrization import trainable
 from experiments.methods.schedule import Schedule
 from experiments.methods.swa import SWA
 from experiments.training import loop, train_step

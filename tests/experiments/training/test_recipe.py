@@ -18,8 +18,8 @@ from experiments.methods.method import Method
 from experiments.methods.schedule import Schedule
 from experiments.methods.swa import SWA
 from experiments.methods.wise_ft import WiseFT
+from experiments.tasks.recipe import Recipe
 from experiments.training import faults, gradients, loop
-from experiments.training.recipe import Recipe
 from experiments.training.runs import Runs, Task
 from experiments.training.train_step import make_step
 from gmixout_jax import parallel

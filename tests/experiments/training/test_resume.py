@@ -9,13 +9,14 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import methods, results, train
+from experiments import methods, train
 from experiments.methods import Method
 from experiments.methods.gmixout import GMixout
 from experiments.methods.model_soups import UniformSoup
 from experiments.methods.schedule import Schedule
+from experiments.reporting import records
 from experiments.training import loop
-from experiments.training.keeper import Stopped
+from experiments.training.run_checkpoints import Stopped
 from experiments.training.runs import Runs, Saving, Task
 from gmixout_jax.checkpoint import Checkpoints
 from gmixout_jax.clip import CheckpointError
@@ -132,7 +133,7 @@ def test_batches_without_a_state_cannot_be_resumed(tmp_path):
       steps=1,
       schedule=Schedule(1),
       key=jax.random.key(0),
-      keeper=loop.Keeper(checkpoints, every=1),
+      checkpointer=loop.RunCheckpointer(checkpoints, every=1),
     )
 
 
@@ -183,8 +184,8 @@ def test_sigterm_saves_and_the_same_command_goes_on(
   assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
   for _ in range(2):  # the second time there is nothing left to do
     command("stopped")
-    (alone,) = results.read(tmp_path / "alone/results.jsonl")
-    (stopped,) = results.read(tmp_path / "stopped/results.jsonl")
+    (alone,) = records.read(tmp_path / "alone/results.jsonl")
+    (stopped,) = records.read(tmp_path / "stopped/results.jsonl")
     for key in ("config", "seed", "metrics", "losses"):
       assert alone[key] == stopped[key]
 
@@ -194,11 +195,11 @@ def test_a_line_that_was_not_appended_yet_is(tmp_path, command, monkeypatch):
     raise KeyboardInterrupt
 
   with monkeypatch.context() as patch:
-    patch.setattr(results, "append", die)
+    patch.setattr(records, "append", die)
     with pytest.raises(KeyboardInterrupt):
       command("run")
   command("run")
-  assert len(results.read(tmp_path / "run/results.jsonl")) == 1
+  assert len(records.read(tmp_path / "run/results.jsonl")) == 1
 
 
 def test_a_finished_run_of_another_seed_is_refused(command):

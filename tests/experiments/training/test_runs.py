@@ -1,4 +1,4 @@
-"""Tests `training/runs.py` and `methods/judge.py`: who trains, who chooses."""
+"""Tests `training/runs.py`, `methods/validator.py`: who trains, who chooses."""
 
 import dataclasses
 
@@ -13,9 +13,9 @@ from experiments.methods.composition import Composed
 from experiments.methods.diwa import DiWA
 from experiments.methods.full_finetuning import FullFinetuning
 from experiments.methods.gmixout import GMixout
-from experiments.methods.judge import Judge
 from experiments.methods.model_soups import UniformSoup
 from experiments.methods.output_ensemble import OutputEnsemble
+from experiments.methods.validator import Validator
 from experiments.methods.very_large_dropout import VeryLargeDropout
 from experiments.methods.wise_ft import WiseFT
 from experiments.models import probe
@@ -152,10 +152,10 @@ def test_what_combines_sees_the_validation_split_alone():
     def members(self):
       return (methods.Member(self),)
 
-    def combine(self, runs, judge):
-      seen.append(judge.accuracy(runs[0].params))
-      seen.append(next(judge.batches(batch_size=99, epochs=1)))
-      return super().combine(runs, judge)
+    def combine(self, runs, validator):
+      seen.append(validator.accuracy(runs[0].params))
+      seen.append(next(validator.batches(batch_size=99, epochs=1)))
+      return super().combine(runs, validator)
 
   given = task()
   outcome = Runs(given, [Spy()]).outcome(Spy())
@@ -199,18 +199,18 @@ def test_a_judge_counts_and_averages_over_uneven_chunks():
   split = tiny.split(per_class=5)  # 15 images in chunks of 4
   model = probe.fit_head(tiny.classifier(), tiny.source())
   params = loop.weights_of(model)
-  judge = Judge(model, split, batch_size=4)
+  validator = Validator(model, split, batch_size=4)
   logits = np.asarray(model(split.images), np.float64)
   rows = np.arange(len(split))
   log_sum = np.log(np.exp(logits).sum(1))
   loss = np.mean(log_sum - logits[rows, split.labels])
-  assert judge.accuracy(params) == np.mean(logits.argmax(1) == split.labels)
-  assert judge.loss(params) == pytest.approx(loss, rel=1e-4)
-  assert judge.evaluations == 2
+  assert validator.accuracy(params) == np.mean(logits.argmax(1) == split.labels)
+  assert validator.loss(params) == pytest.approx(loss, rel=1e-4)
+  assert validator.evaluations == 2
   batch = {"image": split.images, "label": split.labels}
-  one = judge.objective(params, jnp.ones([]), batch)
+  one = validator.objective(params, jnp.ones([]), batch)
   assert float(one) == pytest.approx(loss, rel=1e-4)
-  flat = judge.objective(params, jnp.zeros([]), batch)
+  flat = validator.objective(params, jnp.zeros([]), batch)
   assert float(flat) == pytest.approx(np.log(3), rel=1e-5)
-  batches = list(judge.batches(batch_size=4, epochs=2))
+  batches = list(validator.batches(batch_size=4, epochs=2))
   assert [len(b["label"]) for b in batches] == [4] * 6

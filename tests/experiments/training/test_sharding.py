@@ -11,9 +11,9 @@ from experiments.methods.ema import EMA
 from experiments.methods.full_finetuning import FullFinetuning
 from experiments.methods.gmixout import GMixout
 from experiments.methods.mixout import NeuronMixout
+from experiments.tasks.recipe import Recipe
 from experiments.training import loop
-from experiments.training.keeper import Stopped
-from experiments.training.recipe import Recipe
+from experiments.training.run_checkpoints import Stopped
 from experiments.training.runs import Runs, Saving, Task
 from experiments.training.sharding import place
 from gmixout_jax import parallel

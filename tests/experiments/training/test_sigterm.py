@@ -4,8 +4,9 @@ import signal
 
 import pytest
 
-from experiments import pretrain_clip, run, train
-from experiments.training.keeper import Stopped
+from experiments import run, train
+from experiments.pretraining import pretrain_clip
+from experiments.training.run_checkpoints import Stopped
 
 
 def spied(seen):

@@ -15,12 +15,12 @@ from experiments import evaluate
 from experiments.data.batches import batches
 from experiments.methods import Method
 from experiments.methods.gmixout import GMixout
-from experiments.methods.judge import Judge
 from experiments.methods.swad import SWAD
+from experiments.methods.validator import Validator
+from experiments.tasks.recipe import Recipe
 from experiments.training import loop, metrics_log, watching
-from experiments.training.keeper import Stopped
 from experiments.training.patience import Patience
-from experiments.training.recipe import Recipe
+from experiments.training.run_checkpoints import Stopped
 from experiments.training.runs import Runs, Saving, Task, Watch
 from experiments.training.watching import Watching
 from tests.experiments import tiny
@@ -253,10 +253,10 @@ def test_what_a_log_holds(tmp_path):
 
 
 def test_ood_images_decide_nothing(monkeypatch, scripted):
-  """Whatever they are, the run is the same; and no judge ever has them."""
-  judged, init = [], Judge.__init__
+  """Whatever they are, the run is the same; and no validator ever has them."""
+  judged, init = [], Validator.__init__
   monkeypatch.setattr(
-    Judge,
+    Validator,
     "__init__",
     lambda self, model, split, **more: (
       judged.append(split), init(self, model, split, **more),

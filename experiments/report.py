@@ -16,9 +16,8 @@ import rich
 import tyro
 from matplotlib import figure
 
-from experiments import results
-from experiments.report import diagnosed, document, figures
-from experiments.report.entries import Entry, by_task, check
+from experiments.reporting import diagnosed, document, figures, records
+from experiments.reporting.entries import Entry, by_task, check
 
 CAPTIONS = {
   "ood_against_id": "Out-of-distribution against in-distribution accuracy:"
@@ -48,16 +47,16 @@ def write(
   Raises:
     ValueError: If there are no runs in the files, or a line is none.
   """
-  records: list[results.Record] = []
+  results: list[records.Record] = []
   for file in files:
-    found = results.read(file)
+    found = records.read(file)
     for number, record in enumerate(found, start=1):
       if diagnosed.split([record])[0]:
         check(record, f"{file}:{number}")
-    records += found
-  if not records:
+    results += found
+  if not results:
     raise ValueError(f"no lines in {', '.join(map(str, files))}.")
-  runs, bvcl, landscapes = diagnosed.split(records)
+  runs, bvcl, landscapes = diagnosed.split(results)
   tasks = by_task(runs) if runs else {}
   out.mkdir(parents=True, exist_ok=True)
   tables: list[document.Table] = []
@@ -86,7 +85,7 @@ def write(
     picture.savefig(out / f"{name}.pdf", metadata={"CreationDate": None})
     pictures[name] = caption, content.getvalue()
   source = (
-    f"{len(records)} lines, {sum(map(len, tasks.values())) + len(bvcl)}"
+    f"{len(results)} lines, {sum(map(len, tasks.values())) + len(bvcl)}"
     f" configurations, from {', '.join(file.name for file in files)}."
   )
   by_file = {f"{name}.png": text for name, (text, _) in pictures.items()}

@@ -1,9 +1,11 @@
 """Pretrains a CLIP on images with captions and writes its folder.
 
-  python -m experiments.pretrain_clip folder --root DIR --vit vit.safetensors
-  python -m experiments.pretrain_clip tfds --name coco_captions --vit ...
-  python -m experiments.pretrain_clip digits --no-locked --image-size 32
-  python -m experiments.pretrain_clip folder --help
+  python -m experiments.pretraining.pretrain_clip folder --root DIR \
+    --vit vit.safetensors
+  python -m experiments.pretraining.pretrain_clip tfds --name coco_captions ...
+  python -m experiments.pretraining.pretrain_clip digits --no-locked \
+    --image-size 32
+  python -m experiments.pretraining.pretrain_clip folder --help
 
 The image tower is a given ViT or a small one from scratch. Locked (LiT, Zhai
 et al., 2022, https://arxiv.org/abs/2111.07991) it is run once over all images
@@ -38,7 +40,6 @@ import tokenizers
 import tyro
 from jaxtyping import Float
 
-from experiments import results
 from experiments.data import caption_sources as sources
 from experiments.data.batches import stream
 from experiments.data.captions import CaptionSet
@@ -54,7 +55,8 @@ from experiments.pretraining import (
   zero_shot,
 )
 from experiments.pretraining.small_clip import ImageTower, TextTower
-from experiments.training.keeper import Stopped, stop_on_sigterm
+from experiments.reporting import records
+from experiments.training.run_checkpoints import Stopped, stop_on_sigterm
 from gmixout_jax import clip
 from gmixout_jax.checkpoint import Checkpoints
 from gmixout_jax.clip import weights
@@ -146,7 +148,7 @@ def check(config: Config) -> None:
 
 def pretrain(
   config: Config, train: CaptionSet, stop: Callable[[int], bool]
-) -> tuple[clip.CLIP, tokenizers.Tokenizer, results.Record]:
+) -> tuple[clip.CLIP, tokenizers.Tokenizer, records.Record]:
   """Trains a tokenizer and a CLIP on captioned images.
 
   Args:
@@ -258,10 +260,10 @@ def appearing(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     shutil.rmtree(temporary, ignore_errors=True)
 
 
-def described(config: Config) -> results.Record:
+def described(config: Config) -> records.Record:
   """What was run, as JSON: all that numbers depend on but for the seed."""
   kind = type(config.data).__name__.lower()
-  found: results.Record = results.plain(config)
+  found: records.Record = records.plain(config)
   found["data"] = {"kind": kind, **found["data"]}
   for name in _KEPT_APART:
     del found[name]
@@ -273,7 +275,7 @@ def run(
   stop: Callable[[int], bool] = lambda step: False,
   *,
   command: str = "",
-) -> results.Record:
+) -> records.Record:
   """Pretrains, writes the folder and evaluates what was written.
 
   Args:
@@ -292,7 +294,7 @@ def run(
     clip.save_pretrained(model, folder)
     clip.save_normalization(folder, config.mean, config.std)
     tokenizer.save(str(folder / "tokenizer.json"))
-    found: results.Record = {
+    found: records.Record = {
       "retrieval": embeddings.retrieval(folder, held_out)
     }
     if config.pacs is not None:
@@ -302,7 +304,7 @@ def run(
       "config": described(config),
       "templates": list(zero_shot.TEMPLATES),
       "seed": config.seed,
-      **results.environment(),
+      **records.environment(),
       "metrics": found,
       **took,
     }
@@ -310,7 +312,7 @@ def run(
   return record
 
 
-def table(record: results.Record) -> rich.table.Table:
+def table(record: records.Record) -> rich.table.Table:
   """Recalls and accuracies, in percent."""
   view = rich.table.Table(title=f"seed {record['seed']} (%)")
   view.add_column("")
@@ -326,9 +328,11 @@ def table(record: results.Record) -> rich.table.Table:
 
 
 def called(arguments: Sequence[str]) -> str:
-  """How the program was called; of paths, their name (see `results.plain`)."""
+  """How the program was called; of paths, their name (see `records.plain`)."""
   names = [pathlib.PurePath(a).name if os.sep in a else a for a in arguments]
-  return shlex.join(["python", "-m", "experiments.pretrain_clip", *names])
+  return shlex.join(
+    ["python", "-m", "experiments.pretraining.pretrain_clip", *names]
+  )
 
 
 def main(config: Config) -> None:
@@ -336,7 +340,7 @@ def main(config: Config) -> None:
   try:
     with stop_on_sigterm(saves=config.checkpoint is not None) as stop:
       record = run(config, stop, command=called(sys.argv[1:]))
-    results.append(config.results, record)
+    records.append(config.results, record)
     rich.print(table(record), f"wrote {config.out} and {config.results}")
   except Stopped as stopped:
     rich.print(str(stopped))
@@ -349,7 +353,7 @@ def parse(arguments: Sequence[str] | None = None) -> Config:
   return tyro.cli(
     Config,
     args=arguments,
-    prog="python -m experiments.pretrain_clip",
+    prog="python -m experiments.pretraining.pretrain_clip",
     description=__doc__,
     config=(
       tyro.conf.CascadeSubcommandArgs,

@@ -1,9 +1,9 @@
-"""Tests `experiments/report/diagnosed_figures.py` on records made up here."""
+"""Tests `experiments/reporting/diagnosed_figures.py`, on made-up records."""
 
 import numpy as np
 import pytest
 
-from experiments.report import diagnosed_figures
+from experiments.reporting import diagnosed_figures
 
 TERMS = (
   "bias2",

@@ -112,7 +112,7 @@ class Clock:
       trail.clock = (self._past + now).astype(np.float32)
 
 
-class Keeper:
+class RunCheckpointer:
   """Saves a run every few steps, and takes it up where it was left."""
 
   def __init__(
@@ -233,7 +233,7 @@ def stop_on_sigterm(*, saves: bool) -> Iterator[Callable[[int], bool]]:
   coordination service, which catches the signal of any of them.
 
   Args:
-    saves: Whether there is a keeper to ask.
+    saves: Whether there is a checkpointer to ask.
   """
   if not saves:
     yield lambda step: False

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import evaluate, results
-from experiments.report import __main__ as command
-from experiments.report import diagnosed, entries, figures
+from experiments import evaluate
+from experiments import report as command
+from experiments.reporting import diagnosed, entries, figures, records
 
 
 def details(rng, names):
@@ -46,16 +46,16 @@ def run(name, seed, at_home, away, data="digits", rng=None, **settings):
 
 @pytest.fixture
 def lines(rng):
-  records = [run("zero_shot", 0, 0.7, 0.6, rng=rng)]
+  results = [run("zero_shot", 0, 0.7, 0.6, rng=rng)]
   for seed in range(3):
     luck = 0.01 * seed
-    records += [
+    results += [
       run("full_finetuning", seed, 0.9 + luck, 0.5 + luck, rng=rng),
       run("gmixout", seed, 0.88 + luck, 0.62 + 1.1 * luck, rng=rng,
           sparsity=0.9),
       run("gmixout", seed, 0.86 + luck, 0.58 + luck, rng=rng, sparsity=0.5),
     ]  # fmt: skip
-  return records
+  return results
 
 
 def test_runs_are_grouped_and_labelled_by_what_differs(lines):
@@ -111,7 +111,7 @@ def without_targets(line):
 def test_runs_without_targets_are_reported(lines, tmp_path, capsys):
   path = tmp_path / "runs.jsonl"
   for line in lines:
-    results.append(path, without_targets(line))
+    records.append(path, without_targets(line))
   assert command.main([str(path), "--out", str(tmp_path / "report")]) == 0
   text = (tmp_path / "report" / "report.md").read_text()
   assert "| Zero-shot | 70.0 | – | – | – |" in text
@@ -124,7 +124,7 @@ def test_runs_without_targets_are_reported(lines, tmp_path, capsys):
 def test_a_line_of_a_file_that_is_no_run_is_named(lines, tmp_path, capsys):
   path = tmp_path / "runs.jsonl"
   for line in [*lines[:2], {"config": {"method": {"name": "x"}}, "seed": 0}]:
-    results.append(path, line)
+    records.append(path, line)
   assert command.main([str(path), "--out", str(tmp_path / "report")]) == 1
   shown = "".join(capsys.readouterr().out.split())
   assert "runs.jsonl:3isnoline" in shown
@@ -169,7 +169,7 @@ def test_methods_keep_their_colours_and_no_two_look_alike(lines):
 def test_the_report_is_one_page_and_its_pictures(lines, tmp_path, capsys):
   path = tmp_path / "runs.jsonl"
   for line in lines:
-    results.append(path, line)
+    records.append(path, line)
   out = tmp_path / "report"
   assert command.main([str(path), "--out", str(out)]) == 0
   names = {"ood_against_id", "curve_gmixout_sparsity", "reliability", "cost"}
@@ -265,7 +265,7 @@ def test_diagnostics_are_part_of_the_report(lines, tmp_path):
     bvcl_line("mixout", 0.1 * i, resample_every=i, sparsity=0.9) for i in (1, 5)
   ]
   for line in [lines[0], *measured, LANDSCAPE]:
-    results.append(path, line)
+    records.append(path, line)
   command.write((path,), tmp_path / "out")
   text = (tmp_path / "out" / "report.md").read_text()
   assert "4 lines, 3 configurations" in text
@@ -274,7 +274,7 @@ def test_diagnostics_are_part_of_the_report(lines, tmp_path):
     assert (tmp_path / "out" / f"{name}.pdf").is_file()
     assert f"({name}.png)" in text
   alone = tmp_path / "alone.jsonl"
-  results.append(alone, measured[0])
+  records.append(alone, measured[0])
   command.write((alone,), tmp_path / "alone")
   assert "Difference" not in (tmp_path / "alone" / "report.md").read_text()
 
@@ -325,7 +325,7 @@ def test_nothing_overlaps_or_is_clipped_however_many_there_are(settings, rng):
 def test_old_lines_without_details_or_cost_still_make_a_report(tmp_path):
   record = run("gmixout", 0, 0.8, 0.6)
   del record["stats"]
-  results.append(tmp_path / "runs.jsonl", record)
+  records.append(tmp_path / "runs.jsonl", record)
   out = tmp_path / "report"
   command.write((tmp_path / "runs.jsonl",), out)
   assert {file.suffix for file in out.iterdir()} == {
@@ -337,7 +337,7 @@ def test_old_lines_without_details_or_cost_still_make_a_report(tmp_path):
 
 def test_words_cannot_break_the_page(tmp_path):
   path = tmp_path / "runs.jsonl"
-  results.append(path, run("<b>a|b", 0, 0.8, 0.6))
+  records.append(path, run("<b>a|b", 0, 0.8, 0.6))
   command.write((path,), tmp_path / "out")
   assert "<b>" not in (tmp_path / "out" / "report.html").read_text()
   assert "a\\|b" in (tmp_path / "out" / "report.md").read_text()

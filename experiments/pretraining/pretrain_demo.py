@@ -1,6 +1,6 @@
 """Pretrains the demo's CLIP on rendered digits and writes its folder.
 
-  python -m experiments.pretrain_demo
+  python -m experiments.pretraining.pretrain_demo
 
 A CLIP of 0.58 M parameters reads 28x28 images in 16 patches and captions of at
 most 16 words. It is trained from scratch with CLIP's symmetric contrastive

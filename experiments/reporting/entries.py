@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from experiments import looks, metrics, results
+from experiments import metrics
+from experiments.reporting import display_names, records
 
 KNOBS = ("anchor_decay", "resample_every", "sparsity")
 """λ, k and the share that is frozen: what curves are drawn over."""
@@ -24,8 +25,8 @@ class Entry:
     label: What to call it; unique in a report.
   """
 
-  config: results.Record
-  runs: dict[int, results.Record]
+  config: records.Record
+  runs: dict[int, records.Record]
   label: str
 
   @property
@@ -52,7 +53,7 @@ class Entry:
     return all("mean_ood" in run["metrics"] for run in self.runs.values())
 
 
-def check(record: results.Record, name: str) -> None:
+def check(record: records.Record, name: str) -> None:
   """Sees whether a record is a training run.
 
   Args:
@@ -72,7 +73,7 @@ def check(record: results.Record, name: str) -> None:
     ) from error
 
 
-def group(records: Iterable[results.Record]) -> list[Entry]:
+def group(results: Iterable[records.Record]) -> list[Entry]:
   """Groups runs that differ in nothing but the seed, in order of appearance.
 
   Where a method appears with several configurations, its label says in which
@@ -81,8 +82,8 @@ def group(records: Iterable[results.Record]) -> list[Entry]:
   Raises:
     ValueError: If there are no records, or one is no training run.
   """
-  by_config: dict[str, dict[int, results.Record]] = {}
-  for number, record in enumerate(records, start=1):
+  by_config: dict[str, dict[int, records.Record]] = {}
+  for number, record in enumerate(results, start=1):
     check(record, f"record {number}")
     key = json.dumps(record["config"], sort_keys=True)
     by_config.setdefault(key, {})[record["seed"]] = record
@@ -98,7 +99,7 @@ def group(records: Iterable[results.Record]) -> list[Entry]:
   ]
 
 
-def task_of(config: results.Record) -> str:
+def task_of(config: records.Record) -> str:
   """What a run was trained and tested on: runs of two tasks do not compare."""
   data = config.get("data", "")
   if not isinstance(data, dict):
@@ -109,10 +110,10 @@ def task_of(config: results.Record) -> str:
   return "".join(named) + (f", {backbone}" if backbone else "")
 
 
-def by_task(records: Iterable[results.Record]) -> dict[str, list[Entry]]:
-  """Groups records, task by task; errors as of :func:`group`."""
-  tasks: dict[str, list[results.Record]] = {}
-  for record in records:
+def by_task(results: Iterable[records.Record]) -> dict[str, list[Entry]]:
+  """Groups results, task by task; errors as of :func:`group`."""
+  tasks: dict[str, list[records.Record]] = {}
+  for record in results:
     config = record.get("config", {})
     tasks.setdefault(task_of(config), []).append(record)
   if not tasks:
@@ -130,7 +131,7 @@ def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
   return pairs
 
 
-def labels(configs: Sequence[results.Record]) -> list[str]:
+def labels(configs: Sequence[records.Record]) -> list[str]:
   """The method's title, and the settings in which its configurations differ."""
   names = []
   for config in configs:
@@ -141,7 +142,7 @@ def labels(configs: Sequence[results.Record]) -> list[str]:
       key for key in own if any(other.get(key) != own[key] for other in others)
     ]
     names.append(
-      looks.with_settings(name, {key: own[key] for key in differing})
+      display_names.with_settings(name, {key: own[key] for key in differing})
     )
   return names
 

@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from experiments import looks, metrics
-from experiments.report.entries import Entry, compare
+from experiments import metrics
+from experiments.reporting import display_names
+from experiments.reporting.entries import Entry, compare
 
 Row = Sequence[str]
 
@@ -33,7 +34,7 @@ class Table(NamedTuple):
 def summary(entries: Sequence[Entry]) -> Table:
   """Accuracy and calibration of every configuration."""
   rows = []
-  before = [e for e in entries if e.method == looks.ZERO_SHOT]
+  before = [e for e in entries if e.method == display_names.ZERO_SHOT]
   for entry in entries:
     columns = [
       entry.percent(metric) for metric in ("id", "mean_ood", "worst_ood")

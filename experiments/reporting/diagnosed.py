@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib import figure
 
-from experiments import looks, results
-from experiments.report import diagnosed_figures
-from experiments.report.document import Table
-from experiments.report.entries import KNOBS, labels
+from experiments.reporting import diagnosed_figures, display_names, records
+from experiments.reporting.document import Table
+from experiments.reporting.entries import KNOBS, labels
 
 _SCORES = {
   "bias2": "bias²",
@@ -39,20 +38,20 @@ BVCL_CAPTION = (
 
 
 def split(
-  records: Sequence[results.Record],
-) -> tuple[list[results.Record], list[results.Record], list[results.Record]]:
+  results: Sequence[records.Record],
+) -> tuple[list[records.Record], list[records.Record], list[records.Record]]:
   """Training runs, lines of bvcl, and lines of landscape."""
-  bvcl = [record for record in records if "bvcl" in record]
-  landscapes = [record for record in records if "landscape" in record]
-  runs = [r for r in records if "bvcl" not in r and "landscape" not in r]
+  bvcl = [record for record in results if "bvcl" in record]
+  landscapes = [record for record in results if "landscape" in record]
+  runs = [r for r in results if "bvcl" not in r and "landscape" not in r]
   return runs, bvcl, landscapes
 
 
-def tables(records: Sequence[results.Record]) -> list[Table]:
+def tables(results: Sequence[records.Record]) -> list[Table]:
   """The terms ID and OOD, and diversity, of lines of bvcl."""
-  if not records:
+  if not results:
     return []
-  names = labels([record["config"] for record in records])
+  names = labels([record["config"] for record in results])
   note = (
     "Brier scores, mean over seeds ± half its 95 % interval. The ensemble's is"
     " bias² + variance / M + (M − 1) / M · covariance."
@@ -64,7 +63,7 @@ def tables(records: Sequence[results.Record]) -> list[Table]:
       ("method", *_SCORES.values()),
       [
         (name, *(_cell(record["bvcl"][where][term]) for term in _SCORES))
-        for name, record in zip(names, records, strict=True)
+        for name, record in zip(names, results, strict=True)
       ],
     )
     for where, words in (
@@ -73,7 +72,7 @@ def tables(records: Sequence[results.Record]) -> list[Table]:
     )
   ]
   rows = []
-  for name, record in zip(names, records, strict=True):
+  for name, record in zip(names, results, strict=True):
     terms = record["bvcl"]
     rows.append(
       (
@@ -107,16 +106,16 @@ def _cell(found: Mapping[str, float] | None) -> str:
 
 
 def curves(
-  records: Sequence[results.Record],
-) -> list[tuple[str, list[results.Record]]]:
+  results: Sequence[records.Record],
+) -> list[tuple[str, list[records.Record]]]:
   """Lines of bvcl that differ in one knob alone: knob and lines, at least two.
 
   Of a setting that was measured twice the last line counts.
   """
-  latest = {json.dumps(r["config"], sort_keys=True): r for r in records}
+  latest = {json.dumps(r["config"], sort_keys=True): r for r in results}
   found = []
   for knob in KNOBS:
-    groups: dict[str, list[results.Record]] = {}
+    groups: dict[str, list[records.Record]] = {}
     for record in latest.values():
       config = record["config"]
       method = {k: v for k, v in config["method"].items() if k != knob}
@@ -127,7 +126,7 @@ def curves(
 
 
 def draw(
-  bvcl: Sequence[results.Record], landscapes: Sequence[results.Record]
+  bvcl: Sequence[records.Record], landscapes: Sequence[records.Record]
 ) -> dict[str, tuple[str, figure.Figure]]:
   """Caption and picture by name."""
   drawn: dict[str, tuple[str, figure.Figure]] = {}
@@ -141,7 +140,8 @@ def draw(
     method = same[0]["config"]["method"]["name"]
     add(
       f"bvcl_{method}_{knob}",
-      f"{looks.title(method)}, {looks.axis(knob)}. {BVCL_CAPTION}",
+      f"{display_names.title(method)}, {display_names.axis(knob)}."
+      f" {BVCL_CAPTION}",
       diagnosed_figures.terms(same, knob),
     )
   for record in landscapes:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib import figure
 
-from experiments import looks, results
+from experiments.reporting import display_names, records
 
 # Rows: a shift makes every term several times as large. Okabe and Ito's colours
 # are safe for all eyes.
@@ -30,21 +30,21 @@ _WEIGHTS = (
 )
 
 
-def terms(records: Sequence[results.Record], knob: str) -> figure.Figure:
+def terms(results: Sequence[records.Record], knob: str) -> figure.Figure:
   """BVCL against one setting of a method, ID and OOD, with 95 % intervals.
 
   Args:
-    records: Of ``python -m experiments.diagnostics bvcl``; at least one.
+    results: Of ``python -m experiments.diagnostics bvcl``; at least one.
     knob: The setting that they differ in, such as "sparsity".
 
   Raises:
     ValueError: If there are no records, or one has no such setting.
   """
-  if not records:
+  if not results:
     raise ValueError("there are no records to draw.")
-  if any(knob not in record["config"]["method"] for record in records):
+  if any(knob not in record["config"]["method"] for record in results):
     raise ValueError(f"a record has no setting {knob!r}.")
-  by_knob = sorted(records, key=lambda r: r["config"]["method"][knob])
+  by_knob = sorted(results, key=lambda r: r["config"]["method"][knob])
   x = [record["config"]["method"][knob] for record in by_knob]
   picture = figure.Figure(figsize=(11, 5.8), dpi=150, layout="constrained")
   axes = picture.subplots(2, 4)
@@ -62,14 +62,15 @@ def terms(records: Sequence[results.Record], knob: str) -> figure.Figure:
     _bars(view, x, found, "black", "D", "-", None)
     view.set_title(title, fontsize=9)
   for view in axes.flat:
-    view.set_xlabel(looks.axis(knob))
+    view.set_xlabel(display_names.axis(knob))
     view.set_xticks(x)
     view.margins(x=0.08)
     view.grid(alpha=0.3)
     view.spines[["top", "right"]].set_visible(False)
   config = by_knob[0]["config"]
   picture.suptitle(
-    f"{looks.at(config['method'], knob)}\n{len(by_knob[0]['seeds'])} seeds ×"
+    f"{display_names.at(config['method'], knob)}\n"
+    f"{len(by_knob[0]['seeds'])} seeds ×"
     f" {config['members']} members, learning rate {config['rate']}",
     fontsize=11,
   )
@@ -103,7 +104,7 @@ def line(found: Mapping[str, Any]) -> figure.Figure:
   view = picture.add_subplot()
   spare = iter((("#E69F00", "v"), ("#CC79A7", "P"), ("#56B4E9", "X")))
   for name, ends in found["lines"].items():
-    colour, marker = looks.LOOKS.get(name) or next(spare, ("0.5", "X"))
+    colour, marker = display_names.LOOKS.get(name) or next(spare, ("0.5", "X"))
     for kind, style in (("id", "--"), ("ood", "-")):
       view.plot(
         found["alpha"],
@@ -112,7 +113,7 @@ def line(found: Mapping[str, Any]) -> figure.Figure:
         color=colour,
         marker=marker,
         ms=4,
-        label=f"{looks.title(name)}, {kind.upper()}",
+        label=f"{display_names.title(name)}, {kind.upper()}",
       )
   view.set_xlabel("α: zero-shot at 0, fine-tuned at 1")
   view.set_ylabel("accuracy (%)")
@@ -142,7 +143,7 @@ def plane(found: Mapping[str, Any]) -> figure.Figure:
     for name, (x, y) in zip(found["names"], found["coordinates"], strict=True):
       view.plot(x, y, "o", color="white", markeredgecolor="black")
       view.annotate(
-        looks.title(name),
+        display_names.title(name),
         (x, y),
         textcoords="offset points",
         xytext=(0, 8),

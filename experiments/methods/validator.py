@@ -21,7 +21,7 @@ from experiments.models.classifier import Classifier
 from gmixout_jax import parallel
 
 
-class Judge:
+class Validator:
   """Scores weights on the held-out images of the source domain.
 
   Attributes:
@@ -126,7 +126,7 @@ class Judge:
 
 
 # Jitted once for the process, as in `experiments.evaluate`: runs on one task
-# have a judge each.
+# have a validator each.
 @functools.partial(jax.jit, static_argnames=("graphdef", "mesh"))
 def _score(
   graphdef: Any,

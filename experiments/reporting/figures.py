@@ -8,8 +8,9 @@ import numpy as np
 from matplotlib import figure
 from matplotlib.container import ErrorbarContainer
 
-from experiments import looks, metrics
-from experiments.report.entries import Entry, curves, pareto
+from experiments import metrics
+from experiments.reporting import display_names
+from experiments.reporting.entries import Entry, curves, pareto
 
 # Okabe and Ito's colours, told apart by every kind of colour vision.
 _COLOURS = (
@@ -30,8 +31,8 @@ def _styles(entries: Sequence[Entry]) -> dict[str, tuple[str, str]]:
   """Colour and marker by label; a method keeps those it has elsewhere."""
   styles = {}
   for entry in entries:
-    known = looks.LOOKS.get(entry.method)
-    if entry.method == looks.ZERO_SHOT:
+    known = display_names.LOOKS.get(entry.method)
+    if entry.method == display_names.ZERO_SHOT:
       styles[entry.label] = ("black", "*")
     elif known and known not in styles.values():
       styles[entry.label] = known
@@ -126,7 +127,7 @@ def ood_against_id(entries: Sequence[Entry]) -> figure.Figure:
   ]
   styles = _styles(entries)
   for entry, (x, y) in zip(entries, points, strict=True):
-    if entry.method == looks.ZERO_SHOT:
+    if entry.method == display_names.ZERO_SHOT:
       view.axhline(y, color="black", linewidth=0.8, linestyle=":")
       view.plot(x, y, "*", ms=17, color="black", label=entry.label)
       continue
@@ -166,9 +167,11 @@ def knob_curves(entries: Sequence[Entry]) -> dict[str, figure.Figure]:
         capsize=3,
         label=label,
       )
-    view.set_xlabel(looks.axis(knob))
+    view.set_xlabel(display_names.axis(knob))
     view.set_ylabel("accuracy (%)")
-    view.set_title(looks.at(same[0].config["method"], knob), fontsize=11)
+    view.set_title(
+      display_names.at(same[0].config["method"], knob), fontsize=11
+    )
     _legend(picture, view)
     name = f"curve_{same[0].method}_{knob}"
     while name in pictures:

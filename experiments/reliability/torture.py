@@ -1,6 +1,6 @@
 """Kills a small run at random instants, and compares how it ends.
 
-  python -m experiments.torture --kills 20
+  python -m experiments.reliability.torture --kills 20
   make torture
 
 The run is killed by SIGKILL, started again, killed again, ..., while it trains,
@@ -21,8 +21,8 @@ import rich
 import rich.progress
 import tyro
 
-from experiments import results
-from experiments.small_run import Life
+from experiments.reliability.small_run import Life
+from experiments.reporting import records
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +101,7 @@ def _same(folder: pathlib.Path, processes: int) -> bool:
     if left != right:
       return False
   (alone,), (killed,) = (
-    results.read(folder / run / "results.jsonl") for run in ("alone", "killed")
+    records.read(folder / run / "results.jsonl") for run in ("alone", "killed")
   )
   timed = ("steps_per_second", "first_step_seconds")
   for record in (alone, killed):

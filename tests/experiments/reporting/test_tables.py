@@ -1,8 +1,8 @@
-"""Tests `experiments/tables.py`."""
+"""Tests `experiments/reporting/tables.py`."""
 
 import pytest
 
-from experiments import results, tables
+from experiments.reporting import records, tables
 
 
 def run(name, seed, accuracy, **settings):
@@ -28,7 +28,7 @@ RUNS = [
 def test_tables_show_means_and_spreads(tmp_path, capsys):
   path = tmp_path / "runs.jsonl"
   for record in RUNS:
-    results.append(path, record)
+    records.append(path, record)
   tables.show(path, picture=tmp_path / "ood.png")
   shown = capsys.readouterr().out
   # Student's t of one degree of freedom has 12.706 at 97.5 %.
@@ -41,14 +41,14 @@ def test_runs_without_targets_have_a_dash(tmp_path, capsys):
   path = tmp_path / "runs.jsonl"
   for record in RUNS:
     metrics = {"id": record["metrics"]["id"], "ood": {}}
-    results.append(path, record | {"metrics": metrics})
+    records.append(path, record | {"metrics": metrics})
   tables.show(path)
   shown = capsys.readouterr().out
   assert "70.0 ± 127.1" in shown
   assert "–" in shown
   with pytest.raises(ValueError, match=r"runs\.jsonl was tested out of"):
     tables.show(path, picture=tmp_path / "ood.png")
-  results.append(path, {"seed": 1})
+  records.append(path, {"seed": 1})
   with pytest.raises(ValueError, match=r"runs\.jsonl:4 is no line .*'metrics'"):
     tables.show(path)
 

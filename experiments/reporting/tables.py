@@ -1,6 +1,6 @@
 """Tables of results: a summary by method, and every set on its own.
 
-  python -m experiments.tables RESULTS.jsonl --picture ood.png
+  python -m experiments.reporting.tables RESULTS.jsonl --picture ood.png
 
 Reads result files and nothing else, so that a published table can be printed
 again from the published file.
@@ -15,16 +15,15 @@ import rich
 import rich.table
 import tyro
 
-from experiments import results
-from experiments.report import figures
-from experiments.report.entries import Entry, check, group
+from experiments.reporting import figures, records
+from experiments.reporting.entries import Entry, check, group
 
 
-def by_method(records: Sequence[results.Record]) -> rich.table.Table:
+def by_method(results: Sequence[records.Record]) -> rich.table.Table:
   """Accuracy in percent, mean over seeds ± half its 95 % interval.
 
   Args:
-    records: Runs, as `experiments.results.read` returns them.
+    results: Runs, as `experiments.reporting.records.read` returns them.
 
   Returns:
     One row per configuration, in order of first appearance.
@@ -35,7 +34,7 @@ def by_method(records: Sequence[results.Record]) -> rich.table.Table:
   view.add_column("method")
   for heading in ("ID", "OOD (mean)", "OOD (worst)", "seeds"):
     view.add_column(heading, justify="right")
-  for entry in group(records):
+  for entry in group(results):
     cells = (
       entry.percent(metric) for metric in ("id", "mean_ood", "worst_ood")
     )
@@ -43,11 +42,11 @@ def by_method(records: Sequence[results.Record]) -> rich.table.Table:
   return view
 
 
-def by_cost(records: Sequence[results.Record]) -> rich.table.Table:
+def by_cost(results: Sequence[records.Record]) -> rich.table.Table:
   """What each method took: medians over its lines.
 
   Args:
-    records: Runs with the statistics of `experiments.training.runs.Cost`.
+    results: Runs with the statistics of `experiments.training.runs.Cost`.
 
   Returns:
     One row per configuration, in order of first appearance.
@@ -71,7 +70,7 @@ def by_cost(records: Sequence[results.Record]) -> rich.table.Table:
   view.add_column("method")
   for heading in columns:
     view.add_column(heading, justify="right")
-  for entry in group(records):
+  for entry in group(results):
     medians = (
       statistics.median(read(line["stats"]) for line in entry.runs.values())
       for read in columns.values()
@@ -82,17 +81,17 @@ def by_cost(records: Sequence[results.Record]) -> rich.table.Table:
   return view
 
 
-def by_set(records: Sequence[results.Record]) -> rich.table.Table:
+def by_set(results: Sequence[records.Record]) -> rich.table.Table:
   """Accuracy in percent on every evaluation set, mean over seeds.
 
   Args:
-    records: Runs, at least one.
+    results: Runs, at least one.
 
   Returns:
     One row per set, one column per configuration; "–" where it was not
     evaluated on the set.
   """
-  entries = group(records)
+  entries = group(results)
   view = rich.table.Table(title="accuracy (%) by set, mean over seeds")
   view.add_column("set")
   for entry in entries:
@@ -107,7 +106,7 @@ def by_set(records: Sequence[results.Record]) -> rich.table.Table:
     view.add_row(name, *(cell(entry, read) for entry in entries))
 
   add("in distribution", lambda metrics: metrics["id"])
-  shifts = dict.fromkeys(s for r in records for s in r["metrics"]["ood"])
+  shifts = dict.fromkeys(s for r in results for s in r["metrics"]["ood"])
   for shift in shifts:
     add(shift, lambda metrics, shift=shift: metrics["ood"].get(shift))
   return view
@@ -127,15 +126,15 @@ def show(
   Raises:
     ValueError: If a line is no run, or there is nothing to draw.
   """
-  records = results.read(file)
-  for number, record in enumerate(records, start=1):
+  results = records.read(file)
+  for number, record in enumerate(results, start=1):
     check(record, f"{file}:{number}")
-  rich.print(by_set(records))
-  rich.print(by_method(records))
-  if all("forward_passes" in record.get("stats", {}) for record in records):
-    rich.print(by_cost(records))
+  rich.print(by_set(results))
+  rich.print(by_method(results))
+  if all("forward_passes" in record.get("stats", {}) for record in results):
+    rich.print(by_cost(results))
   if picture is not None:
-    drawn = [entry for entry in group(records) if entry.has_targets]
+    drawn = [entry for entry in group(results) if entry.has_targets]
     if not drawn:
       raise ValueError(
         f"no line of {file} was tested out of distribution, which"

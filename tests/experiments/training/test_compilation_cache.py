@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache as of_jax
 
-from experiments import compilation_cache
+from experiments.training import compilation_cache
 
 
 @pytest.fixture

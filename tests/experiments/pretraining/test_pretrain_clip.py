@@ -10,17 +10,19 @@ import pytest
 from flax import nnx
 from PIL import Image
 
-from experiments import evaluate, pretrain_clip, results
+from experiments import evaluate
 from experiments.data import caption_sources, domainbed
 from experiments.methods.flyp import FLYP
 from experiments.models import backbones
 from experiments.pretraining import (
   embeddings,
+  pretrain_clip,
   small_clip,
   tokenization,
   zero_shot,
 )
-from experiments.training.keeper import Stopped
+from experiments.reporting import records
+from experiments.training.run_checkpoints import Stopped
 from gmixout_jax import clip
 from tests.experiments import tiny
 
@@ -96,7 +98,7 @@ def test_the_folder_holds_all_and_the_line_tells_all(made):
     "tokenizer.json",
   ]
   assert sorted(os.listdir(made.out.parent)) == ["clip", "results.jsonl"]
-  (line,) = results.read(made.results)
+  (line,) = records.read(made.results)
   assert line == json.loads((made.out / "pretraining.json").read_text())
   assert line["config"]["data"]["kind"] == "folder"
   assert line["config"]["vit"] == "vit.safetensors"
@@ -133,7 +135,7 @@ def test_locked_features_are_the_models(made):
 
 
 def test_what_is_published_is_what_the_folder_does(made):
-  (line,) = results.read(made.results)
+  (line,) = records.read(made.results)
   _, held = made.data.open(pretrain_clip.View(SIZE)).split(4, seed=0)
   assert line["metrics"]["retrieval"] == embeddings.retrieval(made.out, held)
   domains = domainbed.read(made.pacs, image_size=SIZE)
@@ -200,7 +202,7 @@ def test_a_stopped_run_goes_on_and_ends_the_same(made, data, tmp_path):
   assert sorted(os.listdir(tmp_path)) == ["kept"]
   record = pretrain_clip.run(settings)
   same(clip.from_pretrained(settings.out), clip.from_pretrained(made.out))
-  (line,) = results.read(made.results)
+  (line,) = records.read(made.results)
   assert record["losses"] == line["losses"]
 
 
@@ -278,4 +280,6 @@ def test_the_command_line_knows_all_kinds_of_data(tmp_path):
 
 def test_the_line_says_how_it_was_made_but_not_where():
   found = pretrain_clip.called(["folder", "--root", "/home/me/flickr8k"])
-  assert found == ("python -m experiments.pretrain_clip folder --root flickr8k")
+  assert found == (
+    "python -m experiments.pretraining.pretrain_clip folder --root flickr8k"
+  )
