@@ -30,19 +30,23 @@ CLIP := runs/clip_flickr8k_96
 
 demo: $(READY)
 	@echo "==> The demo: a small CLIP, fine-tuned three ways (runs/demo)"
-	$(BIN)/python -m experiments.demo
+	$(BIN)/python -m experiments.sweep --config demo \
+	  --results runs/demo/results.jsonl --picture runs/demo/demo.png
 
 rivals: $(READY)
 	@echo "==> All methods on the demo's task (runs/rivals)"
-	$(BIN)/python -m experiments.study --parts digits --seeds 0 \
-	  --results runs/rivals
+	$(BIN)/python -m experiments.sweep --config study_cpu --cases digits \
+	  --seeds 0 --results runs/rivals
 	$(BIN)/python -m experiments.report runs/rivals/study_digits_cpu.jsonl \
 	  --out runs/rivals
 
 study: $(READY)
 	@echo "==> The study: what experiments/results lacks of it"
-	$(BIN)/python -m experiments.study --scale $(SCALE) --root $(PACS) \
-	  --weights $(WEIGHTS) --clip $(CLIP)
+	$(BIN)/python -m experiments.sweep --config study_$(SCALE) --root $(PACS) \
+	  --backbone $(WEIGHTS) --checkpoint runs/study --results experiments/results
+	if [ -d $(CLIP) ]; then $(BIN)/python -m experiments.sweep \
+	  --config study_$(SCALE) --cases words --root $(PACS) --backbone $(CLIP) \
+	  --checkpoint runs/study --results experiments/results; fi
 
 docs: $(READY)
 	@echo "==> The documentation (build/site)"

@@ -1,278 +1,378 @@
-"""Runs many methods on one domain; methods that share a run train it once.
+"""Runs a grid of methods, settings and seeds, or an experiment by name.
 
   python -m experiments.sweep full_finetuning wise_ft greedy_soup diwa gmixout \
-    --data.root PACS --weights vit.safetensors --seeds 0 1 2
-  python -m experiments.sweep gmixout gmixout+wise_ft gmixout+uniform_soup \
-    --set gmixout.resample_every=20 uniform_soup.runs=3 ...
-  python -m experiments.sweep all ...
+    --backbone vit.safetensors --train photos/train --ood night=photos/night \
+    --seeds 0 1 2
+  python -m experiments.sweep gmixout gmixout+wise_ft \
+    --set gmixout.anchor_decay=0,0.3,0.9 wise_ft.alpha=0.3 ...
+  python -m experiments.sweep --config imagenet --root DATA --backbone CLIP
+  python -m experiments.sweep --config imagenet --help    what DATA must hold
 
 "gmixout+wise_ft" is WiSE-FT on a run of GMixout, and anything that works on
 other methods can follow a "+". Alone, such a method works on full fine-tuning.
---set gives hyperparameters, NAME.FIELD=VALUE, wherever the method occurs; all
-else is as in `experiments.train`, whose lines these are, one per method and
-seed.
+--set gives hyperparameters, NAME.FIELD=VALUE, wherever the method occurs; of
+several values, with commas between, every combination is run. All else is as in
+`experiments.train`: each cell (method, settings, task and seed) appends one
+line, and what the results file has a line of is not run again. Methods that
+share a run train it once.
 
-With --checkpoint DIR a sweep that was interrupted goes on: its finished cells,
-one per method and seed, are not run again. --workers N runs N cells at a time,
-in processes of their own that share no runs, but go on in the middle; with
---cluster slurm as jobs there. A cell that fails does not stop the others; it is
-reported at the end, with its log.
+--config NAME takes methods, data, length and seeds from experiments/configs, as
+far as nothing else is asked for; --cases chooses among its parts.
+
+With --checkpoint DIR runs that were interrupted go on in the middle. --workers
+N runs cells N at a time in processes of their own; with --cluster slurm as jobs
+there. A cell that fails does not stop the others; it is reported at the end,
+with its log.
 """
 
-import contextlib
 import dataclasses
 import functools
+import itertools
 import pathlib
 import sys
-from collections.abc import Sequence
-from typing import Annotated
+import time
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-import rich.console
-import rich.progress
+import rich.table
 import tyro
 
-from experiments import methods, train
-from experiments.cells import Cluster, Failure, logged, name_of, spread
-from experiments.data.split import Split
-from experiments.methods.settings import parse_settings
-from experiments.models import backbones
-from experiments.models.classifier import Classifier
-from experiments.reporting import records, tables
-from experiments.tasks import length
-from experiments.tasks.recipe import Recipe
-from experiments.training import compilation_cache
-from experiments.training.runs import Runs
-from experiments.training.sharding import Sharding
-from experiments.training.watching import Watching
-from gmixout_jax import clip
-from gmixout_jax.checkpoint.folders import exclusive
+from experiments import configs, methods
+from experiments.harness import finished_checkpoints, processes
+from experiments.harness.cell import Cell
+from experiments.harness.command import Session
+from experiments.harness.run import Failure, run
+from experiments.harness.stage import Stage, Stages, through
+from experiments.methods import Method
+from experiments.methods.composition import Composed, Pool
+from experiments.methods.settings import Settings, parse_grid
+from experiments.options import RunOptions, TaskOptions
+from experiments.reporting import figures, tables
+from experiments.reporting.entries import by_task, group
+from experiments.reporting.records import Record
+from experiments.tasks.experiment import Case, Experiment
+from experiments.tasks.task import Task
 
 ALL = "all"
 
+NEED_WORDS = ("flyp", "zero_shot")
+"""Methods for backbones with a text tower alone."""
 
-@dataclasses.dataclass(frozen=True)
-class Config:
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(TaskOptions, RunOptions):
   """A sweep.
 
   Attributes:
     methods: Names, with "+" between those that work on each other; "all" are
-      the registered ones that this model allows.
-    set: Hyperparameters, NAME.FIELD=VALUE.
-    data: What to train on.
-    weights: The pretrained ViT: safetensors with timm's names.
-    mean: Of the pixels the ViT was trained on, per channel, in [0, 1].
-    std: Likewise.
-    remat: Recompute each block in the backward pass.
-    dtype: What the model computes in; what is stored is float32.
-    attention: "cudnn" needs an NVIDIA GPU since Ampere, and bfloat16.
-    steps: Optimizer steps of a run; 300 if there are no epochs either.
-    epochs: The length of a run instead; the last one is filled up.
-    warmup: The share of the steps in which the learning rate rises.
-    seeds: Of everything random; every method is run with each.
-    results: The file that the lines are appended to.
-    checkpoint: A folder to remember finished cells in, and to save running ones
-      if there are workers.
-    save_every: Steps between two checkpoints, if there are workers.
-    sharding: Spread each batch over all devices; see `experiments.train`.
-    workers: Cells at a time, in processes of their own; 0 runs all of them
-      here, one after another.
-    cluster: Where the workers are: on this machine, or on a Slurm cluster.
+      the registered ones that the backbone allows. By default those of
+      --config.
+    config: An experiment by name.
+    cases: Which of its cases or parts, or the beginnings of their names; by
+      default all.
+    set: Hyperparameters, NAME.FIELD=VALUE or NAME.FIELD=VALUE,VALUE.
+    seeds: Of everything random; every method is run with each. By default those
+      of --config, or 0.
+    checkpoints: A folder of finished checkpoints, as --export writes them, for
+      an experiment that combines some instead of training.
+    workers: Processes that run cells at a time; 0 runs all of them here, one
+      after another.
+    cluster: Where these are: on this machine, or on a Slurm cluster.
     partition: Of Slurm.
-    training: What a step does that is no part of a method.
-    watching: What is seen of the runs on the way.
+    minutes: When to begin no further cell; by default there is no end.
+    picture: Where to draw OOD against ID accuracy, if at all.
 
   Raises:
     ValueError: If there are both steps and epochs.
   """
 
-  methods: tyro.conf.Positional[tuple[str, ...]]
+  methods: tyro.conf.Positional[tuple[str, ...]] = ()
+  config: str | None = None
+  cases: tuple[str, ...] = ()
   set: tuple[str, ...] = ()
-  data: train.Data = dataclasses.field(default_factory=train.Data)
-  weights: pathlib.Path = pathlib.Path("data/vit_tiny.safetensors")
-  mean: tuple[float, float, float] = clip.HALF
-  std: tuple[float, float, float] = clip.HALF
-  remat: bool = False
-  dtype: backbones.Dtype = "float32"
-  attention: backbones.Attention = "xla"
-  steps: int | None = None
-  epochs: float | None = None
-  warmup: float = 0.1
-  seeds: tuple[int, ...] = (0,)
-  results: pathlib.Path = pathlib.Path("runs/results.jsonl")
-  checkpoint: pathlib.Path | None = None
-  save_every: int = 100
-  sharding: Sharding | None = None
+  seeds: tuple[int, ...] = ()
+  checkpoints: pathlib.Path | None = None
   workers: int = 0
-  cluster: Cluster = "local"
+  cluster: processes.Cluster = "local"
   partition: str | None = None
-  training: Annotated[Recipe, tyro.conf.OmitArgPrefixes] = dataclasses.field(
-    default_factory=Recipe
-  )
-  watching: Annotated[Watching, tyro.conf.OmitArgPrefixes] = dataclasses.field(
-    default_factory=Watching
-  )
-
-  def __post_init__(self):
-    length.check(self.steps, self.epochs)
+  minutes: float = float("inf")
+  picture: pathlib.Path | None = None
 
 
-def chosen(config: Config) -> list[methods.Method]:
-  """The methods of a sweep.
+def chosen(config: Config, own: Sequence[Method] = ()) -> list[Method]:
+  """The methods of a sweep, with every combination of settings.
+
+  Args:
+    config: The sweep.
+    own: Those of an experiment, with its hyperparameters; others that are named
+      have their defaults.
 
   Raises:
     ValueError: If there are none, or a name or a setting is not known.
   """
+  grid = parse_grid(config.set)
   names = list(config.methods)
   if ALL in names:
-    # FLYP needs a text tower, which a ViT does not have.
-    every = [name for name in methods.METHODS if name != "flyp"]
+    with_words = config.backbone is not None and config.backbone.is_dir()
+    every = [n for n in methods.METHODS if with_words or n not in NEED_WORDS]
     at = names.index(ALL)
     names = list(dict.fromkeys([*names[:at], *every, *names[at + 1 :]]))
-  if not names:
+  if not names and not own:
     raise ValueError(
       f"which methods? Some of {', '.join(methods.METHODS)}; or {ALL}."
     )
-  changes = parse_settings(config.set)
-  return [methods.from_name(name, **changes) for name in names]
-
-
-def configurations(
-  config: Config, swept: Sequence[methods.Method], seed: int
-) -> list[train.Config]:
-  """What `experiments.train` would be told for each method."""
-  known = {field.name for field in dataclasses.fields(train.Config)}
-  shared = {
-    field.name: getattr(config, field.name)
-    for field in dataclasses.fields(config)
-    if field.name in known
-  }
-  cells = [train.Config(method=m, seed=seed, **shared) for m in swept]
-  return [
-    dataclasses.replace(
-      cell,
-      checkpoint=config.checkpoint and config.checkpoint / name_of(cell),
-      watching=_in_folders(config.watching, name_of(cell)),
-    )
-    for cell in cells
+  found = list(own)
+  if names:
+    found = []
+    for name in names:
+      configured = [m for m in own if methods.name_of(m) == name]
+      found += configured or [methods.from_name(name)]
+  unused = [
+    name
+    for name in dict.fromkeys(name for settings in grid for name in settings)
+    if not any(name in _parts(method) for method in found)
   ]
+  if unused:
+    raise ValueError(
+      f"--set {unused[0]}.… changes nothing: the methods are"
+      f" {', '.join(map(methods.name_of, found))}."
+    )
+  tried = [changed(m, settings) for m in found for settings in grid]
+  # What a setting does not touch is run once.
+  return list({repr(methods.described(one)): one for one in tried}.values())
 
 
-def _in_folders(watching: Watching, name: str) -> Watching:
-  """The same, with folders of its own."""
-  return dataclasses.replace(
-    watching,
-    log_dir=watching.log_dir and watching.log_dir / name,
-    profile=watching.profile and watching.profile / name,
+def _parts(method: Method) -> set[str]:
+  """The names of a method, and of those that it works on."""
+  found = {methods.name_of(method).split("+")[-1]}
+  return found | _parts(method.of) if isinstance(method, Composed) else found
+
+
+def changed(method: Method, settings: Settings) -> Method:
+  """The method with other hyperparameters, wherever a name occurs in it.
+
+  Example:
+    >>> soup = methods.from_name("gmixout+wise_ft")
+    >>> changed(soup, {"gmixout": {"sparsity": 0.5}}).of.sparsity
+    0.5
+  """
+  if isinstance(method, Composed):
+    method = dataclasses.replace(method, of=changed(method.of, settings))
+  name = methods.name_of(method).split("+")[-1]
+  types = typing.get_type_hints(type(method))
+  given = {k: _typed(types[k], v) for k, v in settings.get(name, {}).items()}
+  return dataclasses.replace(method, **given)
+
+
+def _typed(kind: Any, value: Any) -> Any:
+  """1 as 1.0 where a field holds that; a line is found again by its text."""
+  if isinstance(value, tuple):
+    return tuple(_typed(kind, one) for one in value)
+  kinds = (kind, *typing.get_args(kind))
+  is_whole = isinstance(value, int) and not isinstance(value, bool)
+  return float(value) if is_whole and float in kinds else value
+
+
+def stages_of(config: Config, started: Session) -> Stages:
+  """What is run, in order.
+
+  Raises:
+    FileNotFoundError: If a file is not there.
+    ValueError: If flags do not go together, or name what there is not.
+  """
+  if config.config is None:
+    if config.cases or config.checkpoints:
+      raise ValueError("--cases and --checkpoints belong to a --config.")
+    return _once(config, [config.task()], chosen(config), config.seeds or (0,))
+  found = configs.load(config.config)
+  if hasattr(found, "stages"):
+    if config.methods or config.set:
+      raise ValueError(
+        f"--config {config.config} has methods and settings of its own, got"
+        f" {' '.join([*config.methods, *config.set])}."
+      )
+    if config.picture is not None:
+      raise ValueError(
+        f"--config {config.config} writes several files:"
+        " `experiments.reporting.tables FILE --picture` draws one, not"
+        f" --picture {config.picture}."
+      )
+    return found.stages(config, config.cases, config.seeds, started.display.say)
+  seeds = config.seeds or found.seeds
+  compared = chosen(config, found.methods)
+  if not isinstance(found, Experiment):
+    return _once(config, found.tasks(config), compared, seeds)
+  if found.combines:
+    return _combined(config, found, compared, seeds)
+  tasks = [
+    config.case_of(found, config.config, case) for case in _cases(config, found)
+  ]
+  return _once(config, tasks, compared, seeds)
+
+
+def _once(
+  config: Config,
+  tasks: Sequence[Task],
+  compared: Sequence[Method],
+  seeds: Sequence[int],
+) -> Stages:
+  ending = config.watching.described()
+  yield Stage(
+    [
+      Cell(task, method, seed, ending)
+      for task in tasks
+      for seed in seeds
+      for method in compared
+    ]
   )
 
 
-Outcome = tuple[list[records.Record], list[Failure]]
-
-
-def in_turn(
+def _combined(
   config: Config,
-  swept: Sequence[methods.Method],
-  domains: dict[str, Split],
-  model: Classifier,
-  bar: rich.progress.Progress,
-) -> Outcome:
-  """Runs the cells here, one after another; those of a seed share runs."""
-  lines, failures = [], []
-  logs = config.checkpoint or config.results.parent / "failed"
-  for seed in config.seeds:
-    planned = configurations(config, swept, seed)
-    task = bar.add_task(f"seed {seed}", total=None)
-
-    def progress(member, step, loss, task=task, seed=seed):
-      del step, loss
-      name = methods.name_of(member.method)
-      bar.update(task, advance=1, description=f"seed {seed}: {name}")
-
-    # Cells here share runs, so the logs are those of runs.
-    folders = _in_folders(config.watching, f"seed{seed}")
-    watched = dataclasses.replace(planned[0], watching=folders)
-    runs = Runs(
-      train.task_of(planned[0], domains, model),
-      swept,
-      progress=progress,
-      mesh=train.mesh_of(planned[0]),
-      sharding=config.sharding or "data",
-      watch=train.watch_of(watched, domains, say=bar.console.print),
+  experiment: Experiment,
+  compared: Sequence[Method],
+  seeds: Sequence[int],
+) -> Stages:
+  assert config.config is not None
+  if config.checkpoints is None or config.root is None:
+    raise ValueError(
+      f"{config.config} combines finished checkpoints: --checkpoints must name"
+      f" the folder that they are in, and --root that of the data; got"
+      f" {config.checkpoints} and {config.root}."
     )
-    bar.update(task, total=runs.task.steps * len(runs.planned))
-    for one in planned:
-      with logged(name_of(one), logs) as failed:
-        known = one.checkpoint and records.recall(one.checkpoint)
-        record = known or train.record(one, runs, domains)
-        if one.checkpoint is not None:
-          one.checkpoint.mkdir(parents=True, exist_ok=True)
-        train.note(one, record)
-        lines.append(record)
-      failures += failed
-    bar.remove_task(task)
-  return lines, failures
-
-
-def side_by_side(
-  config: Config,
-  swept: Sequence[methods.Method],
-  bar: rich.progress.Progress,
-) -> Outcome:
-  """Runs the cells in processes of their own."""
-  assert config.checkpoint is not None
-  cells = [
-    one for seed in config.seeds for one in configurations(config, swept, seed)
+  size = config.image_size or experiment.view.size
+  view = dataclasses.replace(experiment.view, size=size)
+  tasks = [
+    finished_checkpoints.Combining(
+      Case(experiment, config.config, config.root, case),
+      config.checkpoints,
+      view,
+      config.mean,
+      config.std,
+      experiment.headline_of,
+    )
+    for case in _cases(config, experiment)
   ]
-  task = bar.add_task("cells", total=len(cells))
-  return spread(
-    cells,
-    workers=config.workers,
-    folder=config.checkpoint / "jobs",
-    cluster=config.cluster,
-    partition=config.partition,
-    ended=lambda name: bar.update(task, advance=1, description=name),
-  )
+  count = len(finished_checkpoints.find(config.checkpoints))
+  compared = [
+    dataclasses.replace(m, runs=count) if isinstance(m, Pool) else m
+    for m in compared
+  ]
+  return _once(config, tasks, compared, seeds)
+
+
+def _cases(config: Config, experiment: Experiment) -> list[str]:
+  """The cases to run.
+
+  Raises:
+    ValueError: If no case is called so, or begins so.
+  """
+  if config.root is None:
+    raise ValueError(f"--root must name the folder of {config.config}'s data.")
+  every = experiment.cases(config.root)
+  for name in config.cases:
+    if not any(case.startswith(name) for case in every):
+      raise ValueError(
+        f"--cases must name some of {', '.join(every)}; got {name!r}."
+      )
+  wanted = config.cases or ("",)
+  return [case for case in every if case.startswith(tuple(wanted))]
 
 
 def main(config: Config) -> None:
   """Runs the sweep, appends its lines and shows the tables."""
-  console = rich.console.Console()
-  if not config.workers:  # those see to it themselves
-    compilation_cache.keep(functools.partial(console.print, soft_wrap=True))
-  try:
-    swept = chosen(config)
-    if not config.seeds:
-      raise ValueError("seeds must be one or more numbers, got none.")
+  failures: list[Failure] = []
+  with config.session() as started:
     if config.workers < 0 or (config.workers and config.checkpoint is None):
       raise ValueError(
         "workers must be 0, or a number of processes with a folder to save"
         f" them in, got {config.workers} and --checkpoint {config.checkpoint}."
       )
-    with contextlib.ExitStack() as stack:
-      if config.checkpoint is not None:
-        stack.enter_context(exclusive(config.checkpoint))
-      if config.workers:
-        bar = stack.enter_context(rich.progress.Progress(console=console))
-        lines, failures = side_by_side(config, swept, bar)
-      else:
-        with console.status("reading images and weights"):
-          first = configurations(config, swept[:1], config.seeds[0])[0]
-          domains, model = train.load(first)
-        bar = stack.enter_context(rich.progress.Progress(console=console))
-        lines, failures = in_turn(config, swept, domains, model, bar)
-  except (OSError, TypeError, ValueError) as error:
-    sys.exit(f"error: {error}")  # what the user gave is wrong, not the program
-  if lines:
-    console.print(tables.by_set(lines))
-    console.print(tables.by_method(lines))
-    console.print(tables.by_cost(lines))
-  console.print(f"{len(lines)} lines are in {config.results}.")
-  for failure in failures:
-    end = failure.log.read_text().strip().splitlines()[-1:]
-    console.print(f"failed: {failure.name}, see {failure.log}", *end)
+    places = config.places(
+      deadline=time.monotonic() + 60 * config.minutes, stop=started.stop
+    )
+    work: Any = functools.partial(run, failures=failures)
+    if config.workers:
+      pool = processes.Pool(config.workers, config.cluster, config.partition)
+      work = functools.partial(processes.spread, pool=pool, failures=failures)
+
+    def work_into(cells: Sequence[Cell], path: pathlib.Path) -> list[Record]:
+      there = dataclasses.replace(places, results=path)
+      return work(cells, there, started.display)
+
+    stages = stages_of(config, started)
+    with started.display.shown():
+      lines, missing = through(stages, config.results, work_into)
+    if not started.console.quiet:
+      _show(config, lines, missing, failures, started)
   if failures:
     sys.exit(f"error: {len(failures)} cells failed.")
 
 
+def _show(
+  config: Config,
+  lines: Mapping[pathlib.Path, Sequence[Record]],
+  missing: Mapping[pathlib.Path, int],
+  failures: Sequence[Failure],
+  started: Session,
+) -> None:
+  for own in lines.values():
+    for table in _tables(own):
+      started.console.print(table)
+  drawn = [line for own in lines.values() for line in own]
+  if config.picture is not None and drawn:
+    entries = [entry for entry in group(drawn) if entry.has_targets]
+    if not entries:
+      raise ValueError(
+        f"nothing was tested out of distribution, which --picture"
+        f" {config.picture} was to show."
+      )
+    config.picture.parent.mkdir(parents=True, exist_ok=True)
+    figures.ood_against_id(entries).savefig(config.picture)
+    started.display.say(f"The picture is {config.picture}.")
+  for path, own in lines.items():
+    started.display.say(f"{len(own)} lines are in {path}.")
+  for path, count in missing.items():
+    started.display.say(
+      f"{count} lines are missing in {path}: the same command goes on there."
+    )
+  for failure in failures:
+    end = failure.log.read_text().strip().splitlines()[-1:]
+    started.display.say(
+      " ".join([f"failed: {failure.title}, see {failure.log}", *end])
+    )
+
+
+def _tables(lines: Sequence[Record]) -> Iterator[rich.table.Table]:
+  """Of every task on its own, as others do not compare."""
+  for task, entries in (by_task(lines) if lines else {}).items():
+    own = [line for entry in entries for line in entry.runs.values()]
+    shown = [tables.by_set, tables.by_method]
+    if any("headline" in line["metrics"] for line in own):
+      shown = [tables.by_headline]
+    if all("forward_passes" in line.get("stats", {}) for line in own):
+      shown.append(tables.by_cost)  # the first lines did not tell all of it
+    for table in shown:
+      view = table(own)
+      view.title = f"{task}: {view.title}" if task else view.title
+      yield view
+
+
+def parse(arguments: Sequence[str] | None = None) -> Config:
+  """Reads the command line; with --config, --help says what it stands for."""
+  arguments = sys.argv[1:] if arguments is None else list(arguments)
+  description = f"{__doc__}\nNAME is one of {', '.join(configs.names())}."
+  for flag, name in itertools.pairwise(arguments):
+    if flag == "--config" and name in configs.names():
+      description = configs.docstring(name)
+  return tyro.cli(
+    Config,
+    args=arguments,
+    prog="python -m experiments.sweep",
+    description=description,
+  )
+
+
 if __name__ == "__main__":
-  main(tyro.cli(Config, description=__doc__))
+  main(parse())

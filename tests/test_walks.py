@@ -15,18 +15,20 @@ import optax
 import pytest
 
 import gmixout_jax as gx
-from experiments import domains, methods
+from experiments import methods
 from experiments.bench import kernels
+from experiments.configs.study import plan
 from experiments.data import __main__ as data_command
 from experiments.data import domainbed, known
+from experiments.data.decode import View
 from experiments.methods.composition import Trained
 from experiments.methods.full_finetuning import FullFinetuning
 from experiments.methods.schedule import Schedule
-from experiments.study import plan
+from experiments.tasks.domains import Domains
 from gmixout_jax._core import layouts, mixed_leaf, samplers
 from pallas_kernels import dispatch
 from tests.experiments import tiny
-from tests.experiments.study import test_plan
+from tests.experiments.configs.study import test_plan
 
 ROOT = pathlib.Path(__file__).parents[1]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
@@ -212,11 +214,10 @@ def test_a_data_set(monkeypatch, tmp_path, capsys):
   assert command() == 1
   shown = " ".join(capsys.readouterr().out.split())
   assert "art: found 7 images, expected 6" in shown
-  data = domains.Data(root=root, source="art", image_size=16)
-  read = data.read()
-  source = data.source_of(read, seed=0)
+  sets = Domains(root=root, source="art").open(View(16), seed=0)
+  source = sets.source
   assert (len(source.train), len(source.validation)) == (4, 3)
-  assert len(data.targets_of(read)) == len(tiny.DOMAINS) - 1
+  assert len(sets.ood) == len(tiny.DOMAINS) - 1
 
 
 FOLDERS = [path.parent for path in (ROOT / "pallas_kernels").glob("*/api.py")]

@@ -14,8 +14,9 @@ from experiments.data.split import Split
 from experiments.evaluate import evaluate
 from experiments.methods.gmixout import GMixout
 from experiments.models.classifier import Classifier
+from experiments.tasks.task import Opened
 from experiments.training import train_step
-from experiments.training.runs import Runs, Task
+from experiments.training.runs import Runs
 
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 
@@ -35,7 +36,7 @@ def count() -> figures.Figures:
 
 def sweep(rates: Sequence[float]) -> None:
   """Trains and evaluates a small ViT by GMixout at each rate."""
-  task = Task(_model(), _images(), steps=2, batch_size=8)
+  task = Opened(model=_model(), source=_images(), steps=2, batch_size=8)
   methods = [GMixout(learning_rate=rate) for rate in rates]
   runs = Runs(task, methods)
   for method in methods:

@@ -1,21 +1,27 @@
 """The experiments by name: one file each, and nothing to register.
 
-`load("imagenet")` is what `experiments.run` runs; the name is the file's.
+`load("imagenet")` is what `experiments.sweep --config imagenet` runs; the name
+is the file's.
 """
 
 import importlib
 import pkgutil
-
-from experiments.experiment import Experiment
+from typing import Any
 
 
 def names() -> tuple[str, ...]:
   """All experiments, in order of their names."""
-  return tuple(sorted(found.name for found in pkgutil.iter_modules(__path__)))
+  found = pkgutil.iter_modules(__path__)
+  return tuple(sorted(one.name for one in found if not one.ispkg))
 
 
-def load(name: str) -> Experiment:
-  """The experiment of a name.
+def load(name: str) -> Any:
+  """The experiment of a name, of one of three kinds.
+
+  Returns:
+    `experiments.tasks.experiment.Experiment`, a paper's; or another object with
+    `methods`, `seeds` and `tasks`, as the demo; or one with `stages`, whose
+    later cells depend on earlier ones, as the study.
 
   Raises:
     ValueError: If there is none; it lists those that there are.
@@ -31,6 +37,6 @@ def docstring(name: str) -> str:
 def _module(name: str):
   if name not in names():
     raise ValueError(
-      f"the experiment must be one of {', '.join(names())}; got {name!r}."
+      f"--config must be one of {', '.join(names())}; got {name!r}."
     )
   return importlib.import_module(f"{__name__}.{name}")

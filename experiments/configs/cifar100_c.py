@@ -7,7 +7,7 @@ all 19 (arXiv 1903.12261); no network's errors divide them, as in ImageNet-C's
 mCE.
 
 Command:
-  python -m experiments.run cifar100_c --root DATA \
+  python -m experiments.sweep --config cifar100_c --root DATA \
     --backbone clip-vit-base-patch16
 
 Hardware: a GPU with 24 GB or more; evaluation goes through 950,000 images.
@@ -25,16 +25,18 @@ import pathlib
 from experiments.data import cifar_c, tfds_sets
 from experiments.data.decode import View
 from experiments.data.source import hold_out
-from experiments.experiment import Experiment, Metrics, Opened
 from experiments.methods.full_finetuning import FullFinetuning
 from experiments.methods.gmixout import GMixout
 from experiments.methods.mixout import Mixout
 from experiments.methods.wise_ft import WiseFT
 from experiments.methods.zero_shot import ZeroShot
 from experiments.metrics import mean_corruption_accuracy
+from experiments.tasks.experiment import Experiment
+from experiments.tasks.image_task import Sets
+from experiments.tasks.task import Metrics
 
 
-def open_data(root: pathlib.Path, view: View, case: str, seed: int) -> Opened:
+def open_data(root: pathlib.Path, view: View, case: str, seed: int) -> Sets:
   """The clean images from TFDS, the corrupted ones from the archive."""
   del case
   folder = tfds_sets.version_of(root / "cifar100")
@@ -47,10 +49,10 @@ def open_data(root: pathlib.Path, view: View, case: str, seed: int) -> Opened:
     class_names=train.class_names,
     view=view,
   )
-  return Opened(
+  return Sets(
     source=hold_out(train, fraction=0.1, seed=seed),
     test=test,
-    targets=corrupted.by_domain(),
+    ood=corrupted.by_domain(),
     words=lambda: train.class_names,
   )
 

@@ -7,7 +7,7 @@ uniform mean 88.7, 78.4, 72.1, 51.4, 47.4, 67.6; restricted 88.0, 78.5, 71.5,
 51.6, 47.7, 67.5; the mean of the outputs 88.1, 78.5, 71.7, 50.8, 47.0, 67.2.
 
 Command:
-  python -m experiments.run domainbed_diwa --root DATA \
+  python -m experiments.sweep --config domainbed_diwa --root DATA \
     --backbone vit_base_patch16_224.augreg_in21k.safetensors --cases PACS
 
 Hardware: a GPU with 24 GB or more, 16 cores to decode, and 160 GB of memory for
@@ -26,9 +26,6 @@ import dataclasses
 import pathlib
 
 from experiments.configs import domainbed_very_large_dropout as base
-from experiments.data import five_sets
-from experiments.data.decode import View
-from experiments.experiment import Opened
 from experiments.methods.diwa import DiWA, RestrictedDiWA
 from experiments.methods.full_finetuning import FullFinetuning
 from experiments.methods.output_ensemble import OutputEnsemble
@@ -37,16 +34,15 @@ from experiments.methods.swad import SWAD
 FULL = FullFinetuning(learning_rate=3e-5)  # times 1, 1/3 and 5/3
 
 
-def open_data(root: pathlib.Path, view: View, case: str, seed: int) -> Opened:
+def sizes(root: pathlib.Path, case: str) -> tuple[int, int]:
   """As for dropout, with half the steps."""
-  opened = base.open_data(root, view, case, seed)
-  large = case.startswith(five_sets.LARGE)
-  return dataclasses.replace(opened, steps=15_000 if large else 5_000)
+  batch_size, steps = base.sizes(root, case)
+  return batch_size, steps // 2
 
 
 EXPERIMENT = dataclasses.replace(
   base.EXPERIMENT,
-  open=open_data,
+  sizes=sizes,
   methods=(
     FULL,
     SWAD(of=FULL),

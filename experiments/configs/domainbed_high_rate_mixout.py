@@ -7,7 +7,7 @@ memory" is arithmetic, not a measurement; what this implementation saves is in
 the cost of every line.
 
 Command:
-  python -m experiments.run domainbed_high_rate_mixout --root DATA \
+  python -m experiments.sweep --config domainbed_high_rate_mixout --root DATA \
     --backbone deit_small_patch16_224.safetensors --cases PACS \
     --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225
 

@@ -8,8 +8,9 @@ distribution, without and with 0.9: VLCS 78.7 and 80.0, Office-Home 70.8 and
 73.4, PACS 86.5 and 88.4, TerraIncognita 51.3 and 53.6.
 
 Command:
-  python -m experiments.run domainbed_very_large_dropout --root DATA \
-    --backbone vit_base_patch16_224.augreg_in21k.safetensors --cases PACS
+  python -m experiments.sweep --config domainbed_very_large_dropout \
+    --root DATA --cases PACS \
+    --backbone vit_base_patch16_224.augreg_in21k.safetensors
 
 Hardware: a GPU with 24 GB or more, 16 cores to decode.
 
@@ -27,27 +28,32 @@ import pathlib
 
 from experiments.data import five_sets
 from experiments.data.decode import View
-from experiments.experiment import Experiment, Opened
 from experiments.methods.full_finetuning import FullFinetuning
 from experiments.methods.gmixout import GMixout
 from experiments.methods.very_large_dropout import VeryLargeDropout
+from experiments.tasks.experiment import Experiment
+from experiments.tasks.image_task import Sets
 from gmixout_jax import clip
 
 PER_DOMAIN = 32
 
 
-def open_data(root: pathlib.Path, view: View, case: str, seed: int) -> Opened:
+def open_data(root: pathlib.Path, view: View, case: str, seed: int) -> Sets:
   """One domain of one set left out."""
   fold = five_sets.open_case(root, case, view, seed=seed)
-  large = case.startswith(five_sets.LARGE)
-  return Opened(
+  return Sets(
     source=fold.source,
-    targets={fold.target_name: fold.target},
+    ood={fold.target_name: fold.target},
     words=lambda: fold.train.class_names,
     balanced=True,
-    batch_size=PER_DOMAIN * len(fold.validation),
-    steps=30_000 if large else 10_000,
   )
+
+
+def sizes(root: pathlib.Path, case: str) -> tuple[int, int]:
+  """Images per step, of all domains that train; and steps."""
+  large = case.startswith(five_sets.LARGE)
+  trained = five_sets.count_domains(root, case) - 1
+  return PER_DOMAIN * trained, 30_000 if large else 10_000
 
 
 FULL = FullFinetuning(learning_rate=3e-5, weight_decay=5e-5)
@@ -55,6 +61,7 @@ FULL = FullFinetuning(learning_rate=3e-5, weight_decay=5e-5)
 EXPERIMENT = Experiment(
   open=open_data,
   cases=five_sets.cases,
+  sizes=sizes,
   methods=(
     FULL,
     *(VeryLargeDropout(of=FULL, rate=rate) for rate in (0.5, 0.9, 0.95)),

@@ -5,7 +5,7 @@ helps again (arXiv 2510.06982, in words). The paper's table is not known to us,
 and our augmentation has no RandAugment.
 
 Command:
-  python -m experiments.run domainnet_sketch --root DATA \
+  python -m experiments.sweep --config domainnet_sketch --root DATA \
     --backbone clip-vit-base-patch16
 
 Hardware: a GPU with 24 GB or more, 16 cores to decode.
@@ -23,7 +23,6 @@ import pathlib
 from experiments.data import domainbed
 from experiments.data.decode import View
 from experiments.data.source import hold_out
-from experiments.experiment import Experiment, Opened
 from experiments.methods.full_finetuning import FullFinetuning
 from experiments.methods.gmixout import GMixout
 from experiments.methods.lora import LoRA
@@ -31,18 +30,20 @@ from experiments.methods.mixout import Mixout
 from experiments.methods.random_mask import RandomMask
 from experiments.methods.wise_ft import WiseFT
 from experiments.methods.zero_shot import ZeroShot
+from experiments.tasks.experiment import Experiment
+from experiments.tasks.image_task import Sets
 from gmixout_jax import clip
 
 TARGETS = ("real", "painting", "clipart")
 
 
-def open_data(root: pathlib.Path, view: View, case: str, seed: int) -> Opened:
+def open_data(root: pathlib.Path, view: View, case: str, seed: int) -> Sets:
   """One domain to train on, three to test on."""
   del case
   images = domainbed.open_images(root, view=view)
-  return Opened(
+  return Sets(
     source=hold_out(images.domain("sketch"), fraction=0.2, seed=seed),
-    targets={name: images.domain(name) for name in TARGETS},
+    ood={name: images.domain(name) for name in TARGETS},
     words=lambda: images.class_names,
   )
 

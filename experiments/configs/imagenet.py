@@ -7,7 +7,7 @@ of 0.3 to 1 point in many places. The paper's tables are not known to us, nor
 its learning rates, λ and k for vision.
 
 Command:
-  python -m experiments.run imagenet --root DATA \
+  python -m experiments.sweep --config imagenet --root DATA \
     --backbone clip-vit-base-patch16
 
 Hardware: a GPU with 40 GB or more, 16 cores to decode, 32 GB of memory.
@@ -31,7 +31,6 @@ from experiments.data import imagenet, objectnet
 from experiments.data.decode import View
 from experiments.data.images import ImageSet
 from experiments.data.source import hold_out
-from experiments.experiment import Experiment, Opened
 from experiments.methods.flyp import FLYP
 from experiments.methods.full_finetuning import FullFinetuning
 from experiments.methods.gmixout import GMixout
@@ -42,21 +41,23 @@ from experiments.methods.model_stock import ModelStock
 from experiments.methods.random_mask import RandomMask
 from experiments.methods.wise_ft import WiseFT
 from experiments.methods.zero_shot import ZeroShot
+from experiments.tasks.experiment import Experiment
+from experiments.tasks.image_task import Sets
 from gmixout_jax import clip
 
 FULL = FullFinetuning(learning_rate=3e-5, weight_decay=0.1)
 GMIXOUT = GMixout(learning_rate=1e-4, head_learning_rate=3e-5)
 
 
-def open_data(root: pathlib.Path, view: View, case: str, seed: int) -> Opened:
+def open_data(root: pathlib.Path, view: View, case: str, seed: int) -> Sets:
   """ImageNet, a part of it held out, and its shifts."""
   del case, seed
   train = imagenet.tree(root / "train", view=view)
   head = train.class_names
-  return Opened(
+  return Sets(
     source=hold_out(train, fraction=0.02, seed=0),
     test=validation(root, head, view),
-    targets=shifts(root, head, view),
+    ood=shifts(root, head, view),
     words=lambda: imagenet.words(root / "LOC_synset_mapping.txt", head),
   )
 

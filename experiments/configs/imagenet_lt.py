@@ -6,7 +6,7 @@ training images), medium-shot (20 to 100) and few-shot classes (below 20);
 OLTR's code draws both lines one image off.
 
 Command:
-  python -m experiments.run imagenet_lt --root DATA \
+  python -m experiments.sweep --config imagenet_lt --root DATA \
     --backbone clip-vit-base-patch16
 
 Hardware: a GPU with 24 GB or more, 8 cores to decode.
@@ -26,16 +26,18 @@ from typing import Any
 from experiments.data import imagenet, long_tail
 from experiments.data.decode import View
 from experiments.data.source import Source
-from experiments.experiment import Experiment, Metrics, Opened
 from experiments.methods.full_finetuning import FullFinetuning
 from experiments.methods.gmixout import GMixout
 from experiments.methods.mixout import Mixout
 from experiments.methods.wise_ft import WiseFT
 from experiments.methods.zero_shot import ZeroShot
+from experiments.tasks.experiment import Experiment
+from experiments.tasks.image_task import Sets
+from experiments.tasks.task import Metrics
 from gmixout_jax import clip
 
 
-def open_data(root: pathlib.Path, view: View, case: str, seed: int) -> Opened:
+def open_data(root: pathlib.Path, view: View, case: str, seed: int) -> Sets:
   """The three lists."""
   del case, seed
   head = imagenet.head_classes(root / "train")
@@ -45,10 +47,10 @@ def open_data(root: pathlib.Path, view: View, case: str, seed: int) -> Opened:
     )
     for part in ("train", "val", "test")
   )
-  return Opened(
+  return Sets(
     source=Source(train, validation),
     test=test,
-    targets={},
+    ood={},
     words=lambda: imagenet.words(root / "LOC_synset_mapping.txt", head),
   )
 

@@ -4,7 +4,7 @@ Claim: the paper of GMixout (arXiv 2510.06982) varies the training-set size. Its
 sizes and its table are not known to us.
 
 Command:
-  python -m experiments.run imagenet_sizes --root DATA \
+  python -m experiments.sweep --config imagenet_sizes --root DATA \
     --backbone clip-vit-base-patch16 --cases 1% 10%
 
 Hardware: a GPU with 40 GB or more, 16 cores to decode, 32 GB of memory.
@@ -23,15 +23,15 @@ from experiments.configs import imagenet
 from experiments.data.decode import View
 from experiments.data.images import ImageSet
 from experiments.data.source import Source, held_out
-from experiments.experiment import Opened
 from experiments.methods.lp_ft import LPFT
 from experiments.methods.wise_ft import WiseFT
 from experiments.methods.zero_shot import ZeroShot
+from experiments.tasks.image_task import Sets
 
 SHARES = {"1%": 0.01, "5%": 0.05, "10%": 0.1, "25%": 0.25, "100%": 1.0}
 
 
-def open_data(root: pathlib.Path, view: View, case: str, seed: int) -> Opened:
+def open_data(root: pathlib.Path, view: View, case: str, seed: int) -> Sets:
   """As ImageNet, with a share of the training images."""
   opened = imagenet.open_data(root, view, case, seed)
   train, validation = opened.source

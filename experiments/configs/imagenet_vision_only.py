@@ -5,7 +5,7 @@ vision-language backbones in an ablation. Its table is not known to us, nor
 which ViT it takes.
 
 Command:
-  python -m experiments.run imagenet_vision_only --root DATA \
+  python -m experiments.sweep --config imagenet_vision_only --root DATA \
     --backbone vit_base_patch16_224.augreg_in21k.safetensors
 
 Hardware: a GPU with 40 GB or more, 16 cores to decode, 32 GB of memory.

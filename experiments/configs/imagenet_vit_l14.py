@@ -5,11 +5,11 @@ it; all else is as in `imagenet`. Model soups' largest CLIP on WILDS is a
 ViT-L/14 trained with batches of 128 (arXiv 2203.05482).
 
 Command:
-  python -m experiments.run imagenet_vit_l14 --root DATA \
+  python -m experiments.sweep --config imagenet_vit_l14 --root DATA \
     --backbone clip-vit-large-patch14
 
 Hardware: a GPU with 80 GB, blocks recomputed in the backward pass; 16 cores to
-decode. --spread uses all GPUs of the machine.
+decode. --sharding data uses all GPUs.
 
 Not run by us: needs data. DATA as for `imagenet`.
 

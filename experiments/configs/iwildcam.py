@@ -7,7 +7,7 @@ to us. WILDS has 47.0 and 31.0 for plain training of a ResNet-50 at 448 pixels
 2212.00638).
 
 Command:
-  python -m experiments.run iwildcam --root DATA \
+  python -m experiments.sweep --config iwildcam --root DATA \
     --backbone clip-vit-base-patch16
 
 Hardware: a GPU with 40 GB or more, 16 cores to decode.
@@ -26,16 +26,18 @@ from collections.abc import Sequence
 from experiments.data import iwildcam
 from experiments.data.decode import View
 from experiments.data.source import Source
-from experiments.experiment import Experiment, Metrics, Opened
 from experiments.methods.flyp import FLYP
 from experiments.methods.full_finetuning import FullFinetuning
 from experiments.methods.gmixout import GMixout
 from experiments.methods.mixout import Mixout
 from experiments.methods.wise_ft import WiseFT
 from experiments.methods.zero_shot import ZeroShot
+from experiments.tasks.experiment import Experiment
+from experiments.tasks.image_task import Sets
+from experiments.tasks.task import Metrics
 
 
-def open_data(root: pathlib.Path, view: View, case: str, seed: int) -> Opened:
+def open_data(root: pathlib.Path, view: View, case: str, seed: int) -> Sets:
   """The five splits; "val", of traps never seen, stays unused."""
   del case, seed
   parts = iwildcam.open_images(root, view=view)
@@ -47,10 +49,10 @@ def open_data(root: pathlib.Path, view: View, case: str, seed: int) -> Opened:
       )
     return parts["train"].class_names
 
-  return Opened(
+  return Sets(
     source=Source(parts["train"], parts["id_val"]),
     test=parts["id_test"],
-    targets={"new traps": parts["test"]},
+    ood={"new traps": parts["test"]},
     words=words,
   )
 

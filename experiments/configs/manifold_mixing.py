@@ -7,7 +7,8 @@ of 72 CLIPs ViT-B/32, has on ImageNet and the mean of five shifts: best single
 of outputs 81.19 and 50.88, manifold mixing with 8 components 80.95 and 51.47.
 
 Command:
-  python -m experiments.run manifold_mixing --root DATA --checkpoints FOLDER
+  python -m experiments.sweep --config manifold_mixing --root DATA \
+    --checkpoints FOLDER
 
 Hardware: a GPU with 16 GB or more and 16 GB of memory for each 20 ViT-B/32; 240
 passes over 26,000 images per checkpoint that is searched, and 59 hours on two
@@ -16,9 +17,8 @@ A6000 for the authors.
 Not run by us: needs data. DATA as for `imagenet`. FOLDER holds the ingredients
 as --export writes them: safetensors files with timm's names, or Hugging Face
 folders with a head.safetensors beside the model. To make some:
-  python -m experiments.run imagenet --root DATA \
-    --backbone clip-vit-base-patch32 \
-    --methods full_finetuning --seeds 0 1 2 3 4 5 --export FOLDER
+  python -m experiments.sweep full_finetuning --config imagenet --root DATA \
+    --backbone clip-vit-base-patch32 --seeds 0 1 2 3 4 5 --export FOLDER
 all trained without the 2 % of images that the soup is chosen by here. Soups of
 others' checkpoints need the same held-out images, and safetensors.
 

@@ -5,16 +5,17 @@ to five tasks. Which ones, and its table, are not known to us: the five here are
 our choice among those that TFDS holds.
 
 Command:
-  python -m experiments.run transfer --root DATA --backbone tuned.safetensors
+  python -m experiments.sweep --config transfer --root DATA \
+    --backbone tuned.safetensors
 
 Hardware: a GPU with 24 GB or more, 8 cores to decode.
 
 Not run by us: needs data. DATA must hold dtd, eurosat/rgb, food101,
 oxford_flowers102 and oxford_iiit_pet, each made by
 "tfds build NAME --file_format=array_record --data_dir DATA"; --cases chooses.
-The backbone is what `imagenet` or `imagenet_vision_only` exports: run it once
-with --methods full_finetuning --export RUNS, once with --methods gmixout, and
-this on each of the two, to see which of the tuned models transfers better.
+The backbone is what `imagenet` or `imagenet_vision_only` exports: run that with
+full_finetuning and gmixout, --seeds 0 and --export RUNS, and this on each of
+the two models there, to see which transfers better.
 
 The head of ImageNet is dropped: a CLIP starts from the words of the new task, a
 ViT from a linear probe. A tenth of the training images is held out to choose
@@ -26,11 +27,13 @@ import pathlib
 from experiments.data import tfds_sets
 from experiments.data.decode import View
 from experiments.data.source import hold_out
-from experiments.experiment import Experiment, Metrics, Opened
 from experiments.methods.full_finetuning import FullFinetuning
 from experiments.methods.gmixout import GMixout
 from experiments.methods.linear_probe import LinearProbe
 from experiments.methods.wise_ft import WiseFT
+from experiments.tasks.experiment import Experiment
+from experiments.tasks.image_task import Sets
+from experiments.tasks.task import Metrics
 
 TASKS = {
   "dtd": ("train+validation", "test"),
@@ -42,16 +45,16 @@ TASKS = {
 """The splits to train on and to test on."""
 
 
-def open_data(root: pathlib.Path, view: View, case: str, seed: int) -> Opened:
+def open_data(root: pathlib.Path, view: View, case: str, seed: int) -> Sets:
   """One task."""
   folder = tfds_sets.version_of(root / case)
   train, test = (
     tfds_sets.open_images(folder, part, view=view) for part in TASKS[case]
   )
-  return Opened(
+  return Sets(
     source=hold_out(train, fraction=0.1, seed=seed),
     test=test,
-    targets={},
+    ood={},
     words=lambda: train.class_names,
   )
 

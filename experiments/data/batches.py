@@ -1,7 +1,7 @@
 """Batches of images, shuffled and augmented: a function of seed and step."""
 
 import os
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import grain
 import numpy as np
@@ -9,6 +9,8 @@ from grain import IterDataset, MapDataset
 from PIL import Image
 
 Batch = dict[str, Any]  # image: uint8 [batch, height, width, 3]; label: int32
+
+Augmentation = Literal["none", "basic"]
 
 
 class Records(Protocol):

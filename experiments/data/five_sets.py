@@ -40,6 +40,11 @@ def cases(root: pathlib.Path) -> tuple[str, ...]:
   )
 
 
+def count_domains(root: pathlib.Path, case: str) -> int:
+  """How many domains the set of a case has."""
+  return len(folders.subfolders(root / case.partition("/")[0]))
+
+
 def open_case(root: pathlib.Path, case: str, view: View, *, seed: int) -> Fold:
   """The fold of a case; the seed cuts off a fifth of each domain.
 

@@ -7,10 +7,13 @@ import jax
 import numpy as np
 import rich
 
-from experiments import demo, methods
+from experiments import methods
+from experiments.configs import demo
 from experiments.data import scanned_digits, shifts
 from experiments.diagnostics import FILE, landscape, members
 from experiments.reporting import records
+from experiments.tasks import digits
+from experiments.training import compilation_cache
 
 
 def weights(
@@ -28,24 +31,24 @@ def weights(
     out: The file that the line is appended to.
   """
   parts = scanned_digits.load()
-  model = demo.zero_shot_classifier()
+  model = digits.zero_shot_classifier()
   scorer = members.Scorer(model)
   targets = shifts.out_of_distribution(parts["test"])
   ends: dict[str, Any] = {}
   initial = None
-  with demo.shared_compilations():
-    for method in demo.METHODS:
-      run = members.collect(
-        method,
-        model,
-        demo.stream_of(parts["train"], seed=seed, steps=steps),
-        steps=steps,
-        every=steps,
-        members=1,
-        key=jax.random.key(seed),
-      )
-      initial = run.initial
-      ends[methods.name_of(method)] = run.deployed
+  compilation_cache.keep()
+  for method in demo.EXPERIMENT.methods[1:]:
+    run = members.collect(
+      method,
+      model,
+      digits.stream_of(parts["train"], seed=seed, steps=steps),
+      steps=steps,
+      every=steps,
+      members=1,
+      key=jax.random.key(seed),
+    )
+    initial = run.initial
+    ends[methods.name_of(method)] = run.deployed
 
   def home(weights: Any) -> float:
     return scorer.accuracy(weights, parts["test"])

@@ -11,13 +11,15 @@ import rich
 import rich.progress
 import tyro
 
-from experiments import demo, metrics
+from experiments import metrics
 from experiments.data import scanned_digits, shifts
 from experiments.diagnostics import FILE, members
 from experiments.diagnostics.slow_mixout import SlowMixout
 from experiments.methods.gmixout import GMixout
 from experiments.methods.schedule import Schedule
 from experiments.reporting import records
+from experiments.tasks import digits
+from experiments.training import compilation_cache
 
 METHODS: dict[str, GMixout | SlowMixout] = {
   "gmixout": GMixout(learning_rate=1e-2, head_learning_rate=1e-4),
@@ -80,12 +82,13 @@ def bvcl(
     )
   schedule = Schedule(steps, constant=not falling)
   parts = scanned_digits.load()
-  model = demo.zero_shot_classifier()
+  model = digits.zero_shot_classifier()
   targets = shifts.out_of_distribution(parts["test"])
   done = [_identity(r) for r in records.read(out)] if out.is_file() else []
   results = []
   total = len(tried) * (len(seeds) + 1)
-  with demo.shared_compilations(), rich.progress.Progress() as bar:
+  compilation_cache.keep()
+  with rich.progress.Progress() as bar:
     task = bar.add_task(f"{method}, {knob}", total=total)
     for setting, value in zip(tried, values, strict=True):
       plan: records.Record = {
@@ -107,7 +110,7 @@ def bvcl(
         run = members.collect(
           setting,
           model,
-          demo.stream_of(parts["train"], seed=seed, steps=steps),
+          digits.stream_of(parts["train"], seed=seed, steps=steps),
           steps=steps,
           every=every,
           members=members_per_run,

@@ -1,36 +1,126 @@
-"""Hyperparameters as a command line gives them."""
+"""Hyperparameters as a command line gives them: a value, or several to try."""
 
 import ast
 import dataclasses
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from experiments.methods import METHODS
 
+Settings = dict[str, dict[str, Any]]
+"""Hyperparameters by method."""
 
-def parse_settings(settings: Iterable[str]) -> dict[str, dict[str, Any]]:
+_OPENING, _CLOSING = "([{", ")]}"
+
+
+def parse_settings(settings: Iterable[str]) -> Settings:
   """Hyperparameters by method.
 
   Raises:
-    ValueError: If one is not NAME.FIELD=VALUE with a registered name.
+    ValueError: If one is not NAME.FIELD=VALUE with a registered name, is given
+      twice, or has several values.
 
   Example:
     >>> parse_settings(["gmixout.sampler=uniform", "gmixout.sparsity=0.8"])
     {'gmixout': {'sampler': 'uniform', 'sparsity': 0.8}}
   """
-  changes: dict[str, dict[str, Any]] = {}
+  settings = list(settings)
+  found = parse_grid(settings)
+  if len(found) > 1:
+    several = next(one for one in settings if len(_values(one)) > 1)
+    raise ValueError(f"a setting must have one value here, got {several!r}.")
+  return found[0]
+
+
+def parse_grid(settings: Iterable[str]) -> list[Settings]:
+  """Every combination of hyperparameters that may have several values.
+
+  Args:
+    settings: NAME.FIELD=VALUE, or NAME.FIELD=VALUE,VALUE,... A value that holds
+      commas of its own stands in brackets: uniform_soup.factors=(1,2),(1,3).
+
+  Returns:
+    The combinations, the last setting varying fastest; one without settings if
+    there are none.
+
+  Raises:
+    ValueError: If one is not of this form with a registered name, if a field is
+      given twice, or a value is.
+
+  Example:
+    >>> parse_grid(["gmixout.anchor_decay=0,0.3", "gmixout.sparsity=0.8"])
+    [{'gmixout': {'anchor_decay': 0, 'sparsity': 0.8}}, \
+{'gmixout': {'anchor_decay': 0.3, 'sparsity': 0.8}}]
+  """
+  fields: dict[tuple[str, str], str] = {}
+  choices: list[list[Any]] = []
   for setting in settings:
-    where, equals, value = setting.partition("=")
-    name, dot, field = where.partition(".")
-    if not (equals and dot and name in METHODS):
+    name, field = _field(setting)
+    if (name, field) in fields:
       raise ValueError(
-        f"--set must be NAME.FIELD=VALUE with a method's name, got {setting!r}."
+        f"{name}.{field} is given twice, as {fields[name, field]!r} and"
+        f" {setting!r}: give it once; several values have commas between."
       )
-    known = [f.name for f in dataclasses.fields(METHODS[name])]
-    if field not in known:
-      raise ValueError(f"{name} has {', '.join(known)}, got {setting!r}.")
+    fields[name, field] = setting
+    values = _values(setting)
+    for index, value in enumerate(values):
+      if value in values[:index]:
+        raise ValueError(f"{setting!r} has the value {value!r} twice.")
+    choices.append(values)
+  return [_nested(fields, values) for values in itertools.product(*choices)]
+
+
+def _nested(
+  fields: Iterable[tuple[str, str]], values: Iterable[Any]
+) -> Settings:
+  found: Settings = {}
+  for (name, field), value in zip(fields, values, strict=True):
+    found.setdefault(name, {})[field] = value
+  return found
+
+
+def _field(setting: str) -> tuple[str, str]:
+  where, equals, _ = setting.partition("=")
+  name, dot, field = where.partition(".")
+  if not (equals and dot and name in METHODS):
+    raise ValueError(
+      f"--set must be NAME.FIELD=VALUE with a method's name, got {setting!r}."
+    )
+  known = [f.name for f in dataclasses.fields(METHODS[name])]
+  if field not in known:
+    raise ValueError(f"{name} has {', '.join(known)}, got {setting!r}.")
+  return name, field
+
+
+def _values(setting: str) -> list[Any]:
+  """The values of a setting, in order."""
+  found = []
+  for part in _split(setting.partition("=")[2]):
+    if not part.strip():
+      raise ValueError(f"{setting!r} has a value that is empty.")
     try:
-      changes.setdefault(name, {})[field] = ast.literal_eval(value)
+      found.append(ast.literal_eval(part.strip()))
     except (SyntaxError, ValueError):
-      changes.setdefault(name, {})[field] = value  # a bare word
-  return changes
+      found.append(part.strip())  # a bare word
+  return found
+
+
+def _split(text: str) -> Iterator[str]:
+  """Cuts at the commas that stand outside of brackets and quotes."""
+  part, depth, quote = "", 0, ""
+  for letter in text:
+    if quote:
+      quote = "" if letter == quote else quote
+    elif letter in "'\"":
+      quote = letter
+    elif letter in _OPENING:
+      depth += 1
+    elif letter in _CLOSING:
+      depth -= 1
+    elif letter == "," and depth == 0:
+      yield part
+      part = ""
+      continue
+    part += letter
+  yield part

@@ -15,8 +15,8 @@ class ZeroShot(Method):
   """Trains nothing, not even the head.
 
   It is the reference for a CLIP whose head is made of class names (Radford et
-  al., 2021, https://arxiv.org/abs/2103.00020). A backbone without a text tower
-  has a head of zeros and scores what always naming the first class scores.
+  al., 2021, https://arxiv.org/abs/2103.00020). To a backbone without a text
+  tower the experiments fit a head, and refuse to call that so.
   """
 
   title: ClassVar[str] = "Zero-shot"

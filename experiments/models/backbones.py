@@ -5,6 +5,8 @@ file is a vision transformer with timm's names, and its head is blank, for a
 linear probe to fill, or the file's own.
 """
 
+import functools
+import hashlib
 import os
 import pathlib
 from collections.abc import Callable, Sequence
@@ -15,6 +17,7 @@ import jax.numpy as jnp
 from experiments.models.classifier import Classifier, ClipImageEncoder, Prompts
 from gmixout_jax import clip
 from gmixout_jax.clip import attention as attention_lib
+from gmixout_jax.clip import convert, timm
 
 Path = str | os.PathLike[str]
 Dtype = Literal["float32", "bfloat16"]
@@ -34,6 +37,64 @@ def check(*, dtype: Dtype, attention: Attention) -> None:
   """
   attention_lib.check(attention, dtype)
   attention_lib.check_device(attention)
+
+
+def check_path(path: Path) -> None:
+  """Whether there is anything to load.
+
+  Raises:
+    FileNotFoundError: If there is nothing at the path.
+  """
+  if not pathlib.Path(path).exists():
+    raise FileNotFoundError(
+      f"no weights at {path}: --backbone must name a CLIP folder of Hugging"
+      " Face's form, or a ViT in safetensors with timm's names."
+    )
+
+
+def image_size(path: Path) -> int:
+  """Side of the images, in pixels, that a backbone was trained on.
+
+  Raises:
+    FileNotFoundError: If there is nothing at the path.
+    ValueError: If it is neither a CLIP nor a ViT.
+  """
+  check_path(path)
+  if pathlib.Path(path).is_dir():
+    return convert.read_config(path).vision.image_size
+  return timm.pretrained_image_size(path)
+
+
+def digest(path: Path) -> str:
+  """What tells a backbone from others of its name: a hash of its content.
+
+  Args:
+    path: A file; or a folder, of which config and weights count.
+
+  Raises:
+    FileNotFoundError: If there is nothing at the path.
+  """
+  check_path(path)
+  path = pathlib.Path(path)
+  files = [path]
+  if path.is_dir():
+    files = sorted([path / "config.json", *path.glob("*.safetensors")])
+  state = tuple((str(f.absolute()), *_state(f)) for f in files if f.is_file())
+  return _digest(state)
+
+
+def _state(file: pathlib.Path) -> tuple[int, int]:
+  found = file.stat()
+  return found.st_size, found.st_mtime_ns
+
+
+@functools.cache
+def _digest(state: tuple[tuple[str, int, int], ...]) -> str:
+  found = hashlib.sha256()
+  for name, _, _ in state:
+    with open(name, "rb") as content:
+      found.update(hashlib.file_digest(content, "sha256").digest())
+  return found.hexdigest()[:12]
 
 
 def load(
@@ -76,11 +137,7 @@ def load(
         " classes."
       )
     return from_clip(path, names, templates, mean=mean, std=std, **settings)
-  if not path.is_file():
-    raise FileNotFoundError(
-      f"no weights at {path}: expected a CLIP folder of Hugging Face's form, or"
-      " a ViT in safetensors with timm's names."
-    )
+  check_path(path)
   return from_timm(
     path, classes, own_head=own_head, mean=mean, std=std, **settings
   )

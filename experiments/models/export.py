@@ -21,6 +21,8 @@ from gmixout_jax.clip import weights
 
 HEAD = "head.safetensors"
 
+_SUFFIX = ".safetensors"
+
 
 def to_timm(model: nnx.Module, path: Path) -> None:
   """Saves a classifier on a ViT, head included, under timm's names.
@@ -91,16 +93,30 @@ def save(model: nnx.Module, path: Path) -> None:
   Args:
     model: On a ViT: `to_timm`, and the file's name ends in ".safetensors". On
       CLIP's image tower: `to_hugging_face`.
-    path: Without a suffix.
+    path: With ".safetensors" or without.
 
   Raises:
     ValueError: If it is neither.
   """
-  path = pathlib.Path(path)
   if isinstance(getattr(model, "backbone", None), ClipImageEncoder):
-    to_hugging_face(model, path)
+    to_hugging_face(model, _bare(path))
   else:
-    to_timm(model, path.with_name(path.name + ".safetensors"))
+    to_timm(model, _file(path))
+
+
+def exists(path: Path) -> bool:
+  """Whether `save` has put a classifier there."""
+  return _file(path).is_file() or (_bare(path) / HEAD).is_file()
+
+
+def _bare(path: Path) -> pathlib.Path:
+  path = pathlib.Path(path)
+  return path.with_suffix("") if path.suffix == _SUFFIX else path
+
+
+def _file(path: Path) -> pathlib.Path:
+  bare = _bare(path)
+  return bare.with_name(bare.name + _SUFFIX)
 
 
 def from_hugging_face(

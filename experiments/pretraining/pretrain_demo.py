@@ -25,10 +25,11 @@ from flax import nnx
 from jaxtyping import Int, UInt8
 from rich import progress
 
-from experiments import demo, evaluate
+from experiments import evaluate
 from experiments.data import rendered_digits, scanned_digits, shifts
 from experiments.data.split import Split
 from experiments.pretraining import contrastive
+from experiments.tasks import digits
 from gmixout_jax import clip
 
 CONTEXT = 16  # the longest caption has 12 words, begin and end not counted
@@ -59,7 +60,7 @@ class Config:
   rate: float = 1.2e-3
   decay: float = 0.1
   seed: int = 0
-  out: pathlib.Path = demo.FOLDER
+  out: pathlib.Path = digits.FOLDER
 
 
 def make_tokenizer() -> tokenizers.Tokenizer:
@@ -161,7 +162,7 @@ def batches(
 
 def report(folder: pathlib.Path) -> rich.table.Table:
   """Zero-shot accuracy of what was saved, on everything there is."""
-  model = demo.zero_shot_classifier(folder)
+  model = digits.zero_shot_classifier(folder)
   test = scanned_digits.load()["test"]
   images, labels, _ = rendered_digits.render(seed=1, indices=range(1000))
   held_out = Split(images, labels, rendered_digits.NAMES)

@@ -21,8 +21,12 @@ import numpy as np
 from flax import nnx
 
 from experiments import train
+from experiments.data.source import hold_out
 from experiments.data.split import Split
 from experiments.models.classifier import Classifier
+from experiments.options import TaskOptions
+from experiments.reporting import records
+from experiments.tasks.task import Opened
 from experiments.training import loop
 from gmixout_jax.clip import weights
 
@@ -69,25 +73,51 @@ class NotedSplit(Split):
     )
 
 
-def made_up(folder: pathlib.Path, process: int, dtype: str) -> Any:
-  """Two domains of random images, and a model: what `train.load` returns."""
-  rng = np.random.default_rng(0)
-  names = tuple(f"class {label}" for label in range(_CLASSES))
+@dataclasses.dataclass(frozen=True)
+class MadeUp:
+  """Random images whose classes differ, and a network that compiles fast.
 
-  def split(per_class: int, noted: pathlib.Path) -> Split:
-    labels = np.repeat(np.arange(_CLASSES, dtype=np.int32), per_class)
-    noise = rng.integers(0, 60, (len(labels), _SIZE, _SIZE, 3))
-    images = (60 * labels[:, None, None, None] + noise).astype(np.uint8)
-    return NotedSplit(images, labels, names, noted=noted)
+  Attributes:
+    options: Of the command: steps, batch size and dtype.
+    noted: The file that says which images are read.
+  """
 
-  domains = {
-    "sketch": split(30, folder / f"read_{process}"),
-    "photo": split(5, pathlib.Path(os.devnull)),
-  }
-  model = Classifier.with_zero_head(
-    Mlp(nnx.Rngs(0), dtype), width=_WIDTH, classes=_CLASSES
-  )
-  return domains, model
+  options: TaskOptions
+  noted: pathlib.Path
+
+  @property
+  def config(self) -> records.Record:
+    """See `Task`."""
+    options = self.options
+    return {
+      "data": "made up",
+      "steps": options.steps,
+      "batch_size": options.batch_size,
+      "dtype": options.dtype,
+    }
+
+  def open(self, seed: int) -> Opened:
+    """See `Task`."""
+    rng = np.random.default_rng(0)
+    names = tuple(f"class {label}" for label in range(_CLASSES))
+
+    def split(per_class: int, noted: pathlib.Path) -> Split:
+      labels = np.repeat(np.arange(_CLASSES, dtype=np.int32), per_class)
+      noise = rng.integers(0, 60, (len(labels), _SIZE, _SIZE, 3))
+      images = (60 * labels[:, None, None, None] + noise).astype(np.uint8)
+      return NotedSplit(images, labels, names, noted=noted)
+
+    source = split(30, self.noted)
+    return Opened(
+      model=Classifier.with_zero_head(
+        Mlp(nnx.Rngs(0), self.options.dtype), width=_WIDTH, classes=_CLASSES
+      ),
+      source=hold_out(source, fraction=0.2, seed=seed),
+      steps=self.options.steps or STEPS,
+      batch_size=self.options.batch_size or 8,
+      seed=seed,
+      ood={"shifted": split(5, pathlib.Path(os.devnull))},
+    )
 
 
 def work(
@@ -108,7 +138,8 @@ def work(
   jax.config.update("jax_compilation_cache_dir", str(cache))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
   jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-  train.load = lambda config: made_up(folder, process, config.dtype)
+  noted = folder / f"read_{process}"
+  TaskOptions.task = lambda self: MadeUp(self, noted)  # pyright: ignore
   fit = loop.fit
 
   def noting(*args: Any, progress: Any, **kwargs: Any) -> loop.Fitted:
@@ -164,7 +195,7 @@ class Life:
     """
     folder.mkdir(parents=True, exist_ok=True)
     arguments = [
-      *("gmixout", "--resample-every", "3", "--data.batch-size", "8"),
+      *("gmixout", "--resample-every", "3", "--batch-size", "8"),
       *("--steps", str(steps), "--save-every", str(SAVE_EVERY)),
       *("--checkpoint", str(folder / "run")),
       *("--results", str(folder / "results.jsonl")),

@@ -104,6 +104,8 @@ def task_of(config: records.Record) -> str:
   data = config.get("data", "")
   if not isinstance(data, dict):
     return str(data)
+  if isinstance(train := data.get("train"), dict):  # folders of class folders
+    data = {"root": train.get("folder")}
   words = {"root": "", "source": " from ", "target": " but for "}
   named = [f"{words[k]}{data[k]}" for k in words if data.get(k) is not None]
   backbone = config.get("backbone")

@@ -29,9 +29,16 @@ UNTOLD = frozenset({"compact"})
 """What lines of earlier versions tell of methods though no weights depend on
 it. Read as if they did not."""
 
-LATER: Record = {"dtype": "float32", "attention": "xla"}
-"""What a run's configuration had no setting for yet when lines were first
-published, and how those lines were made. Written only where it differs."""
+USUAL: Record = {
+  "dtype": "float32",
+  "attention": "xla",
+  "remat": False,
+  "warmup": 0.1,
+  "augment": "basic",
+  "skip_nonfinite": 0,
+}
+"""What a configuration leaves out where it is so; lines of 0.1.0 tell some of
+it, and had no setting yet for the rest."""
 
 
 def environment() -> Record:
@@ -65,16 +72,25 @@ def plain(value: Any) -> Any:
 
 
 def comparable(config: Record) -> Record:
-  """A configuration without what lines of before could not say either.
+  """A configuration in the words of today, without what is as usual.
+
+  Two of them are one if these are equal, whichever version wrote them.
 
   Example:
     >>> comparable({"steps": 3, "dtype": "float32", "attention": "cudnn"})
     {'steps': 3, 'attention': 'cudnn'}
   """
+  usual = dict(USUAL)
+  if "weights" in config:  # of a ViT
+    usual |= {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
+  data = config.get("data")
+  if isinstance(data, dict) and "target" in data and "skip_nonfinite" in config:
+    # A line of `experiments.train` of 0.1.0, which took as many images of each.
+    config = config | {"data": data | {"balanced": True}}
   return {
     name: value
     for name, value in config.items()
-    if name not in LATER or value != LATER[name]
+    if name not in usual or value != usual[name]
   }
 
 
@@ -109,7 +125,7 @@ def recall(folder: str | os.PathLike[str]) -> Record | None:
   """The line of a run that has ended; None of one that has not.
 
   Args:
-    folder: as given to :func:`append_once`.
+    folder: as given to :func:`note`.
 
   Raises:
     ValueError: if it is not a JSON object.
@@ -118,38 +134,40 @@ def recall(folder: str | os.PathLike[str]) -> Record | None:
   return read(path)[0] if path.exists() else None
 
 
-def append_once(
-  path: str | os.PathLike[str],
-  record: Mapping[str, Any],
-  config: Mapping[str, Any],
-  folder: str | os.PathLike[str],
-) -> None:
-  """Adds a run to a results file, unless it is there already.
+def note(folder: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
+  """Keeps the line of a run that has ended in the run's own folder.
 
-  The line is noted in the run's own folder first, so a run that is killed
-  before, during or after this call and started again adds one line.
+  So a run that is killed before its line is appended does not run again.
+  """
+  with replacing(pathlib.Path(folder) / _RECORD) as temporary:
+    temporary.write_text(json.dumps(plain(record), allow_nan=False) + "\n")
+
+
+def check_same(
+  folder: str | os.PathLike[str],
+  record: Record,
+  config: Record,
+  seed: int,
+) -> None:
+  """Sees whether a run that has ended is the one that is asked for.
 
   Args:
-    path: the ``.jsonl`` file.
-    record: the run, as from :func:`recall` if it has ended before.
-    config: the configuration and the seed that were asked for.
-    folder: the folder that the run is saved in.
+    folder: where it was found.
+    record: its line, from :func:`recall`.
+    config: the configuration that is asked for.
+    seed: likewise.
 
   Raises:
-    ValueError: if the run in the folder is another one.
+    ValueError: if it is another one; it names the first setting that differs.
   """
-  record = plain(record)
-  known = record["config"] | {"seed": record["seed"]}
-  for name in dict.fromkeys([*config, *known]):
-    if (there := known.get(name)) != (here := config.get(name)):
+  known = comparable(record["config"]) | {"seed": record["seed"]}
+  asked = comparable(plain(config)) | {"seed": seed}
+  for name in dict.fromkeys([*asked, *known]):
+    if (there := known.get(name)) != (here := asked.get(name)):
       raise ValueError(
         f"{folder} holds a finished run of another configuration: {name} is"
         f" {there!r} there and {here!r} here; use another folder."
       )
-  with replacing(pathlib.Path(folder) / _RECORD) as temporary:
-    temporary.write_text(json.dumps(record, allow_nan=False) + "\n")
-  if not (os.path.exists(path) and record in read(path)):
-    append(path, record)
 
 
 def _completed(method: Record) -> Record:

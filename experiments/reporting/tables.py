@@ -81,6 +81,40 @@ def by_cost(results: Sequence[records.Record]) -> rich.table.Table:
   return view
 
 
+def by_headline(results: Sequence[records.Record]) -> rich.table.Table:
+  """The numbers that an experiment is about, in percent, mean over seeds.
+
+  Args:
+    results: Runs whose metrics have a headline.
+
+  Returns:
+    One row per configuration, in order of first appearance.
+  """
+  entries = group(results)
+  view = rich.table.Table(title="in percent, mean over seeds")
+  view.add_column("method")
+  found = [_headlines(entry) for entry in entries]
+  columns = list(dict.fromkeys(name for numbers in found for name in numbers))
+  for heading in [*columns, "seeds"]:
+    view.add_column(heading, justify="right")
+  for entry, numbers in zip(entries, found, strict=True):
+    cells = (
+      f"{100 * statistics.fmean(numbers[name]):.1f}" if name in numbers else "–"
+      for name in columns
+    )
+    view.add_row(entry.label, *cells, str(len(entry.runs)))
+  return view
+
+
+def _headlines(entry: Entry) -> dict[str, list[float]]:
+  """Of all runs, by name."""
+  found: dict[str, list[float]] = {}
+  for run in entry.runs.values():
+    for name, value in run["metrics"].get("headline", {}).items():
+      found.setdefault(name, []).append(value)
+  return found
+
+
 def by_set(results: Sequence[records.Record]) -> rich.table.Table:
   """Accuracy in percent on every evaluation set, mean over seeds.
 

@@ -16,6 +16,8 @@ def check(steps: int | None, epochs: float | None) -> None:
       "a run is as long as its steps or its epochs say: give one of them, got"
       f" steps={steps} and epochs={epochs}."
     )
+  if steps is not None and steps < 1:
+    raise ValueError(f"steps must be at least 1, got {steps}.")
   if epochs is not None and not 0 < epochs < math.inf:
     raise ValueError(f"epochs must be finite and above 0, got {epochs}.")
 

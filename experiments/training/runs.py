@@ -14,13 +14,20 @@ from experiments import evaluate
 from experiments.data.batches import batches, stream
 from experiments.data.folds import balanced_batches
 from experiments.data.images import ImageSet
-from experiments.data.source import Source
 from experiments.data.split import Split
-from experiments.methods import Combined, Member, Method, Run, described
+from experiments.methods import (
+  Combined,
+  Member,
+  Method,
+  Run,
+  described,
+  name_of,
+)
 from experiments.methods.validator import Validator
 from experiments.models.classifier import Classifier, Ensemble
 from experiments.reporting import records
-from experiments.tasks.recipe import Recipe
+from experiments.reporting.identity import canonical, folder_name
+from experiments.tasks.task import Opened
 from experiments.training import loop
 from experiments.training.run_checkpoints import RunCheckpointer
 from experiments.training.sharding import Sharding
@@ -47,36 +54,6 @@ class Saving:
   config: dict[str, Any] = dataclasses.field(default_factory=dict)
   keep: int = 2
   stop: Callable[[int], bool] = lambda step: False
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Task:
-  """What methods are compared on. No target domain is part of it.
-
-  Attributes:
-    model: The pretrained model, with a head of words or of zeros.
-    source: The domain to train on, with its validation split.
-    steps: Optimizer steps of a run.
-    batch_size: Images per step.
-    warmup: The share of the steps in which the learning rate rises.
-    augmented: Whether images are cropped and flipped at random.
-    balanced: Whether a batch has as many images of one domain as of another;
-      the source's images are then an `ImageSet`.
-    seed: Of everything random, in the first run of every method.
-    skip_nonfinite: How many steps in a row a run may skip; see `loop.fit`.
-    recipe: What a step does that is no part of a method.
-  """
-
-  model: Classifier
-  source: Source
-  steps: int
-  batch_size: int
-  warmup: float = 0.1
-  augmented: bool = True
-  balanced: bool = False
-  seed: int = 0
-  skip_nonfinite: int = 0
-  recipe: Recipe = dataclasses.field(default_factory=Recipe)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -147,7 +124,7 @@ class Runs:
 
   def __init__(
     self,
-    task: Task,
+    task: Opened,
     methods: Sequence[Method],
     *,
     progress: Progress | None = None,
@@ -155,6 +132,7 @@ class Runs:
     mesh: jax.sharding.Mesh | None = None,
     sharding: Sharding = "data",
     watch: Watch | None = None,
+    shared: bool = False,
   ):
     """Plans the runs of some methods; trains nothing yet.
 
@@ -167,6 +145,9 @@ class Runs:
       mesh: See `loop.fit`; of several processes it has the devices of all.
       sharding: See `loop.fit`.
       watch: Who watches the runs.
+      shared: Whether runs that others plan are saved and logged in the same
+        folders. Each then has one of its own whatever else is planned; else
+        they are numbered, and a run that was changed is refused.
 
     Raises:
       ValueError: If the images of a step cannot be cut into micro-batches.
@@ -176,6 +157,7 @@ class Runs:
     self._mesh = mesh
     self._sharding: Sharding = sharding
     self._watch = watch
+    self._shared = shared
     self.task = task
     self._saving = saving
     self._progress = progress
@@ -241,7 +223,7 @@ class Runs:
       task.source.train,
       batch_size=task.batch_size,
       seed=order,
-      augmented=task.augmented,
+      augmented=task.augment != "none",
       process=0 if self._mesh is None else jax.process_index(),
       processes=1 if self._mesh is None else jax.process_count(),
     )
@@ -278,6 +260,21 @@ class Runs:
     )
     return run, fitted
 
+  def _identity(self, member: Member) -> dict[str, Any]:
+    """What tells a run from the others of its task."""
+    return {
+      "run": records.plain(described(member.method)),
+      "repeat": member.repeat,
+      "snapshots": sorted(self._snapshots[member]),
+    }
+
+  def _folder_of(self, member: Member) -> str:
+    """What the folder of a run is called."""
+    if not self._shared:
+      return f"run_{self.planned.index(member):02d}"
+    readable = f"{name_of(member.method)}-{member.repeat}"
+    return folder_name(readable, canonical(self._identity(member)))
+
   @contextlib.contextmanager
   def _checkpointer(
     self, member: Member, prepared: Classifier
@@ -286,12 +283,8 @@ class Runs:
     if self._saving is None:
       yield None
       return
-    config = self._saving.config | {
-      "run": records.plain(described(member.method)),
-      "repeat": member.repeat,
-      "snapshots": sorted(self._snapshots[member]),
-    }
-    folder = self._saving.folder / f"run_{self.planned.index(member):02d}"
+    config = self._saving.config | self._identity(member)
+    folder = self._saving.folder / self._folder_of(member)
     validator = Validator(
       member.method.export(prepared),
       self.task.source.validation,
@@ -314,8 +307,8 @@ class Runs:
       return
     settings, number = watch.settings, self.planned.index(member)
     folder = settings.log_dir
-    if folder is not None and len(self.planned) > 1:
-      folder = folder / f"run_{number:02d}"
+    if folder is not None and (self._shared or len(self.planned) > 1):
+      folder = folder / self._folder_of(member)
 
     def shown(taken: int, found: Mapping[str, float]) -> None:
       if watch.evaluated is not None:

@@ -70,6 +70,14 @@ class Watching:
             " evaluations."
           )
 
+  def below(self, name: str) -> "Watching":
+    """The same, in folders of this name below those given."""
+    return dataclasses.replace(
+      self,
+      log_dir=self.log_dir and self.log_dir / name,
+      profile=self.profile and self.profile / name,
+    )
+
   def described(self) -> dict[str, Any]:
     """What the weights depend on; JSON, empty without patience."""
     if self.patience is None:

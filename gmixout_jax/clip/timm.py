@@ -122,6 +122,21 @@ def vit_from_safetensors(
   return weights.fill(abstract, tensors, names.timm, ignore=ignore)
 
 
+def pretrained_image_size(path: Path) -> int:
+  """Side of the images, in pixels, that a ViT in safetensors was trained on.
+
+  Only the file's header is read.
+
+  Args:
+    path: As for `vit_from_safetensors`.
+
+  Raises:
+    CheckpointError: If it is not a ViT with timm's names.
+  """
+  path = local_path("path", path)
+  return _shape(weights.Files([path]))["image_size"]
+
+
 def vit_to_safetensors(
   model: ViT, path: Path, *, dtype: DTypeLike | None = None
 ) -> None:

@@ -50,6 +50,7 @@ def cache(tmp_path_factory):
   ("sharding", "dtype", "rtol"),
   [
     ("data", "float32", 1e-5),
+    ("data", "bfloat16", 3e-3),
     ("fsdp", "float32", 1e-5),
     ("fsdp", "bfloat16", 3e-3),
   ],
@@ -133,10 +134,10 @@ def test_a_checkpoint_of_two_processes_resumes_in_one(tmp_path, cache):
   life.end(PATIENCE)
   (before,) = records.read(folder / "results.jsonl")
   (folder / "run/record.json").unlink()
+  (folder / "results.jsonl").unlink()  # or nothing would be run again
   taken = life.steps()
   Life.start(folder, cache=cache, steps=STEPS).end(PATIENCE)
-  first, again = records.read(folder / "results.jsonl")
-  assert first == before
+  (again,) = records.read(folder / "results.jsonl")
   assert again["losses"] == before["losses"]
   assert again["metrics"] == before["metrics"]
   assert life.steps() == taken  # no step was left to take

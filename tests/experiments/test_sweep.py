@@ -1,206 +1,206 @@
 """Tests `experiments/sweep.py`."""
 
+import pathlib
+
 import pytest
 
-from experiments import methods, sweep, train
-from experiments.methods.full_finetuning import FullFinetuning
-from experiments.methods.gmixout import GMixout
-from experiments.methods.wise_ft import WiseFT
+from experiments import sweep, train
+from experiments.models import export
+from experiments.options import TaskOptions
 from experiments.reporting import records
 from experiments.tasks.recipe import Recipe
 from experiments.training import metrics_log
 from experiments.training.watching import Watching
-from gmixout_jax import clip
 from tests.experiments import tiny
+from tests.experiments.harness.small import Small
+
+SMALL = ("--steps", "3", "--batch-size", "4")
 
 
 def config(*names, **changes):
   return sweep.Config(methods=names, **changes)
 
 
-def test_names_and_settings():
-  given = config(
-    "gmixout+wise_ft",
-    "full_finetuning",
-    set=(
-      "gmixout.sparsity=0.5",
-      "wise_ft.alpha=0.1",
-      "gmixout.sampler=uniform",
-    ),
+def test_flags_are_read(tmp_path):
+  parsed = sweep.parse(
+    [
+      *("gmixout", "swa", "--set", "gmixout.sparsity=0.5,0.9", "swa.every=2"),
+      *("--seeds", "3", "4", "--ood", "a=b", "--ood", "c=d", "--epochs", "2"),
+    ]
   )
-  mixed = GMixout(sparsity=0.5, sampler="uniform")
-  assert sweep.chosen(given) == [WiseFT(of=mixed, alpha=0.1), FullFinetuning()]
-
-
-def test_all_are_those_that_a_vit_allows():
-  names = [methods.name_of(m) for m in sweep.chosen(config("all", "swa"))]
-  assert names == [name for name in methods.METHODS if name != "flyp"]
+  assert parsed.methods == ("gmixout", "swa")
+  assert parsed.set == ("gmixout.sparsity=0.5,0.9", "swa.every=2")
+  assert (parsed.seeds, parsed.epochs) == ((3, 4), 2.0)
+  assert parsed.ood == ("a=b", "c=d")
+  with pytest.raises(TypeError, match="positional"):
+    sweep.Config(("gmixout",))
+  with pytest.raises(ValueError, match="steps=2 and epochs=3"):
+    config("gmixout", steps=2, epochs=3)
 
 
 @pytest.mark.parametrize(
-  ("given", "message"),
+  ("changes", "message"),
   [
-    (config(), "which methods"),
-    (config("nope"), "'nope' is not one of"),
-    (config("swa", set=("swa",)), "NAME.FIELD=VALUE .* got 'swa'"),
+    ({"cases": ("real",)}, "--cases and --checkpoints belong to a --config"),
+    ({"config": "imagnet"}, "one of cifar100_c, .*; got 'imagnet'"),
+    ({"workers": 2}, "workers .* got 2 and --checkpoint None"),
+    ({"workers": -1}, "workers must be 0, .* got -1"),
+    (
+      {"results": pathlib.Path("runs/x")},
+      r"--results must be a file NAME\.jsonl, got runs/x",
+    ),
   ],
 )
-def test_what_is_not_understood_is_quoted(given, message):
-  with pytest.raises(ValueError, match=message):
-    sweep.chosen(given)
-  with pytest.raises(SystemExit, match=message):
-    sweep.main(given)
+def test_flags_that_make_no_sense_are_refused(changes, message, monkeypatch):
+  tiny.use_tiny_task(monkeypatch)
+  with pytest.raises(SystemExit, match=f"error: .*{message}"):
+    sweep.main(config("swa", **changes))
+
+
+def test_the_seed_is_0_where_nobody_says_another(monkeypatch):
+  tiny.use_tiny_task(monkeypatch)
+
+  def seeds(**changes):
+    (stage,) = sweep.stages_of(config("swa", "ema", **changes), None)
+    return [cell.seed for cell in stage.cells]
+
+  assert seeds() == [0, 0]
+  assert seeds(seeds=(2, 1)) == [2, 2, 1, 1]
+  assert set(seeds(config="demo")) == {0, 1, 2}
 
 
 def test_a_sweep_is_what_train_would_have_written(
   monkeypatch, tmp_path, capsys
 ):
-  domains = {
-    "sketch": tiny.split(per_class=9),
-    "photo": tiny.split(seed=1),
-  }
-  model = tiny.classifier()
-  monkeypatch.setattr(train, "load", lambda config: (domains, model))
+  tiny.use_tiny_task(monkeypatch)
   path = tmp_path / "results.jsonl"
-  data = train.Data(batch_size=4)
-  sweep.main(
-    config(
-      "full_finetuning",
-      "uniform_soup",
-      set=("uniform_soup.runs=2",),
-      data=data,
-      steps=3,
-      seeds=(0, 1),
-      results=path,
-    )
-  )
+  names = ("gmixout", "uniform_soup")
+  settings = ("uniform_soup.runs=2", "gmixout.anchor_decay=0")
+  options = (*SMALL, "--results", str(path))
+  arguments = [*names, "--set", *settings, "--seeds", "0", "1", *options]
+  picture = tmp_path / "pictures" / "ood.png"
+  sweep.main(sweep.parse([*arguments, "--picture", str(picture)]))
   lines = records.read(path)
   assert [(x["config"]["method"]["name"], x["seed"]) for x in lines] == [
-    (name, seed)
-    for seed in (0, 1)
-    for name in ("full_finetuning", "uniform_soup")
+    (name, seed) for seed in (0, 1) for name in names
   ]
-  shown = capsys.readouterr().out
+  shown = " ".join(capsys.readouterr().out.split())
   assert "Uniform soup" in shown
-  assert "forward passes per image" in " ".join(shown.split())
-  single = train.run(
-    train.Config(method=FullFinetuning(), data=data, steps=3, seed=1),
-    domains,
-    model,
-  )
-  assert single["losses"] == lines[2]["losses"]
-  assert single["metrics"] == lines[2]["metrics"]
-  assert single["config"] == lines[2]["config"]
+  assert "forward passes per image" in shown
+  assert f"The picture is {picture}. 4 lines are in {path}." in shown
+  assert picture.stat().st_size > 10_000
+  # To `train` they are there already, and to it alone they are the same.
+  single = ("gmixout", "--anchor-decay", "0", "--seed", "1")
+  train.main(train.parse([*single, *options]))
+  assert records.read(path) == lines
+  alone = ("--results", str(tmp_path / "alone.jsonl"))
+  train.main(train.parse([*single, *SMALL, *alone]))
+  (line,) = records.read(tmp_path / "alone.jsonl")
+  for key in ("config", "seed", "losses", "metrics"):
+    assert line[key] == lines[2][key]
   soup = lines[3]
   assert soup["stats"]["runs"] == 2
-  assert soup["losses"][:3] == single["losses"]
+  assert len(soup["losses"]) == 6
+
+
+def test_without_ood_images_there_is_no_picture(monkeypatch, tmp_path):
+  task = Small(changes={"ood": {}})
+  monkeypatch.setattr(TaskOptions, "task", lambda self: task)
+  given = ["linear_probe", "--results", str(tmp_path / "results.jsonl")]
+  sweep.main(sweep.parse(given))
+  picture = str(tmp_path / "a.png")
+  with pytest.raises(SystemExit, match=r"out of distribution, .*a\.png"):
+    sweep.main(sweep.parse([*given, "--picture", picture]))
 
 
 def test_cells_share_the_recipe_and_log_apart(monkeypatch, tmp_path):
-  domains = {"sketch": tiny.split(per_class=9), "photo": tiny.split(seed=1)}
-  monkeypatch.setattr(
-    train, "load", lambda config: (domains, tiny.classifier())
-  )
+  tiny.use_tiny_task(monkeypatch)
   given = config(
     "full_finetuning",
     "uniform_soup",
     set=("uniform_soup.runs=2",),
-    data=train.Data(batch_size=4),
-    epochs=0.5,
+    batch_size=8,
+    epochs=1,
+    seeds=(3, 4),
     results=tmp_path / "results.jsonl",
     training=Recipe(label_smoothing=0.2),
     watching=Watching(log_dir=tmp_path / "log"),
   )
-  cells = sweep.configurations(given, sweep.chosen(given), seed=3)
-  assert [cell.watching.log_dir for cell in cells] == [
-    tmp_path / "log" / f"{name}-seed3"
-    for name in ("full_finetuning", "uniform_soup")
-  ]
-  assert all(cell.training == given.training for cell in cells)
   sweep.main(given)
   lines = records.read(given.results)
-  assert [line["config"]["label_smoothing"] for line in lines] == [0.2, 0.2]
-  for run, losses in (
-    ("run_00", lines[0]["losses"]),
-    ("run_01", lines[1]["losses"][3:]),
-  ):
-    logged = metrics_log.read(tmp_path / "log/seed0" / run / "metrics.jsonl")
-    assert [round(line["loss"], 5) for line in logged] == losses
-    assert len(losses) == 3  # half an epoch of 21 images
+  assert [line["config"]["label_smoothing"] for line in lines] == [0.2] * 4
+  logged = sorted(
+    [round(line["loss"], 5) for line in metrics_log.read(path)]
+    for path in (tmp_path / "log").glob("*/*/metrics.jsonl")
+  )
+  # Of each seed two runs, of which the soup shares the first.
+  assert logged == sorted(
+    losses
+    for line in lines[1::2]
+    for losses in (line["losses"][:3], line["losses"][3:])
+  )
+  assert lines[0]["losses"] == lines[1]["losses"][:3]
+  assert len({path.name for path in (tmp_path / "log").iterdir()}) == 2
 
 
-@pytest.fixture
-def files(tmp_path):
-  weights = tmp_path / "vit.safetensors"
-  clip.vit_to_safetensors(tiny.vit(width=64, heads=1), weights)
-  data = train.Data(tiny.domainbed(tmp_path / "PACS"), image_size=16)
-  out = tmp_path / "out"
-  return {
-    "data": data,
-    "weights": weights,
-    "results": out / "results.jsonl",
-    "checkpoint": out / "sweep",
-  }
+def test_every_model_is_exported_and_read_again(tmp_path, pacs, vit_file):
+  """With a ViT, whose file each cell has; and none is made again."""
+  given = config(
+    "linear_probe",
+    seeds=(0, 1),
+    data="pacs",
+    root=pacs,
+    source="photo",
+    backbone=vit_file,
+    results=tmp_path / "results.jsonl",
+    export=tmp_path / "models",
+  )
+  sweep.main(given)
+  files = sorted((tmp_path / "models").iterdir())
+  assert [file.suffix for file in files] == [".safetensors"] * 2
+  assert all(export.exists(file) for file in files)
+  made = [file.stat().st_mtime_ns for file in files]
+  sweep.main(given)
+  assert [file.stat().st_mtime_ns for file in files] == made
+  files[0].unlink()
+  sweep.main(given)
+  assert files[0].is_file()
+  assert len(records.read(given.results)) == 2
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_cell_that_fails_is_reported_and_stops_no_other(
-  files, workers, capsys
+  tmp_path, pacs, vit_file, workers, capsys
 ):
-  # Stratified masks of a sparsity so high keep no entry of some matrix.
+  # Stratified masks of a sparsity so high keep no entry of some matrix; and a
+  # rate is a number. The soup shares its run with the method after it.
   given = config(
-    "gmixout",
-    "zero_shot",
-    set=("gmixout.sparsity=0.999999",),
-    workers=workers,
+    *("gmixout", "learned_soup", "full_finetuning"),
+    set=(
+      *("gmixout.sparsity=0.999999", "learned_soup.rate=high"),
+      "learned_soup.runs=1",
+    ),
+    data="pacs",
+    root=pacs,
+    source="photo",
+    backbone=vit_file,
     steps=2,
-    **files,
+    workers=workers,
+    results=tmp_path / "results.jsonl",
+    checkpoint=tmp_path / "sweep",
   )
-  with pytest.raises(SystemExit, match="1 cells failed"):
+  with pytest.raises(SystemExit, match="2 cells failed"):
     sweep.main(given)
-  (line,) = records.read(files["results"])
-  assert line["config"]["method"]["name"] == "zero_shot"
-  shown = capsys.readouterr().out.replace("\n", "")
-  assert "failed: gmixout-seed0, see" in shown
-  log = shown.split("see ")[1].split()[0]
+  (line,) = records.read(given.results)
+  assert line["config"]["method"]["name"] == "full_finetuning"
+  shown = capsys.readouterr().out
   assert "is too small to keep one" in " ".join(shown.split())
-  assert log.endswith((".log", ".err"))
-
-
-def test_a_sweep_that_was_interrupted_goes_on(files, monkeypatch):
-  given = config("zero_shot", "linear_probe", seeds=(0, 1), steps=2, **files)
-  record, done = train.record, []
-
-  def dying(one, *rest):
-    if len(done) == 2:
-      raise KeyboardInterrupt
-    done.append(sweep.name_of(one))
-    return record(one, *rest)
-
-  monkeypatch.setattr(train, "record", dying)
-  with pytest.raises(KeyboardInterrupt):
-    sweep.main(given)
-  assert len(records.read(files["results"])) == 2
-  first = list(done)
-  done.clear()
-  sweep.main(given)
-  assert sorted(first + done) == sorted(
-    f"{name}-seed{seed}"
-    for name in ("zero_shot", "linear_probe")
-    for seed in (0, 1)
-  )
-  assert len(records.read(files["results"])) == 4
-  sweep.main(given)  # nothing is left
-  assert len(records.read(files["results"])) == 4
-
-
-def test_seeds_are_wanted():
-  with pytest.raises(SystemExit, match=r"seeds must be one or more .* none"):
-    sweep.main(config("swa", seeds=()))
-
-
-def test_workers_are_checked():
-  with pytest.raises(SystemExit, match="got 2 and --checkpoint None"):
-    sweep.main(config("swa", workers=2))
-  with pytest.raises(SystemExit, match="got -1"):
-    sweep.main(config("swa", workers=-1))
+  failed = [x for x in shown.splitlines() if x.startswith("failed: ")]
+  logs = [sentence.split("see ")[1].split()[0] for sentence in failed]
+  assert sorted(sentence.split(",")[0] for sentence in failed) == [
+    "failed: GMixout",
+    "failed: Learned soup",
+  ]
+  for log in logs:
+    assert "Traceback" in pathlib.Path(log).read_text()
+  assert "2 lines are missing in" in shown

@@ -1,5 +1,6 @@
 """The smallest data and models that the experiments run on."""
 
+import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable
@@ -14,6 +15,9 @@ from PIL import Image
 from experiments.data.source import Source
 from experiments.data.split import Split
 from experiments.models.classifier import Classifier
+from experiments.options import TaskOptions
+from experiments.tasks import length
+from experiments.tasks.task import Opened
 from gmixout_jax import clip
 
 DOMAINS = ("art", "cartoon", "photo", "sketch")
@@ -92,6 +96,45 @@ class Mlp(nnx.Module):
     for block in self.blocks:
       x = x + nnx.relu(block(x))
     return x
+
+
+@dataclasses.dataclass(frozen=True)
+class TinyTask:
+  """The MLP on made-up images, as the flags of a command say."""
+
+  options: TaskOptions
+
+  @property
+  def config(self):
+    options = self.options
+    return {
+      "data": "tiny",
+      "steps": options.steps,
+      "batch_size": options.batch_size,
+      **options.training.described(),
+    }
+
+  def open(self, seed: int) -> Opened:
+    options, parts = self.options, source()
+    return Opened(
+      model=classifier(),
+      source=parts,
+      steps=length.steps(
+        options.steps,
+        options.epochs,
+        images=len(parts.train),
+        batch=options.batch_size or 8,
+      ),
+      batch_size=options.batch_size or 8,
+      seed=seed,
+      recipe=options.training,
+      ood={"photo": split(per_class=2, seed=2)},
+    )
+
+
+def use_tiny_task(monkeypatch) -> None:
+  """Lets commands train on `TinyTask`, whatever images they name."""
+  monkeypatch.setattr(TaskOptions, "task", lambda self: TinyTask(self))
 
 
 def classifier(*, classes: int = 3, dtype: str | None = None) -> Classifier:

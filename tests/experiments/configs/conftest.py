@@ -1,47 +1,15 @@
 """Tiny data of every experiment, in the forms they are distributed in."""
 
-import dataclasses
-
 import numpy as np
 import pytest
-from flax import nnx
 
 from experiments.data import cifar_c
 from experiments.models import export
 from experiments.models.classifier import Classifier
-from experiments.pretraining import pretrain_demo
-from gmixout_jax import clip
 from tests.experiments import tiny
 from tests.experiments.data import disk
 
 NAMES = ("cat", "dog", "owl")  # three classes everywhere, so less to compile
-
-
-@pytest.fixture(scope="module")
-def clip_folder(tmp_path_factory):
-  """A CLIP of one block, as Hugging Face saves it."""
-  tokenizer = pretrain_demo.make_tokenizer()
-  tower = dict(width=16, depth=1, heads=2, mlp_width=24)
-  config = pretrain_demo.make_config(tokenizer)
-  config = dataclasses.replace(
-    config,
-    vision=clip.VisionConfig(image_size=16, patch_size=8, **tower),
-    text=dataclasses.replace(config.text, **tower),
-    projection_dim=12,
-  )
-  folder = tmp_path_factory.mktemp("models") / "clip"
-  model = tiny.filled(lambda: clip.CLIP(config, rngs=nnx.Rngs(0)))
-  clip.save_pretrained(model, folder)
-  tokenizer.save(str(folder / "tokenizer.json"))
-  return folder
-
-
-@pytest.fixture(scope="module")
-def vit_file(tmp_path_factory):
-  """A ViT of one block with timm's names and no head."""
-  path = tmp_path_factory.mktemp("models") / "vit.safetensors"
-  clip.vit_to_safetensors(tiny.vit(width=64, heads=1), path)
-  return path
 
 
 @pytest.fixture(scope="module")
@@ -53,26 +21,6 @@ def soup_folder(tmp_path_factory):
     model = Classifier(tiny.vit(width=64, heads=1), kernel.astype(np.float32))
     export.save(model, folder / f"seed{seed}")
   return folder
-
-
-@pytest.fixture(scope="module")
-def imagenet(tmp_path_factory):
-  root = tmp_path_factory.mktemp("imagenet")
-  ids = disk.IDS[:3]
-  disk.tree(root / "train", dict.fromkeys(ids, 10))
-  disk.tree(root / "val", dict.fromkeys(ids, 2))
-  disk.tree(root / "imagenet-r", dict.fromkeys(ids[1:], 3))
-  disk.tree(root / "imagenet-a", dict.fromkeys(ids[:2], 3))
-  disk.tree(root / "sketch", dict.fromkeys(ids, 2))
-  v2 = root / "imagenetv2-matched-frequency-format-val"
-  disk.tree(v2, dict.fromkeys("012", 2))
-  disk.objectnet(root / "objectnet-1.0")
-  (root / "LOC_synset_mapping.txt").write_text(
-    "".join(
-      f"{i} {n}, also called so\n" for i, n in zip(ids, NAMES, strict=True)
-    )
-  )
-  return root
 
 
 @pytest.fixture(scope="module")

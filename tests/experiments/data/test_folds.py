@@ -9,7 +9,8 @@ from experiments.data.images import ImageSet, Pixels
 from experiments.data.source import Source
 from experiments.methods.full_finetuning import FullFinetuning
 from experiments.methods.model_soups import GreedySoup
-from experiments.training.runs import Runs, Task
+from experiments.tasks.task import Opened
+from experiments.training.runs import Runs
 from tests.experiments import tiny
 
 
@@ -100,9 +101,9 @@ def test_a_fold_on_disk_trains_like_one_in_memory(tmp_path):
   def fit(source):
     method = FullFinetuning(learning_rate=1e-3)
     # The head is blank, so both parts are needed to probe; a soup of one run
-    # needs them to validator.
+    # needs the latter to choose.
     soup = GreedySoup(of=method, runs=1)
-    task = Task(tiny.classifier(), source, steps=2, batch_size=4)
+    task = Opened(model=tiny.classifier(), source=source, steps=2, batch_size=4)
     return Runs(task, [soup]).outcome(soup)
 
   one, other = fit(lazy), fit(eager)

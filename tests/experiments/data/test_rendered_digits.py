@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from experiments import demo
 from experiments.data import (
   backgrounds,
   glyphs,
@@ -12,6 +11,7 @@ from experiments.data import (
   scanned_digits,
 )
 from experiments.pretraining import pretrain_demo
+from experiments.tasks import digits
 
 
 def test_an_image_depends_on_its_seed_and_index_alone():
@@ -85,7 +85,7 @@ def test_captions_fit_the_tokenizer():
   end = tokenizer.token_to_id("<|endoftext|>")
   prompts = [
     template.replace("{}", name)
-    for template in demo.TEMPLATES
+    for template in digits.TEMPLATES
     for name in rendered_digits.NAMES
   ]
   for encoding in tokenizer.encode_batch(captions + prompts):

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from experiments import demo
 from experiments.data import rendered_digits
 from experiments.models import backbones, export, probe
 from experiments.models.classifier import Classifier
+from experiments.tasks import digits
 from gmixout_jax import clip
 from tests.experiments import tiny
 
@@ -51,13 +51,13 @@ def test_pixels_are_normalised_as_asked(vit_file):
 
 
 def test_a_clip_starts_from_its_words():
-  names, templates = rendered_digits.NAMES, demo.TEMPLATES
+  names, templates = rendered_digits.NAMES, digits.TEMPLATES
   model = backbones.load(
-    demo.FOLDER, classes=10, words=lambda: names, templates=templates
+    digits.FOLDER, classes=10, words=lambda: names, templates=templates
   )
-  whole = clip.from_pretrained(demo.FOLDER)
+  whole = clip.from_pretrained(digits.FOLDER)
   head = clip.zero_shot_head(
-    whole, clip.load_tokenizer(demo.FOLDER), names, templates, scaled=True
+    whole, clip.load_tokenizer(digits.FOLDER), names, templates, scaled=True
   )
   np.testing.assert_array_equal(model.head.kernel[...], head)
   assert model.mean == clip.CLIP_MEAN
@@ -69,7 +69,7 @@ def test_what_is_wrong_is_named(tmp_path, vit_file):
   with pytest.raises(FileNotFoundError, match=r"no weights at .*nothing"):
     backbones.load(tmp_path / "nothing", classes=2, words=no_words)
   with pytest.raises(ValueError, match=r"1 words .* for 2 classes"):
-    backbones.load(demo.FOLDER, classes=2, words=lambda: ["one"])
+    backbones.load(digits.FOLDER, classes=2, words=lambda: ["one"])
   headless = tmp_path / "headless.safetensors"
   clip.vit_to_safetensors(tiny.vit(width=64, heads=1), headless)
   with pytest.raises(ValueError, match=r"headless\.safetensors has no head"):

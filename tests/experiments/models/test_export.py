@@ -5,7 +5,7 @@ import pytest
 import safetensors.numpy
 from flax import nnx
 
-from experiments import finished
+from experiments.harness import finished_checkpoints
 from experiments.models import export
 from experiments.models.classifier import Classifier, ClipImageEncoder, Ensemble
 from gmixout_jax import clip
@@ -73,7 +73,7 @@ def test_a_clip_has_hugging_face_names_and_the_same_logits(tmp_path, rng):
   )
   assert loaded.mean == clip.IMAGENET_MEAN
   # What is asked for goes before what the folder says.
-  asked = finished.load(tmp_path, mean=clip.HALF, std=None)
+  asked = finished_checkpoints.load(tmp_path, mean=clip.HALF, std=None)
   assert (asked.mean, asked.std) == (clip.HALF, clip.IMAGENET_STD)
   # The text tower is the one that was given, and the given CLIP is unchanged.
   ids = np.array([[1, 2, 9]])

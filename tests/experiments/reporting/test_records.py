@@ -1,3 +1,5 @@
+"""Tests `experiments/reporting/records.py`."""
+
 import concurrent.futures
 import dataclasses
 import json
@@ -11,9 +13,7 @@ from experiments.methods.ema import EMA
 from experiments.methods.ftp import FTP
 from experiments.methods.gmixout import GMixout
 from experiments.reporting import records
-from experiments.study import choose
-from experiments.study.plan import Cell
-from experiments.study.tasks import Digits
+from experiments.reporting.identity import identity_of
 
 
 def test_round_trip(tmp_path):
@@ -108,17 +108,82 @@ def test_lines_that_tell_how_a_run_was_packed_are_those_of_the_same_cell(
   ]
 
 
-def test_the_study_finds_its_published_lines_of_gmixout():
-  folder = pathlib.Path(records.__file__).parents[1] / "results"
-  lines = records.read(folder / "study_digits_cpu.jsonl")
-  of_gmixout = [
-    line for line in lines if line["config"]["method"]["name"] == "gmixout"
-  ]
-  assert of_gmixout
-  for line in of_gmixout:
-    told = {k: v for k, v in line["config"]["method"].items() if k != "name"}
-    cell = Cell(Digits(), GMixout(**told), line["seed"])
-    assert choose.line_of(cell, lines) == line
+CONFIG = {"method": {"name": "swa", "every": 2}, "data": "small", "steps": 3}
+LINE = {"config": CONFIG, "seed": 1, "metrics": {"id": 0.5}}
+
+
+def test_a_line_is_noted_in_the_folder_of_its_run(tmp_path):
+  assert records.recall(tmp_path) is None
+  assert records.recall(tmp_path / "not there") is None
+  records.note(tmp_path, LINE)
+  assert records.recall(tmp_path) == LINE
+  newer = LINE | {"metrics": {"id": 0.75}}
+  records.note(tmp_path, newer)
+  assert records.recall(tmp_path) == newer
+  # Nothing of what it took is left, and a note that fails changes nothing.
+  before = sorted(path.name for path in tmp_path.iterdir())
+  with pytest.raises(ValueError, match="Out of range float"):
+    records.note(tmp_path, {"loss": math.nan})
+  assert records.recall(tmp_path) == newer
+  assert sorted(path.name for path in tmp_path.iterdir()) == before
+  (path,) = tmp_path.iterdir()
+  path.write_text(path.read_text()[:20])
+  with pytest.raises(ValueError, match=rf"{path.name}:1: "):
+    records.recall(tmp_path)
+
+
+def test_a_noted_line_is_read_as_one_of_a_results_file(tmp_path):
+  """What was noted by an earlier version is in the words of today, too."""
+  described = records.plain(methods.described(FTP(of=GMixout())))
+  older = {k: v for k, v in described.items() if k != "norm"}
+  older["of"] = described["of"] | {"compact": False}
+  records.note(tmp_path, LINE | {"config": CONFIG | {"method": older}})
+  recalled = records.recall(tmp_path)
+  assert recalled["config"]["method"] == described
+  records.check_same(tmp_path, recalled, CONFIG | {"method": described}, 1)
+
+
+def test_a_finished_run_is_the_one_that_is_asked_for(tmp_path):
+  records.check_same(tmp_path, LINE, CONFIG, 1)
+  usual = CONFIG | {"dtype": "float32", "warmup": 0.1, "remat": False}
+  records.check_same(tmp_path, LINE, usual, 1)
+  records.check_same(tmp_path, LINE | {"config": usual}, CONFIG, 1)
+  for config, seed, message in (
+    (CONFIG, 2, "seed is 1 there and 2 here"),
+    (CONFIG | {"steps": 4}, 1, "steps is 3 there and 4 here"),
+    (CONFIG | {"dtype": "bfloat16"}, 1, "dtype is None there and 'bfloat16'"),
+    ({"data": "small", "steps": 3}, 1, "method is .* there and None here"),
+    (
+      CONFIG | {"method": {"name": "swa", "every": 3}},
+      1,
+      "method is .*'every': 2.* there and .*'every': 3.* here",
+    ),
+  ):
+    with pytest.raises(ValueError, match=message) as error:
+      records.check_same(tmp_path, LINE, config, seed)
+    assert str(error.value).startswith(f"{tmp_path} holds a finished run of")
+
+
+def test_configurations_are_compared_in_the_words_of_today():
+  for name, usual in records.USUAL.items():
+    assert records.comparable(CONFIG | {name: usual}) == CONFIG
+    other = CONFIG | {name: "unusual"}
+    assert records.comparable(other) == other
+  assert records.comparable(CONFIG) is not CONFIG
+  # A ViT's pixels are centred at a half, and those of a CLIP are not.
+  half = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
+  vit, clip = CONFIG | {"weights": "vit"}, CONFIG | {"backbone": "clip"}
+  assert records.comparable(vit | half) == vit
+  assert records.comparable(clip | half) == clip | half
+  # Who left a domain out with `train` of 0.1.0 drew as many images of each.
+  left_out = CONFIG | {"data": {"root": "PACS", "target": "photo"}}
+  trained = records.comparable(left_out | {"skip_nonfinite": 0})
+  balanced = left_out["data"] | {"balanced": True}
+  assert trained == left_out | {"data": balanced}
+  assert records.comparable(trained) == trained
+  assert records.comparable(left_out) == left_out
+  assert identity_of(trained, 0) != identity_of(left_out, 0)
+  assert "balanced" not in left_out["data"]  # what is asked is left alone
 
 
 def test_environment_is_json():

@@ -1,9 +1,6 @@
 """Training in bfloat16: where it lowers, what it reaches, how it resumes."""
 
 import dataclasses
-import functools
-import json
-import re
 
 import jax
 import jax.numpy as jnp
@@ -11,74 +8,24 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments import methods, sweep, train
+from experiments import sweep, train
+from experiments.data import domainbed
 from experiments.data.batches import batches, stream
-from experiments.methods import parametrization
-from experiments.methods.full_finetuning import FullFinetuning
 from experiments.methods.gmixout import GMixout
-from experiments.methods.lora import LoRA
-from experiments.methods.mixout import Mixout
-from experiments.methods.random_mask import RandomMask
 from experiments.methods.schedule import Schedule
 from experiments.models import backbones
 from experiments.models.classifier import Classifier
-from experiments.training import faults, loop
+from experiments.tasks.image_task import Setup
+from experiments.tasks.task import Opened
+from experiments.training import loop
 from experiments.training.run_checkpoints import Stopped
-from experiments.training.runs import Runs, Saving, Task
-from experiments.training.train_step import make_step
+from experiments.training.runs import Runs, Saving
 from gmixout_jax import clip
 from tests.experiments import tiny
 
-METHODS = {
-  "full_finetuning": FullFinetuning(),
-  "gmixout": GMixout(),
-  "gmixout_compact": GMixout(compact=True),
-  "mixout": Mixout(),
-  "random_mask": RandomMask(),
-  "lora": LoRA(),
-}
 COMPACT = GMixout(
   compact=True, resample_every=2, learning_rate=1e-2, head_learning_rate=1e-2
 )
-
-
-@functools.cache
-def classifier(dtype="float32"):
-  """Under a head that is not blank, which no probe replaces."""
-  head = np.random.default_rng(0).normal(size=(16, 3))
-  return Classifier(tiny.vit(dtype=dtype), 0.3 * head.astype(np.float32))
-
-
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
-def test_the_step_lowers_for_tpu_and_cuda(method, dtype):
-  key = jax.random.key(0)
-  model = method.prepare(classifier(dtype), tiny.source(), key)
-  graphdef, state, rest = nnx.split(model, nnx.Param, ...)
-
-  def begin(params):
-    optimizer = faults.guard(method.transform(params, Schedule(10), key), 0)
-    params = method.parametrize(params, key)
-    return params, optimizer.init(parametrization.trainable(params))
-
-  params = nnx.to_pure_dict(state)
-  begun = jax.eval_shape(begin, params)
-  optimizer = faults.guard(method.transform(params, Schedule(10), key), 0)
-  batch = {
-    "image": jax.ShapeDtypeStruct((4, 16, 16, 3), jnp.uint8),
-    "label": jax.ShapeDtypeStruct((4,), jnp.int32),
-  }
-  step = make_step(method, optimizer, graphdef)
-  traced = step.trace(begun, batch, rest, np.int32(0), key)  # pyright: ignore[reportFunctionMemberAccess]
-  for platform in ("tpu", "cuda"):
-    program = traced.lower(lowering_platforms=(platform,)).as_text()
-    # What is stored is float32; products of activations are in `dtype`.
-    signature = program.split("@main(", 1)[1].split("\n", 1)[0]
-    assert "bf16" not in signature
-    read = re.findall(r"stablehlo.dot_general .*: \(tensor<(\S+?)>", program)
-    narrow = sum(name.endswith("xbf16") for name in read)
-    # At the least the six matrices and attention, forward.
-    assert narrow >= 8 if dtype == "bfloat16" else narrow == 0
 
 
 def losses(method, dtype, steps):
@@ -107,7 +54,7 @@ def test_bfloat16_reaches_the_loss_of_float32():
 def test_a_resumed_run_in_bfloat16_ends_as_one_left_alone(tmp_path):
   """Linear probe, validation and all."""
   model = tiny.classifier(dtype="bfloat16")
-  task = Task(model=model, source=tiny.source(), steps=7, batch_size=4)
+  task = Opened(model=model, source=tiny.source(), steps=7, batch_size=4)
 
   def run(folder, stop):
     saving = Saving(folder, every=2, stop=lambda step: step == stop)
@@ -129,11 +76,12 @@ def test_the_command_loads_what_computes_in_bfloat16(tmp_path):
   weights = tmp_path / "vit.safetensors"
   clip.vit_to_safetensors(tiny.vit(width=64, heads=1), weights)
   command = [
-    *("gmixout", "--data.root", str(tiny.domainbed(tmp_path / "PACS"))),
-    *("--data.image-size", "16", "--weights", str(weights)),
+    *("gmixout", "--data", "domainbed", "--source", "photo"),
+    *("--root", str(tiny.domainbed(tmp_path / "PACS"))),
+    *("--image-size", "16", "--backbone", str(weights)),
     *("--dtype", "bfloat16", "--remat", "--attention", "xla"),
   ]
-  _, model = train.load(train.parse(command))
+  model = train.parse(command).task().open(0).model
   assert isinstance(model.backbone, clip.ViT)
   assert model.backbone.config.dtype == "bfloat16"
   assert model.backbone.config.remat
@@ -146,35 +94,45 @@ def test_the_command_loads_what_computes_in_bfloat16(tmp_path):
   assert logits.dtype == jnp.float32
 
 
-def test_lines_of_before_compare():
-  """Their configuration is what the defaults still write."""
-  plain = train.described(train.Config(method=GMixout()))
-  assert not {"dtype", "attention"} & set(plain)
-  narrow = train.Config(
-    method=GMixout(), dtype="bfloat16", attention="cudnn", remat=True
-  )
-  expected = plain | {
-    "dtype": "bfloat16", "attention": "cudnn", "remat": True
-  }  # fmt: skip
-  assert train.described(narrow) == json.loads(json.dumps(expected))
+def test_a_line_tells_them_where_they_are_not_as_usual(tmp_path):
+  weights = tmp_path / "vit.safetensors"
+  weights.touch()
+  plain = Setup(backbone=weights).described()
+  assert not {"dtype", "attention", "remat"} & set(plain)
+  asked = {"dtype": "bfloat16", "attention": "cudnn", "remat": True}
+  assert Setup(backbone=weights, **asked).described() == plain | asked
 
 
-def test_a_sweep_hands_them_on():
-  config = sweep.Config(
-    methods=("gmixout",), dtype="bfloat16", attention="cudnn", remat=True
+@pytest.mark.parametrize("command", [train, sweep])
+def test_the_commands_hand_them_on(command, tmp_path):
+  weights = tmp_path / "vit.safetensors"
+  weights.touch()
+  config = command.parse(
+    [
+      *("gmixout", "--backbone", str(weights), "--train", str(tmp_path)),
+      *("--dtype", "bfloat16", "--attention", "cudnn", "--remat"),
+    ]
   )
-  (cell,) = sweep.configurations(config, [methods.from_name("gmixout")], 0)
-  assert (cell.dtype, cell.attention, cell.remat) == ("bfloat16", "cudnn", True)
+  setup = config.task().setup
+  assert (setup.dtype, setup.attention) == ("bfloat16", "cudnn")
+  assert setup.remat
 
 
 def test_attention_that_cannot_run_is_refused_before_anything_is_read(
   monkeypatch, tmp_path
 ):
   weights = tmp_path / "vit.safetensors"
-  weights.touch()
-  monkeypatch.setattr(train.Data, "read", lambda _: pytest.fail("read"))
+  clip.vit_to_safetensors(tiny.vit(width=64, heads=1), weights)
+  monkeypatch.setattr(domainbed, "open_images", lambda *_: pytest.fail("read"))
   config = train.Config(
-    method=GMixout(), weights=weights, attention="cudnn", dtype="bfloat16"
+    method=GMixout(),
+    backbone=weights,
+    data="domainbed",
+    root=tiny.domainbed(tmp_path / "PACS"),
+    source="photo",
+    results=tmp_path / "results.jsonl",
+    attention="cudnn",
+    dtype="bfloat16",
   )
   with pytest.raises(SystemExit, match="error: attention='cudnn' cannot run"):
     train.main(config)

@@ -19,8 +19,9 @@ from experiments.methods.schedule import Schedule
 from experiments.methods.swa import SWA
 from experiments.methods.wise_ft import WiseFT
 from experiments.tasks.recipe import Recipe
+from experiments.tasks.task import Opened
 from experiments.training import faults, gradients, loop
-from experiments.training.runs import Runs, Task
+from experiments.training.runs import Runs
 from experiments.training.train_step import make_step
 from gmixout_jax import parallel
 from tests.experiments import tiny
@@ -296,7 +297,7 @@ def test_a_batch_that_cannot_be_cut_up_is_refused():
   message = r"batch of 8 images .* evenly into accumulate=3"
   with pytest.raises(ValueError, match=message):
     fit(Descent(), Recipe(accumulate=3))
-  task = Task(
+  task = Opened(
     model=tiny.classifier(),
     source=tiny.source(),
     steps=2,

@@ -15,9 +15,10 @@ from experiments.methods.gmixout import GMixout
 from experiments.methods.model_soups import UniformSoup
 from experiments.methods.schedule import Schedule
 from experiments.reporting import records
+from experiments.tasks.task import Opened
 from experiments.training import loop
 from experiments.training.run_checkpoints import Stopped
-from experiments.training.runs import Runs, Saving, Task
+from experiments.training.runs import Runs, Saving
 from gmixout_jax.checkpoint import Checkpoints
 from gmixout_jax.clip import CheckpointError
 from tests.experiments import tiny
@@ -37,7 +38,7 @@ class Snapping(Method):
 
 
 def task(steps=STEPS):
-  return Task(
+  return Opened(
     model=tiny.classifier(), source=tiny.source(), steps=steps, batch_size=4
   )
 
@@ -145,12 +146,11 @@ def test_save_every_is_checked(tmp_path):
 
 @pytest.fixture
 def command(tmp_path, monkeypatch):
-  domains = {"sketch": tiny.split(per_class=9), "photo": tiny.split(seed=1)}
-  monkeypatch.setattr(train, "load", lambda _: (domains, tiny.classifier()))
+  tiny.use_tiny_task(monkeypatch)
 
   def main(name, *more):
     arguments = [
-      *("gmixout", "--data.batch-size", "4", "--steps", "6"),
+      *("gmixout", "--batch-size", "4", "--steps", "6"),
       *("--results", str(tmp_path / name / "results.jsonl")),
       *("--checkpoint", str(tmp_path / name / "run"), "--save-every", "2"),
       *more,

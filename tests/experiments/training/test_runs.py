@@ -19,8 +19,9 @@ from experiments.methods.validator import Validator
 from experiments.methods.very_large_dropout import VeryLargeDropout
 from experiments.methods.wise_ft import WiseFT
 from experiments.models import probe
+from experiments.tasks.task import Opened
 from experiments.training import loop
-from experiments.training.runs import Runs, Task
+from experiments.training.runs import Runs
 from tests.experiments import tiny
 
 STEPS = 4
@@ -42,9 +43,9 @@ def task(**changes):
     source=tiny.source(),
     steps=STEPS,
     batch_size=8,
-    augmented=False,
+    augment="none",
   )
-  return Task(**given | changes)
+  return Opened(**given | changes)
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,12 @@ from experiments.methods.ema import EMA
 from experiments.methods.full_finetuning import FullFinetuning
 from experiments.methods.gmixout import GMixout
 from experiments.methods.mixout import NeuronMixout
+from experiments.reporting import records
 from experiments.tasks.recipe import Recipe
+from experiments.tasks.task import Opened
 from experiments.training import loop
 from experiments.training.run_checkpoints import Stopped
-from experiments.training.runs import Runs, Saving, Task
+from experiments.training.runs import Runs, Saving
 from experiments.training.sharding import place
 from gmixout_jax import parallel
 from tests.experiments import tiny
@@ -36,7 +38,7 @@ CASES = {
 
 
 def runs(method, recipe=Recipe(), devices=0, sharding="data", **more):  # noqa: B008
-  task = Task(
+  task = Opened(
     model=tiny.classifier(),
     source=tiny.source(),
     steps=STEPS,
@@ -119,20 +121,15 @@ def test_a_sharded_run_goes_on_with_other_devices(tmp_path, after):
 
 
 def test_the_command_shards_without_processes(tmp_path, monkeypatch):
-  domains = {"sketch": tiny.split(), "photo": tiny.split(per_class=2, seed=2)}
-  monkeypatch.setattr(
-    train, "load", lambda config: (domains, tiny.classifier())
-  )
+  tiny.use_tiny_task(monkeypatch)
   lines = []
-  for sharding in ((), ("--sharding", "data"), ("--sharding", "fsdp")):
-    arguments = [
-      *("gmixout", "--steps", "3", "--data.batch-size", "8"),
-      *("--results", str(tmp_path / "lines.jsonl"), *sharding),
-      *("--export", str(tmp_path / "model.safetensors")),
-    ]
-    config = train.parse(arguments)
-    monkeypatch.setattr(train.export, "to_timm", lambda model, path: None)
-    lines.append(train.run(config, *train.load(config)))
+  for number, sharding in enumerate(("", "data", "fsdp")):
+    path = tmp_path / f"{number}.jsonl"
+    arguments = ["gmixout", "--steps", "3", "--batch-size", "8"]
+    arguments += ["--results", str(path)]
+    arguments += ["--sharding", sharding] if sharding else []
+    train.main(train.parse(arguments))
+    lines += records.read(path)
   alone, *shared = lines
   for line in shared:
     assert line["config"] == alone["config"]

@@ -4,9 +4,11 @@ import signal
 
 import pytest
 
-from experiments import run, train
+from experiments import sweep, train
+from experiments.harness import measured
 from experiments.pretraining import pretrain_clip
 from experiments.training.run_checkpoints import Stopped
+from tests.experiments import tiny
 
 
 def spied(seen):
@@ -20,14 +22,15 @@ def spied(seen):
 
 
 def trained(monkeypatch, seen, options):
-  monkeypatch.setattr(train, "load", lambda config: ({}, None))
-  monkeypatch.setattr(train, "run", spied(seen))
+  tiny.use_tiny_task(monkeypatch)
+  monkeypatch.setattr(measured, "line", spied(seen))
   train.main(train.parse(["gmixout", *options]))
 
 
-def experimented(monkeypatch, seen, options):
-  monkeypatch.setattr(run, "lines", spied(seen))
-  run.main(run.parse(["imagenet", "--root", "data", *options]))
+def swept(monkeypatch, seen, options):
+  tiny.use_tiny_task(monkeypatch)
+  monkeypatch.setattr(measured, "line", spied(seen))
+  sweep.main(sweep.parse(["gmixout", *options]))
 
 
 def pretrained(monkeypatch, seen, options):
@@ -36,7 +39,7 @@ def pretrained(monkeypatch, seen, options):
 
 
 @pytest.mark.parametrize("saves", [False, True])
-@pytest.mark.parametrize("command", [trained, experimented, pretrained])
+@pytest.mark.parametrize("command", [trained, swept, pretrained])
 def test_sigterm_is_caught_where_a_run_is_saved(
   tmp_path, monkeypatch, command, saves
 ):

@@ -18,10 +18,11 @@ from experiments.methods.gmixout import GMixout
 from experiments.methods.swad import SWAD
 from experiments.methods.validator import Validator
 from experiments.tasks.recipe import Recipe
+from experiments.tasks.task import Opened
 from experiments.training import loop, metrics_log, watching
 from experiments.training.patience import Patience
 from experiments.training.run_checkpoints import Stopped
-from experiments.training.runs import Runs, Saving, Task, Watch
+from experiments.training.runs import Runs, Saving, Watch
 from experiments.training.watching import Watching
 from tests.experiments import tiny
 
@@ -40,7 +41,7 @@ METHOD = GMixout(resample_every=2, compact=True)
 
 
 def task(recipe=EVERYTHING, steps=STEPS):
-  return Task(
+  return Opened(
     model=tiny.classifier(),
     source=tiny.source(),
     steps=steps,

@@ -1,0 +1,144 @@
+"""Cells in processes of their own, on this machine or on a Slurm cluster.
+
+Cells that share runs go to one process. Each is saved in its own folder and
+goes on from there, whoever starts it again.
+"""
+
+import dataclasses
+import pathlib
+import time
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import rich.console
+import submitit
+
+from experiments.harness.cell import Cell, by_task_and_seed, sharing_runs
+from experiments.harness.display import Display
+from experiments.harness.run import (
+  Failure,
+  Places,
+  already_in,
+  lines_of,
+  never,
+  run,
+)
+from experiments.reporting import records
+from experiments.training import compilation_cache
+
+Cluster = Literal["local", "slurm"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Pool:
+  """Where the processes are.
+
+  Attributes:
+    workers: How many at a time.
+    cluster: "local" processes, or jobs on "slurm".
+    partition: Of Slurm.
+    minutes: That a job on Slurm may take before it is queued again.
+  """
+
+  workers: int
+  cluster: Cluster = "local"
+  partition: str | None = None
+  minutes: int = 24 * 60
+
+
+class Job:
+  """Runs some cells; what a process is started with."""
+
+  def __init__(self, cells: Sequence[Cell], places: Places):
+    self.cells, self.places = list(cells), places
+
+  def __call__(self) -> list[Failure]:
+    """Goes on from what is saved, and appends the lines, once each.
+
+    Returns:
+      The cells that failed, none of which has stopped another.
+    """
+    compilation_cache.keep(print)
+    failures: list[Failure] = []
+    display = Display(rich.console.Console())
+    run(self.cells, self.places, display, failures=failures)
+    return failures
+
+  def checkpoint(self) -> submitit.helpers.DelayedSubmission:
+    """What Slurm starts in its place when its time is up: the same."""
+    return submitit.helpers.DelayedSubmission(self)
+
+
+def spread(
+  cells: Sequence[Cell],
+  places: Places,
+  display: Display,
+  *,
+  pool: Pool,
+  failures: list[Failure],
+) -> list[records.Record]:
+  """Runs what the results file lacks; see `run`, which each process calls.
+
+  Args:
+    cells: To run.
+    places: With a folder to save in.
+    display: What shows it.
+    pool: Where, and how many at a time.
+    failures: Cells that fail are put into it, and stop no other.
+
+  Returns:
+    The lines of the cells, in order; without those that failed, or that there
+    was no time for.
+  """
+  assert places.checkpoint is not None
+  cells = list({cell.identity: cell for cell in cells}.values())
+  done = already_in(cells, places, display)
+  executor = submitit.AutoExecutor(
+    folder=places.checkpoint / "jobs", cluster=pool.cluster
+  )
+  executor.update_parameters(timeout_min=pool.minutes)
+  if pool.cluster == "slurm" and pool.partition is not None:
+    executor.update_parameters(slurm_partition=pool.partition)
+  there = dataclasses.replace(places, deadline=float("inf"), stop=never)
+  waiting = _jobs(cells, done)
+  running: list[tuple[list[Cell], submitit.Job[list[Failure]]]] = []
+  with display.counted("lines", len(cells), len(done)) as row:
+    try:
+      while waiting or running:
+        if time.monotonic() > places.deadline:
+          waiting = []
+        while waiting and len(running) < pool.workers:
+          some = waiting.pop(0)
+          running.append((some, executor.submit(Job(some, there))))
+        for some, job in list(running):
+          if not job.done():
+            continue
+          running.remove((some, job))
+          done |= lines_of(places.results, cells)
+          if job.exception() is None:
+            failures += job.result()
+          else:
+            log = pathlib.Path(job.paths.stderr)
+            failures += [
+              Failure(cell.title, log)
+              for cell in some
+              if cell.identity not in done
+            ]
+          row.update(completed=len(done))
+        time.sleep(0.1)
+    finally:  # interrupted: what runs is saved, and goes on next time
+      for _, job in running:
+        job.cancel()
+  return [done[cell.identity] for cell in cells if cell.identity in done]
+
+
+def _jobs(
+  cells: Sequence[Cell], done: Mapping[str, records.Record]
+) -> list[list[Cell]]:
+  """What one process each runs: cells that share runs, if one is missing."""
+  return [
+    some
+    for group in by_task_and_seed(cells)
+    for some in sharing_runs(group)
+    if any(cell.identity not in done for cell in some)
+  ]

@@ -1,0 +1,396 @@
+"""Runs the cells that a results file lacks: one way to resume, and to append.
+
+What counts as done is a line of the same configuration and seed in the results
+file. Each line is appended when its cell ends, so a sweep that is stopped or
+killed goes on when the same command is given again; with a folder to save in,
+runs go on in the middle. Several commands may work on one sweep at once if they
+share that folder: each takes cells that no other one has.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import pathlib
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import jax
+from flax import nnx
+
+from experiments.harness import measured
+from experiments.harness.agreement import agreed, leads
+from experiments.harness.cell import Cell, by_task_and_seed, sharing_runs
+from experiments.harness.display import Display, Row
+from experiments.methods.zero_shot import ZeroShot
+from experiments.models import export
+from experiments.models.classifier import Ensemble
+from experiments.reporting import records
+from experiments.reporting.entries import task_of
+from experiments.reporting.identity import canonical, folder_name, identity_of
+from experiments.tasks.task import Opened
+from experiments.training.run_checkpoints import Stopped
+from experiments.training.runs import Runs, Saving, Watch
+from experiments.training.sharding import Sharding
+from experiments.training.watching import Watching
+from gmixout_jax import parallel
+from gmixout_jax.checkpoint.folders import Held, exclusive
+
+
+def never(step: int) -> bool:
+  """Whether to stop after a step: no."""
+  del step
+  return False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Places:
+  """Where and how cells are run, which no number depends on.
+
+  Attributes:
+    results: The file that lines are appended to.
+    checkpoint: A folder to save runs in.
+    export: Where to put the trained model; of several cells, a folder.
+    one: Whether there is one cell, which has these two for itself.
+    save_every: Steps between two checkpoints.
+    sharding: How all devices share each run, see
+      `experiments.training.sharding`; None if each has one to itself.
+    watching: What is seen of runs on the way.
+    deadline: No cell is begun after it, in seconds as of `time.monotonic`.
+    stop: Whether to save and stop after a number of steps.
+  """
+
+  results: pathlib.Path
+  checkpoint: pathlib.Path | None = None
+  export: pathlib.Path | None = None
+  one: bool = False
+  save_every: int = 100
+  sharding: Sharding | None = None
+  watching: Watching = dataclasses.field(default_factory=Watching)
+  deadline: float = float("inf")
+  stop: Callable[[int], bool] = never
+
+  @functools.cached_property
+  def mesh(self) -> jax.sharding.Mesh | None:
+    """The devices that share each run; None if it has one to itself."""
+    return None if self.sharding is None else parallel.data_mesh()
+
+  def of_cell(self, cell: Cell) -> pathlib.Path | None:
+    """The folder that a cell is noted in when it has ended."""
+    if self.checkpoint is None or self.one:
+      return self.checkpoint
+    return self.checkpoint / cell.folder
+
+  def of_runs(self, cell: Cell) -> str:
+    """The folder of the runs of a cell's task and seed."""
+    if self.one:
+      return ""
+    task = canonical([cell.task.config, cell.ending, cell.seed])
+    return folder_name(f"runs-seed{cell.seed}", task)
+
+  def exported(self, cell: Cell) -> pathlib.Path | None:
+    """Where its model goes."""
+    if self.export is None or self.one:
+      return self.export
+    return self.export / cell.folder
+
+
+class Failure(NamedTuple):
+  """A cell that failed.
+
+  Attributes:
+    title: Of the cell.
+    log: What it printed.
+  """
+
+  title: str
+  log: pathlib.Path
+
+
+def run(
+  cells: Sequence[Cell],
+  places: Places,
+  display: Display,
+  *,
+  failures: list[Failure] | None = None,
+) -> list[records.Record]:
+  """Runs what the results file lacks.
+
+  Args:
+    cells: Those of a task and a seed share their runs. Of equal ones the first
+      is run.
+    places: Where.
+    display: What shows it.
+    failures: Cells that fail are put into it, and stop no other; without it
+      the first error is raised.
+
+  Returns:
+    The lines of the cells, in order; without those that another command is at,
+    that failed, or that there was no time for.
+
+  Raises:
+    Stopped: If it was asked to stop; what runs is saved then.
+    ValueError: If what is saved is of another configuration.
+  """
+  cells = list({cell.identity: cell for cell in cells}.values())
+  done = already_in(cells, places, display)
+  with display.counted("lines", len(cells), len(done)) as row:
+    for group in by_task_and_seed(cells):
+      opened = _Once(group[0], display)
+      for some in sharing_runs(group):
+        if all(cell.identity in done for cell in some):
+          continue
+        if agreed(time.monotonic() > places.deadline):
+          break
+        with _held(some, places) as free:
+          if not free:
+            continue
+          # Another command may have run some since the file was read.
+          done |= _done(some, places)
+          runner = _Group(some, opened, places, display, failures)
+          for line in runner.lines(done):
+            done[identity_of(line["config"], line["seed"])] = line
+            row.update(completed=len(done))
+  return [done[cell.identity] for cell in cells if cell.identity in done]
+
+
+def already_in(
+  cells: Sequence[Cell], places: Places, display: Display
+) -> dict[str, records.Record]:
+  """The lines that are there already, by identity; it says how many."""
+  done = _done(cells, places)
+  if done:
+    display.say(
+      f"{len(done)} of {len(cells)} lines are in {places.results} already."
+    )
+  return done
+
+
+def lines_of(
+  path: pathlib.Path, cells: Sequence[Cell]
+) -> dict[str, records.Record]:
+  """The lines of some cells that a results file holds, by identity.
+
+  Of several the last counts; lines of other kinds are passed over.
+  """
+  if not path.exists():
+    return {}
+  wanted = {cell.identity for cell in cells}
+  found = {}
+  for line in records.read(path):
+    if not isinstance(line.get("config"), dict) or "metrics" not in line:
+      continue
+    identity = identity_of(line["config"], line.get("seed", 0))
+    if identity in wanted:
+      found[identity] = line
+  return found
+
+
+def _done(cells: Sequence[Cell], places: Places) -> dict[str, records.Record]:
+  """The cells that need not be run, with their lines."""
+  if not leads():
+    return agreed({})
+  found = lines_of(places.results, cells)
+  return agreed(
+    {
+      cell.identity: found[cell.identity]
+      for cell in cells
+      if cell.identity in found
+      and _is_exported(cell, found[cell.identity], places)
+    }
+  )
+
+
+def _is_exported(cell: Cell, line: records.Record, places: Places) -> bool:
+  """Whether its model is where it was asked for; an ensemble never is."""
+  path = places.exported(cell)
+  if path is None or line.get("stats", {}).get("forward_passes", 1) > 1:
+    return True
+  return export.exists(path)
+
+
+@contextlib.contextmanager
+def _held(cells: Sequence[Cell], places: Places) -> Iterator[bool]:
+  """Keeps other commands from these cells; yields whether all are free.
+
+  Raises:
+    Held: If there is one cell, and another command is at it.
+  """
+  if places.checkpoint is None:
+    yield True
+    return
+  with contextlib.ExitStack() as stack:
+    free = True
+    if leads():
+      folders = [places.checkpoint]
+      if not places.one:
+        locks = places.checkpoint / "locks"
+        # In one order, or of two commands each might wait for the other.
+        folders = sorted(locks / cell.folder for cell in cells)
+      try:
+        for folder in folders:
+          stack.enter_context(exclusive(folder))
+      except Held:
+        if places.one:
+          raise
+        free = False
+    yield agreed(free)
+
+
+class _Once:
+  """A task and a seed, opened when first asked for."""
+
+  def __init__(self, cell: Cell, display: Display):
+    self._cell, self._display = cell, display
+    self._opened: Opened | None = None
+
+  def __call__(self) -> Opened:
+    if self._opened is None:
+      with self._display.reading("images and weights"):
+        self._opened = self._cell.task.open(self._cell.seed)
+    return self._opened
+
+
+class _Group:
+  """Cells that share runs."""
+
+  def __init__(
+    self,
+    cells: list[Cell],
+    opened: _Once,
+    places: Places,
+    display: Display,
+    failures: list[Failure] | None,
+  ):
+    self._cells, self._opened, self._places = cells, opened, places
+    self._display, self._failures = display, failures
+
+  def lines(self, done: dict[str, records.Record]) -> Iterator[records.Record]:
+    """Those that are missing, as their cells end."""
+    missing = [cell for cell in self._cells if cell.identity not in done]
+    left = []
+    for cell, line in zip(missing, self._recalled(missing), strict=True):
+      if line is None:
+        left.append(cell)
+        continue
+      self._append(cell, line)
+      yield line
+    if not left:
+      return
+    first = left[0]
+    opened = self._opened()
+    data = task_of(first.config)
+    with self._display.running(
+      f"{data}, seed {first.seed}" if data else f"seed {first.seed}",
+      steps=opened.steps,
+      runs=len({m for cell in left for m in cell.method.members()}),
+    ) as row:
+      outcomes = self._outcomes(first, opened, row)
+      for cell in left:
+        line = None
+        with self._logged(cell):
+          line = self._run(cell, opened, outcomes, row)
+        if line is not None:
+          yield line
+
+  def _recalled(self, cells: list[Cell]) -> list[records.Record | None]:
+    """Lines of cells that have ended before they could be appended."""
+    found: list[records.Record | None] = []
+    for cell in cells if leads() else ():
+      folder = self._places.of_cell(cell)
+      line = records.recall(folder) if folder else None
+      if line is not None and folder is not None:
+        records.check_same(folder, line, cell.config, cell.seed)
+        if not _is_exported(cell, line, self._places):
+          line = None
+      found.append(line)
+    return agreed(found)
+
+  def _outcomes(
+    self, first: Cell, opened: Opened, row: Row
+  ) -> measured.Outcomes:
+    if opened.outcomes is not None:
+      return opened.outcomes
+    places, folder = self._places, self._places.of_runs(first)
+    saving = None
+    if places.checkpoint is not None:
+      saving = Saving(
+        places.checkpoint / folder,
+        every=places.save_every,
+        config=records.plain(first.task.config)
+        | first.ending
+        | {"seed": first.seed},
+        stop=places.stop,
+      )
+    seen = opened.ood if places.watching.watch_ood else {}
+    return Runs(
+      opened,
+      [cell.method for cell in self._cells],
+      progress=row.progress,
+      saving=saving,
+      mesh=places.mesh,
+      sharding=places.sharding or "data",
+      watch=Watch(
+        places.watching.below(folder),
+        ood=seen,
+        evaluated=row.evaluated,
+        say=self._display.say,
+        evaluating=row.evaluating,
+      ),
+      shared=not places.one,
+    )
+
+  def _run(
+    self, cell: Cell, opened: Opened, outcomes: measured.Outcomes, row: Row
+  ) -> records.Record:
+    places = self._places
+    if isinstance(cell.method, ZeroShot) and not opened.zero_shot:
+      raise ValueError(
+        "zero_shot needs a CLIP, whose head is made of words: this backbone has"
+        " no text tower, and its head was fitted to training images, which is"
+        " the method linear_probe."
+      )
+
+    def measure(model: nnx.Module) -> records.Record:
+      return measured.measure(
+        opened, model, mesh=places.mesh, progress=row.evaluating
+      )
+
+    def save(model: nnx.Module) -> None:
+      # An ensemble is several models, and no file of one format holds them.
+      path = places.exported(cell)
+      if path is not None and leads() and not isinstance(model, Ensemble):
+        export.save(model, path)
+
+    line = records.plain(measured.line(cell, outcomes, measure, save))
+    folder = places.of_cell(cell)
+    if leads():
+      if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        records.note(folder, line)
+      self._append(cell, line)
+    return line
+
+  def _append(self, cell: Cell, line: records.Record) -> None:
+    path = self._places.results
+    if leads() and not lines_of(path, [cell]):
+      records.append(path, line)
+
+  @contextlib.contextmanager
+  def _logged(self, cell: Cell) -> Iterator[None]:
+    """Turns an error of a cell into a failure with a log, if that is wanted."""
+    if self._failures is None or jax.process_count() > 1:
+      yield
+      return
+    try:
+      yield
+    except Stopped:
+      raise
+    except Exception:
+      places = self._places
+      logs = places.checkpoint or places.results.parent
+      log = logs / "failed" / f"{cell.folder}.log"
+      log.parent.mkdir(parents=True, exist_ok=True)
+      log.write_text(traceback.format_exc())
+      self._failures.append(Failure(cell.title, log))

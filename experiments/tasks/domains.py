@@ -1,0 +1,153 @@
+"""A folder in DomainBed's layout: one domain is trained on, or left out.
+
+One domain trains and all others are OOD, or all but one train and that one is
+OOD (`experiments.data.folds`).
+"""
+
+import dataclasses
+import functools
+import pathlib
+from typing import Any, Literal
+
+import numpy as np
+
+from experiments.data import domainbed, folds
+from experiments.data.decode import View
+from experiments.data.images import ImageSet
+from experiments.data.source import hold_out
+from experiments.reporting.records import Record
+from experiments.tasks import fingerprint, memory
+from experiments.tasks.image_task import Sets
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Domains:
+  """The domains of a folder.
+
+  Attributes:
+    root: <root>/<domain>/<class>/<image>.
+    source: The domain to train on; all others are OOD.
+    target: Or the domain to leave out: all others train.
+    held_out: The share of each training domain kept for validation.
+    skip_broken: Leave out images that cannot be decoded, with a warning.
+    balanced: Where a domain is left out, whether a batch has as many images of
+      one of the others as of another; else its share of a batch is its share of
+      the images.
+    per_domain: How many images of each OOD domain to evaluate on, drawn once
+      and for all; all if None.
+    train_images: How many images to train on, drawn by the seed; all if None.
+    fingerprint: Whether lines tell which images these are beside the folder's
+      name.
+    fit: See `View`: DomainBed squeezes.
+
+  Raises:
+    ValueError: Unless there is one of source and target.
+  """
+
+  root: pathlib.Path
+  source: str | None = None
+  target: str | None = None
+  held_out: float = 0.2
+  skip_broken: bool = False
+  balanced: bool = True
+  per_domain: int | None = None
+  train_images: int | None = None
+  fingerprint: bool = True
+  fit: Literal["squeeze", "crop"] = "squeeze"
+
+  def __post_init__(self):
+    if (self.source is None) == (self.target is None):
+      raise ValueError(
+        "--source names the one domain to train on, --target the one to leave"
+        f" out: give one of them, got {self.source!r} and {self.target!r}."
+      )
+
+  @property
+  def chosen(self) -> tuple[str, str]:
+    """The option that says what trains, and the domain that it names."""
+    if self.target is not None:
+      return "target", self.target
+    return "source", self.source or ""
+
+  def described(self, image_size: int, batch_size: int) -> Record:
+    """See `Images`; as lines always told of domains."""
+    option, name = self.chosen
+    found: dict[str, Any] = {
+      "root": self.root.absolute().name,  # "." has no name
+      option: name,
+      "image_size": image_size,
+      "batch_size": batch_size,
+      "held_out": self.held_out,
+      "skip_broken": self.skip_broken or None,
+      "per_domain": self.per_domain,
+      "train_images": self.train_images,
+      "balanced": (option == "target" and self.balanced) or None,
+    }
+    if self.fingerprint:
+      found["digest"] = _digest(self.root)
+    return {"data": {k: v for k, v in found.items() if v is not None}}
+
+  def open(self, view: View, seed: int) -> Sets:
+    """See `Images`.
+
+    Raises:
+      FileNotFoundError: If the folder is not there.
+      ValueError: If the source or target is not one of its domains, or is the
+        only one; if domains differ in classes, or an image is broken.
+    """
+    # Before the images are decoded, which takes longer.
+    available = sorted(domainbed.find(self.root))
+    option, name = self.chosen
+    if name not in available or len(available) < 2:
+      raise ValueError(
+        f"--{option} must be one of at least two domains of {self.root}, got"
+        f" {name!r} and the domains {', '.join(available)}."
+      )
+    images = _images(self.root, view, self.skip_broken)
+    if option == "source":
+      source = hold_out(images.domain(name), fraction=self.held_out, seed=seed)
+    else:
+      fold = folds.leave_out(images, name, fraction=self.held_out, seed=seed)
+      source = fold.source
+    if (wanted := self.train_images) is not None:
+      order = np.random.default_rng((seed, 1)).permutation(len(source.train))
+      few = source.train.take(np.sort(order[:wanted]))
+      source = source._replace(train=few)
+    ood = {
+      domain: _some(images.domain(domain), self.per_domain)
+      for domain in images.domain_names
+      if (domain == name) == (option == "target")
+    }
+    return Sets(
+      source,
+      ood,
+      words=lambda: images.class_names,
+      balanced=option == "target" and self.balanced,
+    )
+
+
+# Decoded once for all the seeds and tasks of a process.
+@functools.lru_cache(maxsize=2)
+def _images(root: pathlib.Path, view: View, skip_broken: bool) -> ImageSet:
+  images = domainbed.open_images(root, view=view)
+  if skip_broken:
+    images = memory.without_broken(images)
+  fits = memory.fits(len(images), view)
+  return memory.decoded_once(images) if fits else images
+
+
+@functools.cache
+def _digest(root: pathlib.Path) -> str:
+  found = domainbed.find(root)
+  files = [
+    f for by_class in found.values() for fs in by_class.values() for f in fs
+  ]
+  return fingerprint.of_files(root, files)
+
+
+def _some(images: ImageSet, count: int | None) -> ImageSet:
+  """The same images for every seed and method, so that all are paired."""
+  if count is None or count >= len(images):
+    return images
+  order = np.random.default_rng(0).permutation(len(images))
+  return images.take(np.sort(order[:count]))

@@ -1,0 +1,252 @@
+"""A backbone that is fine-tuned on images of files: every task but the demo's.
+
+`Images` says which images, `Setup` how they are trained on; the command line
+makes one of each (`experiments.options`), and so do the configs.
+"""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from experiments.data.batches import Augmentation
+from experiments.data.decode import View
+from experiments.data.images import ImageSet
+from experiments.data.source import Source
+from experiments.data.split import Split
+from experiments.models import backbones, probe
+from experiments.models.classifier import Classifier
+from experiments.reporting.records import Record
+from experiments.tasks import length
+from experiments.tasks.recipe import Recipe
+from experiments.tasks.task import Metrics, Opened
+from gmixout_jax import clip
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sets:
+  """The sets of a task, as one seed sees them.
+
+  Attributes:
+    source: What a method may see.
+    ood: The OOD sets, by name; perhaps none.
+    words: What the classes are called in prompts, asked of a CLIP only; "_" is
+      read as a space.
+    test: ID images that no choice sees; None where the protocol reports on the
+      validation images.
+    balanced: Whether a batch has as many images of one domain as of another.
+  """
+
+  source: Source
+  ood: Mapping[str, Split | ImageSet]
+  words: Callable[[], Sequence[str]]
+  test: Split | ImageSet | None = None
+  balanced: bool = False
+
+
+class Images(Protocol):
+  """Where the images of a task come from."""
+
+  @property
+  def fit(self) -> Any:
+    """Of the view; see `experiments.data.decode.View`."""
+    ...
+
+  def described(self, image_size: int, batch_size: int) -> Record:
+    """What a line of results says of the images, these two included."""
+    ...
+
+  def open(self, view: View, seed: int) -> Sets:
+    """Opens them.
+
+    Args:
+      view: What is seen of each.
+      seed: It cuts off the validation images, if they are not given.
+    """
+    ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Setup:
+  """What training starts from, and how a step and a run are made.
+
+  Attributes:
+    backbone: A Hugging Face CLIP folder, or a ViT in safetensors with timm's
+      names.
+    image_size: Side of the images in pixels, a multiple of the patch size; None
+      for the backbone's own.
+    mean: Of the pixels that the backbone was trained on, per channel, in
+      [0, 1]; None for what its files say, and 0.5 for a ViT.
+    std: Likewise.
+    dtype: What the model computes in; what is stored is float32.
+    attention: "cudnn" needs an NVIDIA GPU since Ampere, and bfloat16.
+    remat: Recompute each block in the backward pass.
+    batch_size: Images per step.
+    steps: Optimizer steps of a run; 300 if there are no epochs either.
+    epochs: The length of a run instead; the last one is filled up.
+    warmup: The share of the steps in which the learning rate rises.
+    augment: What is done to training images.
+    skip_nonfinite: How many steps in a row may be skipped because their loss or
+      gradient is not finite.
+    recipe: What a step does that is no part of a method.
+    templates: Prompts of a CLIP.
+    own_head: Whether a ViT may start from the head in its file.
+    probe_images: From how many training images, class by class, a blank head is
+      fitted; None for all. scikit-learn's solver on all of ImageNet's would
+      take days.
+    fingerprint: Whether lines tell the backbone's content, beside its name.
+
+  Raises:
+    ValueError: If one is out of range, or there are both steps and epochs.
+  """
+
+  backbone: pathlib.Path
+  image_size: int | None = None
+  mean: tuple[float, ...] | None = None
+  std: tuple[float, ...] | None = None
+  dtype: backbones.Dtype = "float32"
+  attention: backbones.Attention = "xla"
+  remat: bool = False
+  batch_size: int = 32
+  steps: int | None = None
+  epochs: float | None = None
+  warmup: float = 0.1
+  augment: Augmentation = "basic"
+  skip_nonfinite: int = 0
+  recipe: Recipe = dataclasses.field(default_factory=Recipe)
+  templates: tuple[str, ...] = clip.PHOTO_TEMPLATES
+  own_head: bool = False
+  probe_images: int | None = None
+  fingerprint: bool = True
+
+  def __post_init__(self):
+    length.check(self.steps, self.epochs)
+    if self.image_size is not None and self.image_size < 1:
+      raise ValueError(
+        f"image_size must be at least 1 pixel, got {self.image_size}."
+      )
+    if self.batch_size < 1:
+      raise ValueError(
+        f"batch_size must be at least 1 image, got {self.batch_size}."
+      )
+    if self.steps is None and self.epochs is None:
+      object.__setattr__(self, "steps", length.DEFAULT_STEPS)
+
+  def described(self) -> Record:
+    """What a line says of it; JSON, without what is as it usually is."""
+    kind = "backbone" if self.backbone.is_dir() else "weights"
+    found: Record = {kind: self.backbone.name}
+    if self.fingerprint:
+      found["backbone_digest"] = backbones.digest(self.backbone)
+    found |= (
+      {"steps": self.steps} if self.epochs is None else {"epochs": self.epochs}
+    )
+    usual = {field.name: field.default for field in dataclasses.fields(self)}
+    for name in (
+      *("mean", "std", "dtype", "attention", "remat", "warmup", "augment"),
+      "skip_nonfinite",
+    ):
+      if (value := getattr(self, name)) != usual[name]:
+        found[name] = list(value) if isinstance(value, tuple) else value
+    return found | self.recipe.described()
+
+  def look(self) -> dict[str, Any]:
+    """How the backbone sees images, as `backbones.load` takes it."""
+    return {"image_size": self.size, "mean": self.mean, "std": self.std}
+
+  @functools.cached_property
+  def size(self) -> int:
+    """Side of the images, in pixels."""
+    if self.image_size is not None:
+      return self.image_size
+    return backbones.image_size(self.backbone)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ImageTask:
+  """Images, and how they are trained on.
+
+  Attributes:
+    images: Where they come from.
+    setup: What training starts from, and how.
+    view: What is seen of an image, but for its size.
+    headline: See `Opened`.
+    long_tail: Whether accuracy is also told by how many training images the
+      classes have.
+  """
+
+  images: Images
+  setup: Setup
+  view: View | None = None
+  headline: Callable[[Metrics], dict[str, float]] | None = None
+  long_tail: bool = False
+
+  @property
+  def config(self) -> Record:
+    """See `Task`."""
+    return self._config
+
+  @functools.cached_property
+  def _config(self) -> Record:
+    setup = self.setup
+    return (
+      self.images.described(setup.size, setup.batch_size) | setup.described()
+    )
+
+  def open(self, seed: int) -> Opened:
+    """See `Task`; a blank head is fitted, so that all methods share it."""
+    setup = self.setup
+    # Before anything is read, which may take minutes.
+    backbones.check(dtype=setup.dtype, attention=setup.attention)
+    backbones.check_path(setup.backbone)
+    view = dataclasses.replace(
+      self.view or View(1, fit=self.images.fit), size=setup.size
+    )
+    sets = self.images.open(view, seed)
+    train = sets.source.train
+    counts = None
+    if self.long_tail:
+      counts = train.counts().sum(axis=0)  # pyright: ignore
+    model, probed = _started(setup, sets, seed)
+    return Opened(
+      model=model,
+      source=sets.source,
+      steps=length.steps(
+        setup.steps, setup.epochs, images=len(train), batch=setup.batch_size
+      ),
+      batch_size=setup.batch_size,
+      warmup=setup.warmup,
+      augment=setup.augment,
+      balanced=sets.balanced,
+      seed=seed,
+      skip_nonfinite=setup.skip_nonfinite,
+      recipe=setup.recipe,
+      test=sets.test,
+      ood=sets.ood,
+      train_counts=counts,
+      headline=self.headline,
+      zero_shot=not probed,
+    )
+
+
+def _started(setup: Setup, sets: Sets, seed: int) -> tuple[Classifier, bool]:
+  """The backbone under a head that works, and whether it had to be fitted."""
+  train = sets.source.train
+  model = backbones.load(
+    setup.backbone,
+    classes=len(train.class_names),
+    words=sets.words,
+    templates=setup.templates,
+    own_head=setup.own_head,
+    remat=setup.remat,
+    dtype=setup.dtype,
+    attention=setup.attention,
+    **setup.look(),
+  )
+  if not probe.is_blank(model):
+    return model, False
+  if setup.probe_images is not None and isinstance(train, ImageSet):
+    train = probe.some_of_each(train, setup.probe_images, seed=seed)
+  data = Source(train, sets.source.validation)
+  return probe.fit_head(model, data), True

@@ -1,0 +1,111 @@
+"""The published lines of the study are those that its parts ask for."""
+
+import shutil
+
+import pytest
+
+from experiments import sweep
+from experiments.configs.study import parts
+from experiments.reporting import records
+from experiments.tasks.digits import FOLDER, Digits
+from experiments.tasks.image_task import ImageTask
+
+RESULTS = FOLDER.parent / "results"
+WEIGHTS = "vit_tiny_patch16_224.augreg_in21k_ft_in1k.safetensors"
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+  """A copy of the files, on which nothing is to be run."""
+
+  def opened(self, seed):
+    pytest.fail(f"{self} is run with seed {seed}")
+
+  monkeypatch.setattr(Digits, "open", opened)
+  monkeypatch.setattr(ImageTask, "open", opened)
+  folder = tmp_path / "results"
+  folder.mkdir()
+  for file in RESULTS.glob("study_*_cpu.jsonl"):
+    shutil.copy(file, folder)
+  return folder
+
+
+def found(monkeypatch, capsys, results, *options, minutes="inf"):
+  """Lines by file that the parts ask for, and what is said of them."""
+  shown = {}
+  monkeypatch.setattr(
+    sweep, "_tables", lambda lines: shown.setdefault(len(shown), lines)[:0]
+  )
+  arguments = ["--config", "study_cpu", "--results", str(results)]
+  arguments += ["--minutes", minutes, *options]
+  capsys.readouterr()
+  sweep.main(sweep.parse(arguments))
+  said = capsys.readouterr().out.splitlines()
+  lines = [record for own in shown.values() for record in own]
+  return lines, [sentence for sentence in said if str(results) in sentence]
+
+
+def published(*names):
+  return [
+    record
+    for name in names
+    for record in records.read(RESULTS / f"study_{name}_cpu.jsonl")
+  ]
+
+
+def same(lines, others):
+  key = lambda line: (str(line["config"]["method"]), str(line))
+  return sorted(lines, key=key) == sorted(others, key=key)
+
+
+def test_all_lines_are_found_and_nothing_is_run_again(
+  results, monkeypatch, capsys, tmp_path
+):
+  where = ("--root", "elsewhere/PACS", "--backbone", f"elsewhere/{WEIGHTS}")
+  complete = [name for name in parts.PARTS if name not in ("rule", "words")]
+  options = ("--cases", *complete, *where)
+  lines, said = found(monkeypatch, capsys, results, *options)
+  assert not any("missing" in sentence for sentence in said)
+  # From a CLIP, whose lines are told by the name of its folder.
+  clip = tmp_path / "clip_flickr8k_96"
+  clip.mkdir()
+  options = ("--cases", "words", "--root", "PACS", "--backbone", str(clip))
+  of_words, said = found(monkeypatch, capsys, results, *options)
+  assert not any("missing" in sentence for sentence in said)
+  rates = [line for line in [*lines, *of_words] if line["seed"] == 100]
+  reported = [line for line in [*lines, *of_words] if line["seed"] != 100]
+  # Every line is asked for, none twice, and none is of anything else.
+  assert same(reported, published("words", *complete))
+  # But for first looks at rates that the grids have no more.
+  looks = [line for line in published("rates") if line not in rates]
+  assert len(looks) == 8
+  assert same([*rates, *looks], published("rates"))
+  for method in (line["config"]["method"] for line in looks):
+    assert method["learning_rate"] not in parts.VIT[method["name"]].rates
+
+
+def test_the_rule_lacks_the_six_lines_of_its_highest_rate(
+  results, monkeypatch, capsys
+):
+  options = ("--cases", "rule")
+  before = (results / "study_rule_cpu.jsonl").read_bytes()
+  lines, said = found(monkeypatch, capsys, results, *options, minutes="0")
+  assert same(lines, published("rule"))
+  assert said[-1].startswith("6 lines are missing in")
+  assert said[0].startswith("69 of 75 lines are in")
+  at = [line["config"]["method"]["learning_rate"] for line in lines]
+  assert {rate: at.count(rate) for rate in at} == {
+    **dict.fromkeys((1e-3, 3e-3, 1e-2, 3e-2), 15),
+    1e-1: 9,
+  }
+  assert (results / "study_rule_cpu.jsonl").read_bytes() == before
+
+
+def test_other_seeds_are_missing(results, monkeypatch, capsys):
+  options = ("--cases", "untrained", "--seeds", "0", "7")
+  lines, said = found(monkeypatch, capsys, results, *options, minutes="0")
+  assert said[-1].startswith("6 lines are missing in")
+  assert same(
+    [line for line in lines if line["seed"] == 0],
+    [line for line in published("untrained") if line["seed"] == 0],
+  )
