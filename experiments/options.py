@@ -10,7 +10,7 @@ import tyro
 from experiments import configs
 from experiments.data.batches import Augmentation
 from experiments.harness.command import Session, session
-from experiments.harness.run import Places
+from experiments.harness.places import Places
 from experiments.models import backbones
 from experiments.tasks import class_folders, length
 from experiments.tasks.class_folders import ClassFolders

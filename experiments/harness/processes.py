@@ -15,12 +15,11 @@ import submitit
 
 from experiments.harness.cell import Cell, by_task_and_seed, sharing_runs
 from experiments.harness.display import Display
+from experiments.harness.places import Places, never
 from experiments.harness.run import (
   Failure,
-  Places,
   already_in,
   lines_of,
-  never,
   run,
 )
 from experiments.reporting import records

@@ -8,12 +8,10 @@ share that folder: each takes cells that no other one has.
 """
 
 import contextlib
-import dataclasses
-import functools
 import pathlib
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -23,77 +21,17 @@ from experiments.harness import measured
 from experiments.harness.agreement import agreed, leads
 from experiments.harness.cell import Cell, by_task_and_seed, sharing_runs
 from experiments.harness.display import Display, Row
+from experiments.harness.places import Places
 from experiments.methods.zero_shot import ZeroShot
 from experiments.models import export
 from experiments.models.classifier import Ensemble
 from experiments.reporting import records
 from experiments.reporting.entries import task_of
-from experiments.reporting.identity import canonical, folder_name, identity_of
+from experiments.reporting.identity import identity_of
 from experiments.tasks.task import Opened
 from experiments.training.run_checkpoints import Stopped
 from experiments.training.runs import Runs, Saving, Watch
-from experiments.training.sharding import Sharding
-from experiments.training.watching import Watching
-from gmixout_jax import parallel
 from gmixout_jax.checkpoint.folders import Held, exclusive
-
-
-def never(step: int) -> bool:
-  """Whether to stop after a step: no."""
-  del step
-  return False
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Places:
-  """Where and how cells are run, which no number depends on.
-
-  Attributes:
-    results: The file that lines are appended to.
-    checkpoint: A folder to save runs in.
-    export: Where to put the trained model; of several cells, a folder.
-    one: Whether there is one cell, which has these two for itself.
-    save_every: Steps between two checkpoints.
-    sharding: How all devices share each run, see
-      `experiments.training.sharding`; None if each has one to itself.
-    watching: What is seen of runs on the way.
-    deadline: No cell is begun after it, in seconds as of `time.monotonic`.
-    stop: Whether to save and stop after a number of steps.
-  """
-
-  results: pathlib.Path
-  checkpoint: pathlib.Path | None = None
-  export: pathlib.Path | None = None
-  one: bool = False
-  save_every: int = 100
-  sharding: Sharding | None = None
-  watching: Watching = dataclasses.field(default_factory=Watching)
-  deadline: float = float("inf")
-  stop: Callable[[int], bool] = never
-
-  @functools.cached_property
-  def mesh(self) -> jax.sharding.Mesh | None:
-    """The devices that share each run; None if it has one to itself."""
-    return None if self.sharding is None else parallel.data_mesh()
-
-  def of_cell(self, cell: Cell) -> pathlib.Path | None:
-    """The folder that a cell is noted in when it has ended."""
-    if self.checkpoint is None or self.one:
-      return self.checkpoint
-    return self.checkpoint / cell.folder
-
-  def of_runs(self, cell: Cell) -> str:
-    """The folder of the runs of a cell's task and seed."""
-    if self.one:
-      return ""
-    task = canonical([cell.task.config, cell.ending, cell.seed])
-    return folder_name(f"runs-seed{cell.seed}", task)
-
-  def exported(self, cell: Cell) -> pathlib.Path | None:
-    """Where its model goes."""
-    if self.export is None or self.one:
-      return self.export
-    return self.export / cell.folder
 
 
 class Failure(NamedTuple):
@@ -197,17 +135,9 @@ def _done(cells: Sequence[Cell], places: Places) -> dict[str, records.Record]:
       cell.identity: found[cell.identity]
       for cell in cells
       if cell.identity in found
-      and _is_exported(cell, found[cell.identity], places)
+      and places.has_exported(cell, found[cell.identity])
     }
   )
-
-
-def _is_exported(cell: Cell, line: records.Record, places: Places) -> bool:
-  """Whether its model is where it was asked for; an ensemble never is."""
-  path = places.exported(cell)
-  if path is None or line.get("stats", {}).get("forward_passes", 1) > 1:
-    return True
-  return export.exists(path)
 
 
 @contextlib.contextmanager
@@ -302,7 +232,7 @@ class _Group:
       line = records.recall(folder) if folder else None
       if line is not None and folder is not None:
         records.check_same(folder, line, cell.config, cell.seed)
-        if not _is_exported(cell, line, self._places):
+        if not self._places.has_exported(cell, line):
           line = None
       found.append(line)
     return agreed(found)

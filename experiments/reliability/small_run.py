@@ -20,7 +20,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from experiments import train
+from experiments import sweep, train
 from experiments.data.source import hold_out
 from experiments.data.split import Split
 from experiments.models.classifier import Classifier
@@ -121,6 +121,7 @@ class MadeUp:
 
 
 def work(
+  command_name: str,
   folder: pathlib.Path,
   process: int,
   arguments: list[str],
@@ -157,7 +158,8 @@ def work(
     return fitted
 
   loop.fit = noting
-  train.main(train.parse(arguments))
+  command = {"train": train, "sweep": sweep}[command_name]
+  command.main(command.parse(arguments))
   sys.stdout.flush()
 
 
@@ -182,25 +184,29 @@ class Life:
     devices: int = 1,
     cache: pathlib.Path,
     steps: int = STEPS,
+    command: str = "train",
   ) -> "Life":
     """Starts or resumes the run of a folder.
 
     Args:
       folder: Where checkpoints, results, weights and logs go.
-      *more: Further arguments of `experiments.train`.
+      *more: Further arguments.
       processes: How many.
       devices: Of each process.
       cache: For compiled programs.
       steps: Of the run.
+      command: "train"; or "sweep", for arguments that both understand.
     """
     folder.mkdir(parents=True, exist_ok=True)
     arguments = [
-      *("gmixout", "--resample-every", "3", "--batch-size", "8"),
+      *("gmixout", "--batch-size", "8"),
       *("--steps", str(steps), "--save-every", str(SAVE_EVERY)),
       *("--checkpoint", str(folder / "run")),
       *("--results", str(folder / "results.jsonl")),
       *more,
     ]
+    if command == "train":
+      arguments += ["--resample-every", "3"]
     if processes > 1:
       arguments += ["--distributed", "--processes", str(processes)]
       arguments += ["--coordinator", f"127.0.0.1:{_free_port()}"]
@@ -210,7 +216,7 @@ class Life:
       started.append(
         _server().Process(
           target=work,
-          args=(folder, rank, arguments + rank_of, devices, cache),
+          args=(command, folder, rank, arguments + rank_of, devices, cache),
         )
       )
     for process in started:

@@ -143,6 +143,23 @@ def test_a_checkpoint_of_two_processes_resumes_in_one(tmp_path, cache):
   assert life.steps() == taken  # no step was left to take
 
 
+def test_a_sweep_of_two_processes_is_run_once(tmp_path, cache):
+  """Also by a process that has the lines from the first one alone."""
+  grid = ("--set", "gmixout.resample_every=1,2", "--seeds", "0", "1")
+  for _ in range(2):
+    life = Life.start(
+      tmp_path, *grid, command="sweep", cache=cache, steps=2, processes=2
+    )
+    life.end(PATIENCE)
+    lines = records.read(tmp_path / "results.jsonl")
+    assert [
+      (line["seed"], line["config"]["method"]["resample_every"])
+      for line in lines
+    ] == [(0, 1), (0, 2), (1, 1), (1, 2)]
+  assert "4 of 4 lines are in" in (tmp_path / "log_0").read_text()
+  assert "Traceback" not in (tmp_path / "log_1").read_text()
+
+
 def test_kills_are_survived(tmp_path):
   survived, tried = torture.torture(
     tmp_path, kills=2, processes=1, steps=12, patience=PATIENCE

@@ -8,7 +8,7 @@ import rich.console
 
 from experiments import methods
 from experiments.harness.display import Display
-from experiments.harness.run import Places
+from experiments.harness.places import Places
 from experiments.methods.full_finetuning import FullFinetuning
 from experiments.tasks.task import Opened
 from experiments.training import loop

@@ -165,6 +165,19 @@ def test_cells_with_runs_in_common_are_run_together():
   ]
 
 
+def test_cells_may_be_tied_by_a_third():
+  """Even if that comes last: what it shares with each is trained once."""
+  quarter = FullFinetuning(learning_rate=0.25)
+  half = FullFinetuning(learning_rate=0.5)
+  other = UniformSoup(of=half, runs=2, factors=(1.0, 2.0))
+  both = UniformSoup(of=quarter, runs=2, factors=(1.0, 4.0))
+  assert not set(quarter.members()) & set(other.members())
+  task = Small()
+  cells = [Cell(task, method, 0) for method in (quarter, other, half, both)]
+  (group,) = sharing_runs(cells)
+  assert set(group) == set(cells)
+
+
 def test_a_task_is_opened_once_for_the_cells_of_a_seed():
   one, other = Small(), Small("other")
   cells = [Cell(t, FULL, s) for s in (0, 1) for t in (one, other, one)]

@@ -155,7 +155,7 @@ def test_words_need_a_clip(tmp_path):
 def test_what_a_study_does_not_do_is_said(tmp_path, options, message):
   where = () if "--results" in options else ("--results", str(tmp_path))
   with pytest.raises(SystemExit, match=rf"error: .*{message}"):
-    study(*options, *where)
+    study(*options, *where, "--minutes", "0")
 
 
 def test_a_study_without_its_data_says_what_is_missing(tmp_path, vit_file):
