@@ -114,7 +114,10 @@ def chosen(config: Config, own: Sequence[Method] = ()) -> list[Method]:
   grid = parse_grid(config.set)
   names = list(config.methods)
   if ALL in names:
-    with_words = config.backbone is not None and config.backbone.is_dir()
+    # The demo has a CLIP of its own, and compares what needs one.
+    with_words = any(methods.name_of(m) in NEED_WORDS for m in own)
+    if config.backbone is not None:
+      with_words = config.backbone.is_dir()
     every = [n for n in methods.METHODS if with_words or n not in NEED_WORDS]
     at = names.index(ALL)
     names = list(dict.fromkeys([*names[:at], *every, *names[at + 1 :]]))
@@ -363,7 +366,8 @@ def parse(arguments: Sequence[str] | None = None) -> Config:
   """Reads the command line; with --config, --help says what it stands for."""
   arguments = sys.argv[1:] if arguments is None else list(arguments)
   description = f"{__doc__}\nNAME is one of {', '.join(configs.names())}."
-  for flag, name in itertools.pairwise(arguments):
+  words = itertools.chain(*(word.split("=", 1) for word in arguments))
+  for flag, name in itertools.pairwise(words):
     if flag == "--config" and name in configs.names():
       description = configs.docstring(name)
   return tyro.cli(

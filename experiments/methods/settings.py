@@ -87,7 +87,9 @@ def _field(setting: str) -> tuple[str, str]:
     raise ValueError(
       f"--set must be NAME.FIELD=VALUE with a method's name, got {setting!r}."
     )
-  known = [f.name for f in dataclasses.fields(METHODS[name])]
+  # What a method works on is said by its name, as in gmixout+wise_ft.
+  fields = dataclasses.fields(METHODS[name])
+  known = [f.name for f in fields if f.name != "of"]
   if field not in known:
     raise ValueError(f"{name} has {', '.join(known)}, got {setting!r}.")
   return name, field

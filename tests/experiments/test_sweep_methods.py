@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments import methods, sweep
+from experiments import configs, methods, sweep
 from experiments.methods.full_finetuning import FullFinetuning
 from experiments.methods.gmixout import GMixout
 from experiments.methods.model_soups import UniformSoup
@@ -77,6 +77,9 @@ def test_all_are_those_that_the_backbone_allows(clip_folder, vit_file):
     ]
   assert names(backbone=clip_folder) == list(methods.METHODS)
   # Who names one of them gets it, or an error that says what it needs.
+  own = configs.load("demo").methods
+  found = [methods.name_of(m) for m in sweep.chosen(config("all"), own)]
+  assert set(found) == set(methods.METHODS)
   found = sweep.chosen(config("zero_shot", "all", backbone=vit_file))
   assert methods.name_of(found[0]) == "zero_shot"
 

@@ -55,7 +55,7 @@ WRONG = [
   (["swa"], "NAME.FIELD=VALUE .* got 'swa'"),
   (["swa=1"], "NAME.FIELD=VALUE .* got 'swa=1'"),
   (["no.x=1"], "NAME.FIELD=VALUE .* got 'no.x=1'"),
-  (["swa.x=1"], "swa has of, start, every, got 'swa.x=1'"),
+  (["swa.x=1"], "swa has start, every, got 'swa.x=1'"),
   (
     ["swa.every=1", "swa.start=0.5", "swa.every=2"],
     r"swa\.every is given twice, as 'swa\.every=1' and 'swa\.every=2'",
@@ -79,3 +79,9 @@ def test_what_is_no_setting_is_quoted(parse, given, message):
 def test_where_one_run_is_made_several_values_are_refused():
   with pytest.raises(ValueError, match=r"one value here, got 'swa\.every=1,2'"):
     parse_settings(["swa.start=0.5", "swa.every=1,2"])
+
+
+def test_what_a_method_works_on_is_no_setting():
+  """A word in its place would be found out in the middle of a run."""
+  with pytest.raises(ValueError, match=r"wise_ft has alpha, got 'wise_ft.of="):
+    parse_settings(["wise_ft.of=gmixout"])
