@@ -31,7 +31,6 @@ import itertools
 import pathlib
 import sys
 import time
-import typing
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -45,8 +44,8 @@ from experiments.harness.command import Session
 from experiments.harness.run import Failure, run
 from experiments.harness.stage import Stage, Stages, through
 from experiments.methods import Method
-from experiments.methods.composition import Composed, Pool
-from experiments.methods.settings import Settings, parse_grid
+from experiments.methods.composition import Pool
+from experiments.methods.settings import changed, parse_grid, parts
 from experiments.options import RunOptions, TaskOptions
 from experiments.reporting import figures, tables
 from experiments.reporting.entries import by_task, group
@@ -134,7 +133,7 @@ def chosen(config: Config, own: Sequence[Method] = ()) -> list[Method]:
   unused = [
     name
     for name in dict.fromkeys(name for settings in grid for name in settings)
-    if not any(name in _parts(method) for method in found)
+    if not any(name in parts(method) for method in found)
   ]
   if unused:
     raise ValueError(
@@ -144,37 +143,6 @@ def chosen(config: Config, own: Sequence[Method] = ()) -> list[Method]:
   tried = [changed(m, settings) for m in found for settings in grid]
   # What a setting does not touch is run once.
   return list({repr(methods.described(one)): one for one in tried}.values())
-
-
-def _parts(method: Method) -> set[str]:
-  """The names of a method, and of those that it works on."""
-  found = {methods.name_of(method).split("+")[-1]}
-  return found | _parts(method.of) if isinstance(method, Composed) else found
-
-
-def changed(method: Method, settings: Settings) -> Method:
-  """The method with other hyperparameters, wherever a name occurs in it.
-
-  Example:
-    >>> soup = methods.from_name("gmixout+wise_ft")
-    >>> changed(soup, {"gmixout": {"sparsity": 0.5}}).of.sparsity
-    0.5
-  """
-  if isinstance(method, Composed):
-    method = dataclasses.replace(method, of=changed(method.of, settings))
-  name = methods.name_of(method).split("+")[-1]
-  types = typing.get_type_hints(type(method))
-  given = {k: _typed(types[k], v) for k, v in settings.get(name, {}).items()}
-  return dataclasses.replace(method, **given)
-
-
-def _typed(kind: Any, value: Any) -> Any:
-  """1 as 1.0 where a field holds that; a line is found again by its text."""
-  if isinstance(value, tuple):
-    return tuple(_typed(kind, one) for one in value)
-  kinds = (kind, *typing.get_args(kind))
-  is_whole = isinstance(value, int) and not isinstance(value, bool)
-  return float(value) if is_whole and float in kinds else value
 
 
 def stages_of(config: Config, started: Session) -> Stages:
@@ -202,6 +170,7 @@ def stages_of(config: Config, started: Session) -> Stages:
         f" --picture {config.picture}."
       )
     return found.stages(config, config.cases, config.seeds, started.display.say)
+  _refuse(config, found)
   seeds = config.seeds or found.seeds
   compared = chosen(config, found.methods)
   if not isinstance(found, Experiment):
@@ -212,6 +181,25 @@ def stages_of(config: Config, started: Session) -> Stages:
     config.case_of(found, config.config, case) for case in _cases(config, found)
   ]
   return _once(config, tasks, compared, seeds)
+
+
+def _refuse(config: Config, found: Any) -> None:
+  """Flags that the config has no use for.
+
+  Raises:
+    ValueError: If there is one; it is named.
+  """
+  combines = isinstance(found, Experiment) and found.combines
+  if config.checkpoints is not None and not combines:
+    raise ValueError(
+      f"--checkpoints has no meaning for {config.config}, which trains; got"
+      f" {config.checkpoints}."
+    )
+  if config.cases and not isinstance(found, Experiment):
+    raise ValueError(
+      f"--cases has no meaning for {config.config}, which has one task; got"
+      f" {' '.join(config.cases)}."
+    )
 
 
 def _once(
@@ -244,6 +232,7 @@ def _combined(
       f" the folder that they are in, and --root that of the data; got"
       f" {config.checkpoints} and {config.root}."
     )
+  config.refuse_all_but("root", "image_size", "mean", "std")
   size = config.image_size or experiment.view.size
   view = dataclasses.replace(experiment.view, size=size)
   tasks = [
@@ -291,6 +280,15 @@ def main(config: Config) -> None:
       raise ValueError(
         "workers must be 0, or a number of processes with a folder to save"
         f" them in, got {config.workers} and --checkpoint {config.checkpoint}."
+      )
+    if config.workers and config.distributed:
+      raise ValueError(
+        "--workers are processes of their own, and --distributed makes one run"
+        f" of several: give one of them, got {config.workers} and True."
+      )
+    if config.cluster != "local" and not config.workers:
+      raise ValueError(
+        f"--cluster {config.cluster} needs --workers, the jobs at a time."
       )
     places = config.places(
       deadline=time.monotonic() + 60 * config.minutes, stop=started.stop

@@ -3,10 +3,12 @@
 import ast
 import dataclasses
 import itertools
+import typing
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from experiments.methods import METHODS
+from experiments.methods import METHODS, Method, name_of
+from experiments.methods.composition import Composed
 
 Settings = dict[str, dict[str, Any]]
 """Hyperparameters by method."""
@@ -69,6 +71,38 @@ def parse_grid(settings: Iterable[str]) -> list[Settings]:
         raise ValueError(f"{setting!r} has the value {value!r} twice.")
     choices.append(values)
   return [_nested(fields, values) for values in itertools.product(*choices)]
+
+
+def parts(method: Method) -> set[str]:
+  """The names of a method, and of those that it works on."""
+  found = {name_of(method).split("+")[-1]}
+  return found | parts(method.of) if isinstance(method, Composed) else found
+
+
+def changed(method: Method, settings: Settings) -> Method:
+  """The method with other hyperparameters, wherever a name occurs in it.
+
+  Example:
+    >>> from experiments.methods import from_name
+    >>> soup = from_name("gmixout+wise_ft")
+    >>> changed(soup, {"gmixout": {"sparsity": 0.5}}).of.sparsity
+    0.5
+  """
+  if isinstance(method, Composed):
+    method = dataclasses.replace(method, of=changed(method.of, settings))
+  name = name_of(method).split("+")[-1]
+  types = typing.get_type_hints(type(method))
+  given = {k: _typed(types[k], v) for k, v in settings.get(name, {}).items()}
+  return dataclasses.replace(method, **given)
+
+
+def _typed(kind: Any, value: Any) -> Any:
+  """1 as 1.0 where a field holds that; a line is found again by its text."""
+  if isinstance(value, tuple):
+    return tuple(_typed(kind, one) for one in value)
+  kinds = (kind, *typing.get_args(kind))
+  is_whole = isinstance(value, int) and not isinstance(value, bool)
+  return float(value) if is_whole and float in kinds else value
 
 
 def _nested(

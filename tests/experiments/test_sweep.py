@@ -45,6 +45,19 @@ def test_flags_are_read(tmp_path):
     ({"config": "imagnet"}, "one of cifar100_c, .*; got 'imagnet'"),
     ({"workers": 2}, "workers .* got 2 and --checkpoint None"),
     ({"workers": -1}, "workers must be 0, .* got -1"),
+    ({"cluster": "slurm"}, "--cluster slurm needs --workers"),
+    (
+      {"config": "demo", "cases": ("digits",)},
+      "--cases has no meaning for demo, .* got digits",
+    ),
+    (
+      {"config": "demo", "image_size": 28},
+      "--image-size has no meaning here, got 28",
+    ),
+    (
+      {"config": "study_cpu", "methods": (), "training": Recipe(mixup=0.2)},
+      "--mixup has no meaning here, got 0.2",
+    ),
     (
       {"results": pathlib.Path("runs/x")},
       r"--results must be a file NAME\.jsonl, got runs/x",
@@ -53,8 +66,9 @@ def test_flags_are_read(tmp_path):
 )
 def test_flags_that_make_no_sense_are_refused(changes, message, monkeypatch):
   tiny.use_tiny_task(monkeypatch)
+  names = changes.pop("methods", ("swa",))
   with pytest.raises(SystemExit, match=f"error: .*{message}"):
-    sweep.main(config("swa", **changes))
+    sweep.main(config(*names, **changes))
 
 
 def test_the_seed_is_0_where_nobody_says_another(monkeypatch):

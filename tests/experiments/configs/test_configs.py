@@ -146,9 +146,17 @@ def test_lines_that_are_there_are_not_run_again(request, tmp_path, monkeypatch):
     ({"source": "real"}, "--source does not go with domainnet_sketch"),
     ({"config": "manifold_mixing"}, "--checkpoints must name the folder"),
     (
-      {"config": "manifold_mixing", "checkpoints": ""},
+      {
+        **{"config": "manifold_mixing", "checkpoints": ""},
+        **{"backbone": None, "batch_size": None, "steps": None},
+      },
       "no checkpoint in .*head.safetensors",
     ),
+    (
+      {"config": "manifold_mixing", "checkpoints": ""},
+      "--backbone has no meaning here, got .*clip",
+    ),
+    ({"checkpoints": ""}, "--checkpoints has no meaning for domainnet_sketch"),
   ],
 )
 def test_what_is_not_understood_is_quoted(request, tmp_path, wrong, message):
