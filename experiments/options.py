@@ -3,6 +3,9 @@
 import contextlib
 import dataclasses
 import pathlib
+import sys
+import tempfile
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import tyro
@@ -108,8 +111,6 @@ class TaskOptions:
 
   def __post_init__(self):
     length.check(self.steps, self.epochs)
-    if not 0 < self.held_out < 1:
-      raise ValueError(f"held_out must be in (0, 1), got {self.held_out}.")
 
   def setup(self, **own: Any) -> Setup:
     """How the task is trained on.
@@ -277,7 +278,27 @@ class RunOptions:
     )
 
   def places(self, **more: Any) -> Places:
-    """The same for the harness; `more` are further fields of it."""
+    """The same for the harness; `more` are further fields of it.
+
+    Raises:
+      ValueError: If flags do not go together, or something cannot be written
+        where it was asked for, which is better known before a run than after.
+    """
+    for name in ("coordinator", "processes", "process"):
+      value = getattr(self, name)
+      if value is not None and not self.distributed:
+        raise ValueError(f"--{name} {value} needs --distributed.")
+    if self.save_every < 1:
+      raise ValueError(
+        f"--save-every must be at least 1 step, got {self.save_every}."
+      )
+    for flag, path in (
+      ("results", self.results.parent if self.results.suffix else self.results),
+      ("export", self.export and self.export.absolute().parent),
+      ("profile", self.watching.profile),
+    ):
+      if path is not None:
+        check_writable(flag, path)
     sharding = self.sharding or ("data" if self.distributed else None)
     fields: dict[str, Any] = {
       "results": self.results,
@@ -288,3 +309,47 @@ class RunOptions:
       "watching": self.watching,
     }
     return Places(**fields | more)
+
+
+def check_writable(flag: str, folder: pathlib.Path) -> None:
+  """Makes a folder, and sees whether files can be put into it.
+
+  Args:
+    flag: That names it, for the message.
+    folder: It is made if need be.
+
+  Raises:
+    ValueError: If not.
+  """
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+      pass
+  except OSError as error:
+    raise ValueError(
+      f"--{flag}: files cannot be written to {folder}: {error.strerror}."
+    ) from None
+
+
+def refuse_repeated(arguments: Sequence[str]) -> None:
+  """Refuses a flag of several values that is given twice.
+
+  The first would be lost; of one value, the last is meant.
+
+  Raises:
+    SystemExit: If one is; it is named.
+  """
+  flags = [word.split("=")[0] for word in arguments]
+  for flag in ("--set", "--seeds", "--cases"):
+    if flags.count(flag) > 1:
+      sys.exit(f"error: {flag} is given twice; give all its values after one.")
+
+
+def check_seed(seed: int) -> None:
+  """Whether generators take it.
+
+  Raises:
+    ValueError: If not; it is quoted.
+  """
+  if not 0 <= seed < 2**63:
+    raise ValueError(f"--seed must be from 0 to 2**63 - 1, got {seed}.")

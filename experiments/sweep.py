@@ -46,7 +46,13 @@ from experiments.harness.stage import Stage, Stages, through
 from experiments.methods import Method
 from experiments.methods.composition import Pool
 from experiments.methods.settings import changed, parse_grid, parts
-from experiments.options import RunOptions, TaskOptions
+from experiments.options import (
+  RunOptions,
+  TaskOptions,
+  check_seed,
+  check_writable,
+  refuse_repeated,
+)
 from experiments.reporting import figures, tables
 from experiments.reporting.entries import by_task, group
 from experiments.reporting.records import Record
@@ -152,6 +158,12 @@ def stages_of(config: Config, started: Session) -> Stages:
     FileNotFoundError: If a file is not there.
     ValueError: If flags do not go together, or name what there is not.
   """
+  for seed in config.seeds:
+    check_seed(seed)
+  if config.config is not None and config.data is not None:
+    raise ValueError(
+      f"--config {config.config} has data of its own, got --data {config.data}."
+    )
   if config.config is None:
     if config.cases or config.checkpoints:
       raise ValueError("--cases and --checkpoints belong to a --config.")
@@ -281,6 +293,12 @@ def main(config: Config) -> None:
         "workers must be 0, or a number of processes with a folder to save"
         f" them in, got {config.workers} and --checkpoint {config.checkpoint}."
       )
+    if not config.minutes >= 0:
+      raise ValueError(f"--minutes must be at least 0, got {config.minutes}.")
+    if config.partition is not None and config.cluster != "slurm":
+      raise ValueError(f"--partition {config.partition} needs --cluster slurm.")
+    if config.picture is not None:
+      check_writable("picture", config.picture.absolute().parent)
     if config.workers and config.distributed:
       raise ValueError(
         "--workers are processes of their own, and --distributed makes one run"
@@ -363,6 +381,7 @@ def _tables(lines: Sequence[Record]) -> Iterator[rich.table.Table]:
 def parse(arguments: Sequence[str] | None = None) -> Config:
   """Reads the command line; with --config, --help says what it stands for."""
   arguments = sys.argv[1:] if arguments is None else list(arguments)
+  refuse_repeated(arguments)
   description = f"{__doc__}\nNAME is one of {', '.join(configs.names())}."
   words = itertools.chain(*(word.split("=", 1) for word in arguments))
   for flag, name in itertools.pairwise(words):

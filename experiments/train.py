@@ -37,6 +37,7 @@ images are the result. OOD images decide nothing, whether watched or not.
 """
 
 import dataclasses
+import itertools
 import sys
 from typing import Annotated, Any
 
@@ -48,7 +49,12 @@ from experiments import methods
 from experiments.harness.cell import Cell
 from experiments.harness.command import Session
 from experiments.harness.run import run
-from experiments.options import RunOptions, TaskOptions
+from experiments.models import export
+from experiments.options import (
+  RunOptions,
+  TaskOptions,
+  check_seed,
+)
 from experiments.reporting import display_names, records
 from experiments.reporting.entries import task_of
 from experiments.tasks.recipe import Recipe
@@ -71,6 +77,11 @@ class Config(TaskOptions, RunOptions):
 
   def cell(self) -> Cell:
     """What is run; errors as of `task`."""
+    check_seed(self.seed)
+    if self.backbone is not None and self.export is not None:
+      written = [path.resolve() for path in export.places(self.export)]
+      if self.backbone.resolve() in written:
+        raise ValueError(f"--export {self.export} would replace --backbone.")
     is_clip = self.backbone is not None and self.backbone.is_dir()
     if is_clip and self.export and self.export.suffix == ".safetensors":
       raise ValueError(
@@ -118,13 +129,14 @@ def table(record: records.Record) -> rich.table.Table:
   title = f"{method} on {task_of(config)}, seed {record['seed']}: accuracy (%)"
   # As wide as its title, which one column would break into many lines.
   view = rich.table.Table(title=escape(title), min_width=len(title))
-  columns = {"ID": metrics["id"], **metrics["ood"]}
+  # Pairs, as an OOD set may have the name of another column.
+  columns = [("ID", metrics["id"]), *metrics["ood"].items()]
   if metrics["ood"]:
-    columns["mean OOD"] = metrics["mean_ood"]
-    columns["worst OOD"] = metrics["worst_ood"]
-  for name in columns:
+    columns.append(("mean OOD", metrics["mean_ood"]))
+    columns.append(("worst OOD", metrics["worst_ood"]))
+  for name, _ in columns:
     view.add_column(escape(name), justify="right")
-  view.add_row(*(f"{100 * value:.1f}" for value in columns.values()))
+  view.add_row(*(f"{100 * value:.1f}" for _, value in columns))
   return view
 
 
@@ -148,7 +160,7 @@ def parse(arguments: list[str] | None = None) -> Config:
   )
   # With the field re-typed, the registry alone decides what can be chosen.
   fields: list[Any] = [("method", Annotated[choices, tyro.conf.arg(name="")])]
-  named = next((name for name in arguments if name in methods.METHODS), None)
+  named = _named(arguments)
   if named and hasattr(methods.METHODS[named], "weight_decay"):
     fields.append(_without_weight_decay())
   typed = dataclasses.make_dataclass(
@@ -162,6 +174,17 @@ def parse(arguments: list[str] | None = None) -> Config:
     description=__doc__,
     config=(tyro.conf.CascadeSubcommandArgs,),
   )
+
+
+def _named(arguments: list[str]) -> str | None:
+  """The method that is meant; not one that a folder is called like."""
+  found = [name for name in arguments if name in methods.METHODS]
+  apart = [
+    name
+    for before, name in itertools.pairwise(["", *arguments])
+    if name in methods.METHODS and not before.startswith("--")
+  ]
+  return next(iter([*apart, *found]), None)
 
 
 def _without_weight_decay() -> tuple[Any, ...]:

@@ -55,7 +55,13 @@ def session(
     if not saves:
       # JAX would catch SIGTERM, and there is nothing to save before it ends.
       jax.config.update("jax_enable_preemption_service", False)
-    jax.distributed.initialize(coordinator, processes, process)
+    try:
+      jax.distributed.initialize(coordinator, processes, process)
+    except ValueError as error:  # what it was not told, and cannot find out
+      sys.exit(
+        f"error: --distributed with --coordinator {coordinator}, --processes"
+        f" {processes} and --process {process}: {error}"
+      )
   console = rich.console.Console(quiet=not leads())
   compilation_cache.keep(functools.partial(console.print, soft_wrap=True))
   host = None if coordinator is None else coordinator.rpartition(":")[0]

@@ -81,4 +81,4 @@ class Places:
     path = self.exported(cell)
     if path is None or line.get("stats", {}).get("forward_passes", 1) > 1:
       return True
-    return export.exists(path)
+    return export.is_of(path, cell.identity)

@@ -24,6 +24,7 @@ from experiments.harness.run import (
 )
 from experiments.reporting import records
 from experiments.training import compilation_cache
+from experiments.training.run_checkpoints import Stopped
 
 Cluster = Literal["local", "slurm"]
 
@@ -124,6 +125,11 @@ def spread(
               if cell.identity not in done
             ]
           row.update(completed=len(done))
+        if places.stop(0):
+          raise Stopped(
+            "stopped as asked: the same command goes on from what is saved in"
+            f" {places.checkpoint}."
+          )
         time.sleep(0.1)
     finally:  # interrupted: what runs is saved, and goes on next time
       for _, job in running:

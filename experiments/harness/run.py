@@ -254,6 +254,8 @@ class _Group:
         stop=places.stop,
       )
     seen = opened.ood if places.watching.watch_ood else {}
+    if places.watching.watch_ood and not seen:
+      raise ValueError("--watch-ood needs OOD images, and there are none.")
     return Runs(
       opened,
       [cell.method for cell in self._cells],
@@ -292,6 +294,7 @@ class _Group:
       path = places.exported(cell)
       if path is not None and leads() and not isinstance(model, Ensemble):
         export.save(model, path)
+        export.note(path, cell.identity)
 
     line = records.plain(measured.line(cell, outcomes, measure, save))
     folder = places.of_cell(cell)
@@ -304,8 +307,11 @@ class _Group:
 
   def _append(self, cell: Cell, line: records.Record) -> None:
     path = self._places.results
-    if leads() and not lines_of(path, [cell]):
-      records.append(path, line)
+    if not leads():
+      return
+    with records.alone(path):
+      if not lines_of(path, [cell]):
+        records.append(path, line)
 
   @contextlib.contextmanager
   def _logged(self, cell: Cell) -> Iterator[None]:

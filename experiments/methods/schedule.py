@@ -100,8 +100,13 @@ class Schedule:
     """The Optax schedule with this peak.
 
     Raises:
-      ValueError: If more are asked for than there are `peaks`.
+      ValueError: If it is negative or not finite, or more are asked for than
+        there are `peaks`.
     """
+    if not 0 <= peak < float("inf"):
+      raise ValueError(
+        f"a learning rate must be finite and at least 0, got {peak}."
+      )
     number = len(self.asked)
     self.asked.append(peak)
     if self.peaks is None:

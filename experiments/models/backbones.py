@@ -69,7 +69,7 @@ def digest(path: Path) -> str:
   """What tells a backbone from others of its name: a hash of its content.
 
   Args:
-    path: A file; or a folder, of which config and weights count.
+    path: A file; or a folder, of which weights and JSON files count.
 
   Raises:
     FileNotFoundError: If there is nothing at the path.
@@ -78,7 +78,9 @@ def digest(path: Path) -> str:
   path = pathlib.Path(path)
   files = [path]
   if path.is_dir():
-    files = sorted([path / "config.json", *path.glob("*.safetensors")])
+    # Pixels are normalised as a JSON file says, and so are words cut.
+    found = {*path.glob("*.json"), *path.glob("*.safetensors")}
+    files = sorted(found - {path / "head.safetensors"})
   state = tuple((str(f.absolute()), *_state(f)) for f in files if f.is_file())
   return _digest(state)
 
@@ -176,7 +178,7 @@ def from_clip(
     head,
     mean=mean or usual_mean,
     std=std or usual_std,
-    prompts=Prompts(model, token_ids),
+    prompts=Prompts(model, token_ids, pathlib.Path(folder) / "tokenizer.json"),
   )
 
 

@@ -1,6 +1,7 @@
 """A linear head on any backbone: the one model the experiments train."""
 
 import dataclasses
+import pathlib
 from collections.abc import Sequence
 from typing import Protocol, Self
 
@@ -32,10 +33,12 @@ class Prompts:
   Attributes:
     model: The CLIP that the classifier is made of.
     token_ids: Each class in each template.
+    tokenizer: The tokenizer.json that these are made by, if it is known.
   """
 
   model: clip.CLIP
   token_ids: Int[np.ndarray, "classes templates length"]
+  tokenizer: pathlib.Path | None = None
 
 
 class Classifier(nnx.Module):

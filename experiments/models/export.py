@@ -7,6 +7,7 @@ the model, with the names of a linear layer in PyTorch.
 
 import dataclasses
 import pathlib
+import shutil
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from flax import nnx
 
 from experiments.models.classifier import Classifier, ClipImageEncoder
 from gmixout_jax import clip
-from gmixout_jax.checkpoint.files import Path
+from gmixout_jax.checkpoint.files import Path, replacing
 from gmixout_jax.clip import weights
 
 HEAD = "head.safetensors"
@@ -85,6 +86,10 @@ def to_hugging_face(
     "bias": np.asarray(_params(model.head)["bias"]),
   }
   weights.save(head, folder / HEAD)
+  tokenizer = model.prompts and model.prompts.tokenizer
+  if tokenizer is not None and tokenizer.is_file():
+    with replacing(folder / tokenizer.name) as temporary:
+      shutil.copyfile(tokenizer, temporary)
 
 
 def save(model: nnx.Module, path: Path) -> None:
@@ -104,9 +109,27 @@ def save(model: nnx.Module, path: Path) -> None:
     to_timm(model, _file(path))
 
 
-def exists(path: Path) -> bool:
-  """Whether `save` has put a classifier there."""
-  return _file(path).is_file() or (_bare(path) / HEAD).is_file()
+def note(path: Path, what: str) -> None:
+  """Notes beside an exported classifier what it is; see `is_of`."""
+  with replacing(_note(path)) as temporary:
+    temporary.write_text(what)
+
+
+def is_of(path: Path, what: str) -> bool:
+  """Whether a classifier is there, and was noted to be this one."""
+  found = _file(path).is_file() or (_bare(path) / HEAD).is_file()
+  note = _note(path)
+  return found and note.is_file() and note.read_text() == what
+
+
+def places(path: Path) -> tuple[pathlib.Path, pathlib.Path]:
+  """The file and the folder that `save` may write."""
+  return _file(path), _bare(path)
+
+
+def _note(path: Path) -> pathlib.Path:
+  bare = _bare(path)
+  return bare.with_name(f"{bare.name}.exported")
 
 
 def _bare(path: Path) -> pathlib.Path:

@@ -4,13 +4,15 @@ Appending is a single write, so runs on several machines or processes may share
 one file, and a run that dies leaves no half line behind.
 """
 
+import contextlib
 import dataclasses
 import datetime
+import fcntl
 import importlib.metadata
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -106,10 +108,14 @@ def append(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
     OSError: if the line could not be written whole.
   """
   line = json.dumps(plain(record), allow_nan=False) + "\n"
-  data = line.encode()
   pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
-  descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+  descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
   try:
+    # Whatever stands there, a line begins on a line of its own.
+    size = os.fstat(descriptor).st_size
+    if size and os.pread(descriptor, 1, size - 1) != b"\n":
+      line = "\n" + line
+    data = line.encode()
     # One write: the kernel appends it whole, even beside another writer.
     if (written := os.write(descriptor, data)) != len(data):
       raise OSError(f"{path}: wrote {written} of {len(data)} bytes.")
@@ -132,6 +138,21 @@ def recall(folder: str | os.PathLike[str]) -> Record | None:
   """
   path = pathlib.Path(folder) / _RECORD
   return read(path)[0] if path.exists() else None
+
+
+@contextlib.contextmanager
+def alone(path: str | os.PathLike[str]) -> Iterator[None]:
+  """Keeps other processes that ask for it from a results file.
+
+  To look whether a line is there, and to append it if not.
+  """
+  pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
+  descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+  try:
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    yield
+  finally:
+    os.close(descriptor)  # which gives the lock back
 
 
 def note(folder: str | os.PathLike[str], record: Mapping[str, Any]) -> None:

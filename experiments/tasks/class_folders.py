@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -68,7 +69,12 @@ class ClassFolders:
     if self.validation is not None:
       others[""] = self.validation
     # Before the images are decoded, which takes longer.
-    for path in others.values():
+    for name, path in others.items():
+      if path.resolve() == self.train.resolve():
+        raise ValueError(
+          f"{path} is what is trained on, and cannot be"
+          f" {'OOD' if name else 'what is chosen by'}, too."
+        )
       _same_classes(path, tuple(_listed(path)), self.train, names)
     count = sum(_count(path) for path in (self.train, *others.values()))
     read = functools.partial(
@@ -138,7 +144,7 @@ def _told(root: pathlib.Path) -> Record:
   found = _listed(root)
   files = [file for files in found.values() for file in files]
   return {
-    "folder": root.absolute().name,
+    "folder": pathlib.Path(os.path.normpath(root.absolute())).name,
     "classes": len(found),
     "images": len(files),
     "digest": fingerprint.of_files(root, files),

@@ -6,6 +6,7 @@ OOD (`experiments.data.folds`).
 
 import dataclasses
 import functools
+import os
 import pathlib
 from typing import Any, Literal
 
@@ -73,7 +74,8 @@ class Domains:
     """See `Images`; as lines always told of domains."""
     option, name = self.chosen
     found: dict[str, Any] = {
-      "root": self.root.absolute().name,  # "." has no name
+      # The last part of "." or "a/.." is no name.
+      "root": pathlib.Path(os.path.normpath(self.root.absolute())).name,
       option: name,
       "image_size": image_size,
       "batch_size": batch_size,

@@ -23,6 +23,9 @@ from experiments.tasks.recipe import Recipe
 from experiments.tasks.task import Metrics, Opened
 from gmixout_jax import clip
 
+LARGEST = 4096
+"""Side of the largest images, in pixels."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sets:
@@ -122,14 +125,23 @@ class Setup:
 
   def __post_init__(self):
     length.check(self.steps, self.epochs)
-    if self.image_size is not None and self.image_size < 1:
+    size = self.image_size
+    if size is not None and not 1 <= size <= LARGEST:
       raise ValueError(
-        f"image_size must be at least 1 pixel, got {self.image_size}."
+        f"image_size must be at least 1 pixel and at most {LARGEST}, got"
+        f" {size}."
       )
     if self.batch_size < 1:
       raise ValueError(
         f"batch_size must be at least 1 image, got {self.batch_size}."
       )
+    for name, values in (("mean", self.mean), ("std", self.std)):
+      for value in values or ():
+        if not 0 <= value <= 1 or (name == "std" and value == 0):
+          raise ValueError(
+            f"{name} must be of pixels in [0, 1], and std above 0, got"
+            f" {' '.join(map(str, values or ()))}."
+          )
     if self.steps is None and self.epochs is None:
       object.__setattr__(self, "steps", length.DEFAULT_STEPS)
 

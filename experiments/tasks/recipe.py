@@ -56,15 +56,18 @@ class Recipe:
     for name in ("mixup", "cutmix"):
       if not 0 <= (value := getattr(self, name)) < float("inf"):
         raise ValueError(f"{name} must be finite and at least 0, got {value}.")
-    if self.clip_norm is not None and not self.clip_norm > 0:
-      raise ValueError(f"clip_norm must be above 0, got {self.clip_norm}.")
+    if self.clip_norm is not None and not 0 < self.clip_norm < float("inf"):
+      raise ValueError(
+        f"clip_norm must be finite and above 0, got {self.clip_norm}."
+      )
     if self.accumulate < 1:
       raise ValueError(
         f"accumulate must be at least 1 micro-batch, got {self.accumulate}."
       )
-    if self.weight_decay is not None and not self.weight_decay >= 0:
+    decay = self.weight_decay
+    if decay is not None and not 0 <= decay < float("inf"):
       raise ValueError(
-        f"weight_decay must be at least 0, got {self.weight_decay}."
+        f"weight_decay must be finite and at least 0, got {decay}."
       )
     self.schedule_of(2, 0.0)  # knows which shapes and optimizers there are
 

@@ -134,7 +134,7 @@ def test_a_line_that_was_noted_and_not_appended_is(tmp_path, monkeypatch):
       patch.setattr(records, "append", die)
       with pytest.raises(KeyboardInterrupt):
         run_all([cell], where)
-    assert not where.results.exists()
+    assert records.read(where.results) == []
     with monkeypatch.context() as patch:
       patch.setattr(measured, "line", lambda *_: pytest.fail("run again"))
       (line,) = run_all([cell], where)
@@ -167,7 +167,8 @@ def test_a_folder_of_one_run_is_of_one_configuration(tmp_path):
 def test_a_model_that_is_not_exported_yet_is(tmp_path, monkeypatch, saves):
   exported = []
   monkeypatch.setattr(export, "save", lambda model, path: exported.append(path))
-  monkeypatch.setattr(export, "exists", lambda path: path in exported)
+  monkeypatch.setattr(export, "note", lambda path, what: None)
+  monkeypatch.setattr(export, "is_of", lambda path, what: path in exported)
   ensemble = OutputEnsemble(of=FULL, runs=2)
   cells = cells_of(Small(), FULL, ensemble)
   changes = {"checkpoint": tmp_path / "saved"} if saves else {}
