@@ -7,6 +7,7 @@ goes on from there, whoever starts it again.
 import dataclasses
 import pathlib
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -15,7 +16,7 @@ import submitit
 
 from experiments.harness.cell import Cell, by_task_and_seed, sharing_runs
 from experiments.harness.display import Display
-from experiments.harness.places import Places, never
+from experiments.harness.places import Places
 from experiments.harness.run import (
   Failure,
   already_in,
@@ -44,6 +45,22 @@ class Pool:
   cluster: Cluster = "local"
   partition: str | None = None
   minutes: int = 24 * 60
+
+
+@dataclasses.dataclass(frozen=True)
+class StopFile:
+  """Whether jobs are to save and stop, which signals do not always tell them.
+
+  Attributes:
+    path: The file that says so by being there.
+  """
+
+  path: pathlib.Path
+
+  def __call__(self, step: int) -> bool:
+    """Asked after every step of a run."""
+    del step
+    return self.path.exists()
 
 
 class Job:
@@ -99,7 +116,8 @@ def spread(
   executor.update_parameters(timeout_min=pool.minutes)
   if pool.cluster == "slurm" and pool.partition is not None:
     executor.update_parameters(slurm_partition=pool.partition)
-  there = dataclasses.replace(places, deadline=float("inf"), stop=never)
+  asked = StopFile(places.checkpoint / "jobs" / f"stop-{uuid.uuid4().hex}")
+  there = dataclasses.replace(places, deadline=float("inf"), stop=asked)
   waiting = _jobs(cells, done)
   running: list[tuple[list[Cell], submitit.Job[list[Failure]]]] = []
   with display.counted("lines", len(cells), len(done)) as row:
@@ -132,6 +150,8 @@ def spread(
           )
         time.sleep(0.1)
     finally:  # interrupted: what runs is saved, and goes on next time
+      if running:
+        asked.path.touch()
       for _, job in running:
         job.cancel()
   return [done[cell.identity] for cell in cells if cell.identity in done]
