@@ -111,6 +111,8 @@ class TaskOptions:
 
   def __post_init__(self):
     length.check(self.steps, self.epochs)
+    if not 0 < self.held_out < 1:
+      raise ValueError(f"held_out must be in (0, 1), got {self.held_out}.")
 
   def setup(self, **own: Any) -> Setup:
     """How the task is trained on.

@@ -219,7 +219,7 @@ def test_what_is_wrong_is_said_before_images_are_read(pacs, tmp_path, vit_file):
     task(nowhere, vit_file, attention="cudnn").open(0)
   for wrong, message in (
     ({"batch_size": 0}, "batch_size must be at least 1 image, got 0"),
-    ({"image_size": 0}, "image_size must be at least 1 pixel, got 0"),
+    ({"image_size": 0}, "image_size must be at least 1 pixel .* got 0"),
     ({"steps": 0}, "steps must be at least 1, got 0"),
     ({"epochs": 0.0}, "epochs must be finite and above 0, got 0.0"),
     ({"steps": 3, "epochs": 2.0}, "got steps=3 and epochs=2.0"),
