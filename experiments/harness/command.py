@@ -13,9 +13,9 @@ from typing import NamedTuple
 import jax
 import rich.console
 
-from experiments.harness.agreement import leads
 from experiments.harness.display import Display
 from experiments.training import compilation_cache, peers
+from experiments.training.agreement import leads
 from experiments.training.run_checkpoints import Stopped, stop_on_sigterm
 
 

@@ -18,7 +18,6 @@ import jax
 from flax import nnx
 
 from experiments.harness import measured
-from experiments.harness.agreement import agreed, leads
 from experiments.harness.cell import Cell, by_task_and_seed, sharing_runs
 from experiments.harness.display import Display, Row
 from experiments.harness.places import Places
@@ -29,6 +28,7 @@ from experiments.reporting import records
 from experiments.reporting.entries import task_of
 from experiments.reporting.identity import identity_of
 from experiments.tasks.task import Opened
+from experiments.training.agreement import agreed, leads
 from experiments.training.run_checkpoints import Stopped
 from experiments.training.runs import Runs, Saving, Watch
 from gmixout_jax.checkpoint.folders import Held, exclusive

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import jax.numpy as jnp
 
+from experiments.models import export
 from experiments.models.classifier import Classifier, ClipImageEncoder, Prompts
 from gmixout_jax import clip
 from gmixout_jax.clip import attention as attention_lib
@@ -80,7 +81,7 @@ def digest(path: Path) -> str:
   if path.is_dir():
     # Pixels are normalised as a JSON file says, and so are words cut.
     found = {*path.glob("*.json"), *path.glob("*.safetensors")}
-    files = sorted(found - {path / "head.safetensors"})
+    files = sorted(found - {path / export.HEAD})
   state = tuple((str(f.absolute()), *_state(f)) for f in files if f.is_file())
   return _digest(state)
 

@@ -16,16 +16,14 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 import jax
-import numpy as np
-from jax.experimental import multihost_utils
 
+from experiments.training.agreement import agreed, leads
 from experiments.training.run_checkpoints import Stopped
 
 _BYE = b"bye"
 _CONNECT_SECONDS = 20.0
 _DIAGNOSIS_SECONDS = 10.0
 _IDLE_SECONDS, _PROBE_SECONDS, _PROBES = 20, 10, 3
-_ADDRESS_BYTES = 256
 
 
 @contextlib.contextmanager
@@ -41,14 +39,13 @@ def watched(host: str | None) -> Iterator[None]:
   if jax.process_count() == 1:
     yield
     return
-  leads = jax.process_index() == 0
-  if leads:
+  if leads():
     server = socket.create_server(("", 0), backlog=jax.process_count())
     address = f"{host or socket.gethostname()}:{server.getsockname()[1]}"
-    _agreed(address)
+    agreed(address)
     watch = _Leader(server)
   else:
-    watch = _Follower(_agreed(""))
+    watch = _Follower(agreed(""))
   thread = threading.Thread(target=watch.run, daemon=True)
   thread.start()
   try:
@@ -71,15 +68,6 @@ def end(line: str) -> NoReturn:
   sys.stdout.flush()
   os.write(2, f"{line}\n".encode())
   os._exit(1)
-
-
-def _agreed(address: str) -> str:
-  """What the first process says, on all of them."""
-  said = np.zeros(_ADDRESS_BYTES, np.uint8)
-  encoded = address.encode()[:_ADDRESS_BYTES]
-  said[: len(encoded)] = list(encoded)
-  said = np.asarray(multihost_utils.broadcast_one_to_all(said))
-  return bytes(said).rstrip(b"\0").decode()
 
 
 class _Leader:
