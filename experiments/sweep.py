@@ -46,16 +46,16 @@ from experiments.harness.stage import Stage, Stages, through
 from experiments.methods import Method
 from experiments.methods.composition import Pool
 from experiments.methods.settings import changed, parse_grid, parts
-from experiments.options import (
+from experiments.reporting import figures, tables
+from experiments.reporting.entries import by_task, group
+from experiments.reporting.records import Record
+from experiments.run_options import (
   RunOptions,
-  TaskOptions,
   check_seed,
   check_writable,
   refuse_repeated,
 )
-from experiments.reporting import figures, tables
-from experiments.reporting.entries import by_task, group
-from experiments.reporting.records import Record
+from experiments.task_options import TaskOptions
 from experiments.tasks.experiment import Case, Experiment
 from experiments.tasks.task import Task
 

@@ -1,19 +1,13 @@
-"""What `experiments.train` and `experiments.sweep` share of their flags."""
+"""Flags of `train` and `sweep`: what is trained on, from what, how long."""
 
-import contextlib
 import dataclasses
 import pathlib
-import sys
-import tempfile
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 import tyro
 
 from experiments import configs
 from experiments.data.batches import Augmentation
-from experiments.harness.command import Session, session
-from experiments.harness.places import Places
 from experiments.models import backbones
 from experiments.tasks import class_folders, length
 from experiments.tasks.class_folders import ClassFolders
@@ -22,8 +16,6 @@ from experiments.tasks.experiment import ONLY, Experiment
 from experiments.tasks.image_task import ImageTask, Setup
 from experiments.tasks.recipe import Recipe
 from experiments.tasks.task import Task
-from experiments.training.sharding import Sharding
-from experiments.training.watching import Watching
 from gmixout_jax import clip
 
 DOMAINBED = (
@@ -230,128 +222,3 @@ class TaskOptions:
         raise ValueError(
           f"--{flag} does not go with {given}, got {value}: leave it out."
         )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RunOptions:
-  """Where runs are saved and written, what is seen of them, who shares them.
-
-  Attributes:
-    results: The file that lines are appended to. A cell (method, task and seed)
-      that it has a line of is not run again.
-    checkpoint: A folder to save runs in. Given again, runs go on from there;
-      SIGTERM saves and stops them.
-    save_every: Steps between two checkpoints. Each scores the weights on the
-      ID validation images, and the best is kept apart from the newest two.
-    export: Where to put the trained model, head included: a ViT is a
-      safetensors file with timm's names, a CLIP a folder. Of a sweep, a folder
-      with one for each cell. Of an ensemble, which is several models, none.
-    sharding: Spread each batch over all devices: each has all weights and
-      moments ("data"), or keeps a part of them ("fsdp"). By default one device
-      does all, or with --distributed it is "data".
-    distributed: Run in several processes, and use the devices of all.
-    coordinator: Host and port of the first process.
-    processes: How many processes there are.
-    process: Which one this is, from 0.
-    watching: What is seen of the runs on the way.
-  """
-
-  results: pathlib.Path = pathlib.Path("runs/results.jsonl")
-  checkpoint: pathlib.Path | None = None
-  save_every: int = 100
-  export: pathlib.Path | None = None
-  sharding: Sharding | None = None
-  distributed: bool = False
-  coordinator: str | None = None
-  processes: int | None = None
-  process: int | None = None
-  watching: Annotated[Watching, tyro.conf.OmitArgPrefixes] = dataclasses.field(
-    default_factory=Watching
-  )
-
-  def session(self) -> contextlib.AbstractContextManager[Session]:
-    """What a command does around its cells; see `command.session`."""
-    return session(
-      saves=self.checkpoint is not None,
-      distributed=self.distributed,
-      coordinator=self.coordinator,
-      processes=self.processes,
-      process=self.process,
-    )
-
-  def places(self, **more: Any) -> Places:
-    """The same for the harness; `more` are further fields of it.
-
-    Raises:
-      ValueError: If flags do not go together, or something cannot be written
-        where it was asked for, which is better known before a run than after.
-    """
-    for name in ("coordinator", "processes", "process"):
-      value = getattr(self, name)
-      if value is not None and not self.distributed:
-        raise ValueError(f"--{name} {value} needs --distributed.")
-    if self.save_every < 1:
-      raise ValueError(
-        f"--save-every must be at least 1 step, got {self.save_every}."
-      )
-    for flag, path in (
-      ("results", self.results.parent if self.results.suffix else self.results),
-      ("export", self.export and self.export.absolute().parent),
-      ("profile", self.watching.profile),
-    ):
-      if path is not None:
-        check_writable(flag, path)
-    sharding = self.sharding or ("data" if self.distributed else None)
-    fields: dict[str, Any] = {
-      "results": self.results,
-      "checkpoint": self.checkpoint,
-      "export": self.export,
-      "save_every": self.save_every,
-      "sharding": sharding,
-      "watching": self.watching,
-    }
-    return Places(**fields | more)
-
-
-def check_writable(flag: str, folder: pathlib.Path) -> None:
-  """Makes a folder, and sees whether files can be put into it.
-
-  Args:
-    flag: That names it, for the message.
-    folder: It is made if need be.
-
-  Raises:
-    ValueError: If not.
-  """
-  try:
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder):
-      pass
-  except OSError as error:
-    raise ValueError(
-      f"--{flag}: files cannot be written to {folder}: {error.strerror}."
-    ) from None
-
-
-def refuse_repeated(arguments: Sequence[str]) -> None:
-  """Refuses a flag of several values that is given twice.
-
-  The first would be lost; of one value, the last is meant.
-
-  Raises:
-    SystemExit: If one is; it is named.
-  """
-  flags = [word.split("=")[0] for word in arguments]
-  for flag in ("--set", "--seeds", "--cases"):
-    if flags.count(flag) > 1:
-      sys.exit(f"error: {flag} is given twice; give all its values after one.")
-
-
-def check_seed(seed: int) -> None:
-  """Whether generators take it.
-
-  Raises:
-    ValueError: If not; it is quoted.
-  """
-  if not 0 <= seed < 2**63:
-    raise ValueError(f"--seed must be from 0 to 2**63 - 1, got {seed}.")

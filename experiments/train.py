@@ -50,13 +50,10 @@ from experiments.harness.cell import Cell
 from experiments.harness.command import Session
 from experiments.harness.run import run
 from experiments.models import export
-from experiments.options import (
-  RunOptions,
-  TaskOptions,
-  check_seed,
-)
 from experiments.reporting import display_names, records
 from experiments.reporting.entries import task_of
+from experiments.run_options import RunOptions, check_seed
+from experiments.task_options import TaskOptions
 from experiments.tasks.recipe import Recipe
 
 

@@ -29,7 +29,7 @@ ROOT = pathlib.Path(__file__).parents[1]
       "pallas_kernels/pack/reference.py",
       "tests/pallas_kernels/test_masked_mix.py",
     ),
-    ("experiments/options.py", "tests/experiments/tasks/test_options.py"),
+    ("experiments/task_options.py", "tests/experiments/tasks/test_options.py"),
     ("experiments/bench/update.py", "tests/experiments/bench/test_bench.py"),
     (
       "experiments/configs/imagenet.py",

@@ -33,7 +33,7 @@ from experiments.methods.full_finetuning import FullFinetuning
 from experiments.methods.gmixout import GMixout
 from experiments.methods.mixout import Mixout
 from experiments.methods.zero_shot import ZeroShot
-from experiments.options import TaskOptions
+from experiments.task_options import TaskOptions
 from experiments.tasks.digits import Digits
 from experiments.tasks.task import Task
 

@@ -24,8 +24,8 @@ from experiments import sweep, train
 from experiments.data.source import hold_out
 from experiments.data.split import Split
 from experiments.models.classifier import Classifier
-from experiments.options import TaskOptions
 from experiments.reporting import records
+from experiments.task_options import TaskOptions
 from experiments.tasks.task import Opened
 from experiments.training import loop
 from gmixout_jax.clip import weights

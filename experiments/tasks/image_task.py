@@ -1,7 +1,7 @@
 """A backbone that is fine-tuned on images of files: every task but the demo's.
 
 `Images` says which images, `Setup` how they are trained on; the command line
-makes one of each (`experiments.options`), and so do the configs.
+makes one of each (`experiments.task_options`), and so do the configs.
 """
 
 import dataclasses

@@ -7,8 +7,8 @@ import time
 
 from experiments import sweep
 from experiments.harness import measured
-from experiments.options import TaskOptions
 from experiments.reporting import records
+from experiments.task_options import TaskOptions
 from tests.experiments.tiny import TinyTask
 
 SETTINGS, METHODS, SEEDS = 3, 2, 2

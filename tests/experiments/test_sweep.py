@@ -5,8 +5,8 @@ import pathlib
 import pytest
 
 from experiments import sweep, train
-from experiments.options import TaskOptions
 from experiments.reporting import records
+from experiments.task_options import TaskOptions
 from experiments.tasks.recipe import Recipe
 from experiments.training import metrics_log
 from experiments.training.watching import Watching

@@ -15,7 +15,7 @@ from PIL import Image
 from experiments.data.source import Source
 from experiments.data.split import Split
 from experiments.models.classifier import Classifier
-from experiments.options import TaskOptions
+from experiments.task_options import TaskOptions
 from experiments.tasks import length
 from experiments.tasks.task import Opened
 from gmixout_jax import clip

@@ -9,9 +9,9 @@ from experiments.configs.study.choose import chosen, edges
 from experiments.harness.cell import Cell
 from experiments.harness.stage import Stage, Stages
 from experiments.methods import Method
-from experiments.options import TaskOptions
 from experiments.reporting import display_names
 from experiments.reporting.records import Record
+from experiments.task_options import TaskOptions
 from experiments.tasks.digits import Digits
 from experiments.tasks.image_task import ImageTask
 from experiments.tasks.task import Task

@@ -7,7 +7,7 @@ import pytest
 from experiments import configs
 from experiments.data import five_sets
 from experiments.data.decode import View
-from experiments.options import TaskOptions
+from experiments.task_options import TaskOptions
 from experiments.tasks.experiment import Experiment
 
 

@@ -11,9 +11,9 @@ from experiments import configs, evaluate, sweep
 from experiments.data import rendered_digits, scanned_digits
 from experiments.harness.cell import Cell
 from experiments.harness.run import lines_of
-from experiments.options import TaskOptions
 from experiments.pretraining import contrastive, pretrain_demo
 from experiments.reporting import records
+from experiments.task_options import TaskOptions
 from experiments.tasks import digits
 from experiments.training import loop
 from gmixout_jax import clip

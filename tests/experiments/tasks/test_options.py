@@ -1,11 +1,11 @@
-"""Tests `experiments/options.py`: from flags to a task, and what is refused."""
+"""Tests `experiments/task_options.py`: flags to a task, what is refused."""
 
 import pathlib
 
 import pytest
 
 from experiments import train
-from experiments.options import TaskOptions
+from experiments.task_options import TaskOptions
 from experiments.tasks.class_folders import ClassFolders
 from experiments.tasks.domains import Domains
 from experiments.tasks.experiment import Case

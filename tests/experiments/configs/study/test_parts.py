@@ -7,8 +7,8 @@ import pytest
 from experiments import sweep
 from experiments.configs.study import parts, plan, scales
 from experiments.methods.linear_probe import LinearProbe
-from experiments.options import TaskOptions
 from experiments.reporting import records
+from experiments.task_options import TaskOptions
 from experiments.tasks.digits import Digits
 from tests.experiments.harness.small import Small
 
