@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from experiments.data.workers import Workers
 from experiments.harness.command import Session, session
 from experiments.harness.places import Places
 from experiments.training.sharding import Sharding
@@ -30,6 +31,10 @@ class RunOptions:
     export: Where to put the trained model, head included: a ViT is a
       safetensors file with timm's names, a CLIP a folder. Of a sweep, a folder
       with one for each cell. Of an ensemble, which is several models, none.
+    decode_threads: Threads that decode images, in each process; by default one
+      for each CPU that this command may use.
+    decode_processes: Processes that decode beside this one; by default none up
+      to 16 CPUs, and one for every 16 of more.
     sharding: Spread each batch over all devices: each has all weights and
       moments ("data"), or keeps a part of them ("fsdp"). By default one device
       does all, or with --distributed it is "data".
@@ -44,6 +49,8 @@ class RunOptions:
   checkpoint: pathlib.Path | None = None
   save_every: int = 100
   export: pathlib.Path | None = None
+  decode_threads: int | None = None
+  decode_processes: int | None = None
   sharding: Sharding | None = None
   distributed: bool = False
   coordinator: str | None = None
@@ -92,6 +99,7 @@ class RunOptions:
       "export": self.export,
       "save_every": self.save_every,
       "sharding": sharding,
+      "workers": Workers(self.decode_threads, self.decode_processes),
       "watching": self.watching,
     }
     return Places(**fields | more)

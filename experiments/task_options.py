@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import tyro
 
 from experiments import configs
-from experiments.data.batches import Augmentation
+from experiments.data.augmentation import Augmentation
 from experiments.models import backbones
 from experiments.tasks import class_folders, length
 from experiments.tasks.class_folders import ClassFolders
@@ -57,8 +57,9 @@ class TaskOptions:
     epochs: The length of a run instead; the last one is filled up.
     warmup: The share of the steps in which the learning rate rises; 0.1 unless
       an experiment has its own.
-    augment: What is done to training images: "basic" is a random resized crop
-      and a flip.
+    augment: What is done to training images: nothing ("none"), a crop of 70 to
+      100 % of the original and a flip ("basic"), of 8 to 100 % ("inception"),
+      or two operations of RandAugment after that ("randaugment").
     dtype: What the model computes in, in training and evaluation alike. What
       is stored (weights, anchor, residual, moments) is float32, and so are
       logits and losses.

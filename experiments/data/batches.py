@@ -1,16 +1,15 @@
 """Batches of images, shuffled and augmented: a function of seed and step."""
 
-import os
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import grain
 import numpy as np
 from grain import IterDataset, MapDataset
-from PIL import Image
+
+from experiments.data import workers
+from experiments.data.augmentation import POLICIES, Augmentation, Policy
 
 Batch = dict[str, Any]  # image: uint8 [batch, height, width, 3]; label: int32
-
-Augmentation = Literal["none", "basic"]
 
 
 class Records(Protocol):
@@ -18,31 +17,15 @@ class Records(Protocol):
 
   def __len__(self) -> int: ...
 
-  def __getitem__(self, index: int) -> Batch: ...
+  def __getitem__(self, index: int) -> Batch:
+    """An image as evaluation sees it."""
+    ...
 
-
-def augment(record: Batch, rng: np.random.Generator) -> Batch:
-  """A random resized crop (70 to 100 % of the area) and a horizontal flip.
-
-  The crop and the flip of DomainBed. Its colour jitter and random greyscale are
-  left out: they blur the very shift, in texture and colour, under study.
-  """
-  height, width = record["image"].shape[:2]
-  area = height * width * rng.uniform(0.7, 1.0)
-  aspect = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
-  crop_width = min(np.sqrt(area * aspect), width)
-  crop_height = min(np.sqrt(area / aspect), height)
-  left = rng.uniform(0, width - crop_width)
-  top = rng.uniform(0, height - crop_height)
-  image = Image.fromarray(record["image"]).resize(
-    (width, height),
-    Image.Resampling.BILINEAR,
-    box=(left, top, left + crop_width, top + crop_height),
-  )
-  pixels = np.asarray(image)
-  if rng.random() < 0.5:
-    pixels = pixels[:, ::-1]
-  return {**record, "image": np.ascontiguousarray(pixels)}
+  def drawn(
+    self, index: int, policy: Policy, rng: np.random.Generator
+  ) -> Batch:
+    """An image as training sees it, augmented."""
+    ...
 
 
 def batches(
@@ -50,7 +33,7 @@ def batches(
   *,
   batch_size: int,
   seed: int,
-  augmented: bool = True,
+  augment: Augmentation = "basic",
   process: int = 0,
   processes: int = 1,
 ) -> MapDataset[Batch]:
@@ -63,7 +46,8 @@ def batches(
     split: the images to draw from, in memory or on disk.
     batch_size: images per batch; a batch may straddle two epochs.
     seed: of the order and of the augmentation.
-    augmented: whether to pass every image through :func:`augment`.
+    augment: what is done to every image, see
+      :mod:`experiments.data.augmentation`.
     process: which part of every batch to read, of as many as there are
       processes. Together they read what one process would, each image once.
     processes: how many there are; they must divide ``batch_size``.
@@ -74,18 +58,22 @@ def batches(
   Raises:
     ValueError: if the processes cannot share a batch evenly.
   """
-  records = shuffled(split, seed=seed, augmented=augmented)
+  records = shuffled(split, seed=seed, augment=augment)
   return in_batches(records, batch_size, process=process, processes=processes)
 
 
 def shuffled(
-  split: Records, *, seed: int, augmented: bool
+  split: Records, *, seed: int, augment: Augmentation
 ) -> MapDataset[Batch]:
   """Endless images, every epoch in another order; see :func:`batches`."""
-  records = MapDataset.source(split).seed(seed).shuffle()
-  if augmented:
-    records = records.random_map(augment)
-  return records.repeat()
+  # Of numbers, so that the image is read when it is known how.
+  order = MapDataset.range(len(split)).seed(seed).shuffle()
+  if augment == "none":
+    return order.map(split.__getitem__).repeat()
+  policy = POLICIES[augment]
+  return order.random_map(
+    lambda index, rng: split.drawn(index, policy, rng)
+  ).repeat()
 
 
 def in_batches(
@@ -105,8 +93,14 @@ def in_batches(
 def stream(
   dataset: MapDataset[Batch], start: int, stop: int
 ) -> IterDataset[Batch]:
-  """Batches start to stop − 1 in order, prepared ahead by a few threads."""
-  threads = min(16, os.cpu_count() or 1)
-  return dataset.slice(slice(start, stop)).to_iter_dataset(
-    grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+  """Batches start to stop − 1 in order, prepared ahead by those who decode.
+
+  Each thread prepares a batch of its own. So as many batches as there are
+  threads, and two, are held in all.
+  """
+  threads, processes = workers.chosen().told()
+  ahead = threads + 2
+  prepared = dataset.slice(slice(start, stop)).to_iter_dataset(
+    grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
   )
+  return prepared.mp_prefetch(grain.MultiprocessingOptions(processes))

@@ -101,7 +101,7 @@ class _Rows:
   """Rows of several arrays, one block of ``count`` after another."""
 
   def __init__(self, arrays, shots, count, names, view):
-    self._shots, self._count = shots, count
+    self._shots, self._count, self.view = shots, count, view
     self._pixels = [
       Pixels(array, view, f"{name}.npy")
       for array, name in zip(arrays, names, strict=True)
@@ -111,6 +111,10 @@ class _Rows:
     block, within = divmod(row, self._count)
     corruption, severity = self._shots[block]
     return self._pixels[corruption], (severity - 1) * self._count + within
+
+  def read(self, row: int) -> np.ndarray:
+    pixels, index = self._find(row)
+    return pixels.read(index)
 
   def load(self, row: int) -> np.ndarray:
     pixels, index = self._find(row)

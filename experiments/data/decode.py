@@ -1,13 +1,17 @@
-"""From an image file to a square of pixels."""
+"""From an image file to the square of pixels that evaluation sees."""
 
+import contextlib
 import dataclasses
 import io
 import os
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
+
+from experiments.data import still_images
 
 EXTENSIONS = frozenset(
   {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
@@ -50,17 +54,18 @@ class View:
       raise ValueError(f"border must be at least 0, got {self.border}.")
 
   def of(self, image: Image.Image) -> UInt8[np.ndarray, "size size 3"]:
-    """The view of an image, in RGB.
+    """The view of an image, upright and in RGB.
 
     Raises:
-      ValueError: If the border leaves nothing of the image.
+      ValueError: If the border leaves nothing of the image, or it is of a kind
+        that is refused; see `still_images.rgb`.
     """
+    turned = still_images.orientation(image)
+    image = still_images.rgb(image)
+    if turned is not None:
+      image = image.transpose(turned)
     cut = self.border
-    if min(image.size) <= 2 * cut:
-      raise ValueError(
-        f"a border of {cut} leaves nothing of {image.width} x {image.height}"
-        " pixels."
-      )
+    check_border(image.size, cut)
     if cut:
       # Not by `box` below: the filter would still see what lies outside it.
       image = image.crop((cut, cut, image.width - cut, image.height - cut))
@@ -71,7 +76,7 @@ class View:
       left, top = left + (width - side) / 2, top + (height - side) / 2
       width = height = side
     filters = Image.Resampling
-    resized = image.convert("RGB").resize(
+    resized = image.resize(
       (self.size, self.size),
       filters.BILINEAR if self.fit == "squeeze" else filters.BICUBIC,
       # Cropping and resizing at once rounds the crop to no whole pixel.
@@ -80,28 +85,55 @@ class View:
     return np.asarray(resized)
 
 
+def check_border(size: tuple[int, int], border: int) -> None:
+  """Whether anything of an image is left without its border.
+
+  Raises:
+    ValueError: If not.
+  """
+  width, height = size
+  if min(size) <= 2 * border:
+    raise ValueError(
+      f"a border of {border} leaves nothing of {width} x {height} pixels."
+    )
+
+
+Content = str | os.PathLike[str] | bytes | UInt8[np.ndarray, "height width 3"]
+"""A file, the content of one, or its pixels."""
+
+
 def decode(
-  file: str | os.PathLike[str] | bytes, view: View, *, name: str = ""
+  content: Content, view: View, *, name: str = ""
 ) -> UInt8[np.ndarray, "size size 3"]:
-  """One image file, or its content, as pixels.
+  """One image as pixels, by Pillow.
 
   Args:
-    file: A path, or the bytes of an encoded image.
+    content: A path, the bytes of an encoded image, or pixels.
     view: What to see of it.
     name: What to call it in an error; by default the path.
 
   Raises:
     ValueError: If it is not a readable image; it names the file.
   """
-  opened = io.BytesIO(file) if isinstance(file, bytes) else file
-  try:
+  with readable(content, name):
+    if isinstance(content, np.ndarray):
+      return view.of(Image.fromarray(content))
+    opened = io.BytesIO(content) if isinstance(content, bytes) else content
     with Image.open(opened) as image:
       return view.of(image)
+
+
+@contextlib.contextmanager
+def readable(content: Content, name: str = "") -> Iterator[None]:
+  """Turns what a decoder says into an error that names the image."""
+  try:
+    yield
   except (
     OSError,
     SyntaxError,
     ValueError,
     Image.DecompressionBombError,  # a broken header may claim any size
   ) as error:
-    name = name or ("the image" if isinstance(file, bytes) else str(file))
+    known = isinstance(content, str | os.PathLike)
+    name = name or (str(content) if known else "the image")
     raise ValueError(f"{name} is not a readable image: {error}") from error

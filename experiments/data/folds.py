@@ -15,6 +15,7 @@ from typing import NamedTuple
 import grain
 import numpy as np
 
+from experiments.data.augmentation import Augmentation
 from experiments.data.batches import Batch, in_batches, shuffled
 from experiments.data.images import ImageSet
 from experiments.data.source import Source, held_out
@@ -110,7 +111,7 @@ def balanced_batches(
   *,
   batch_size: int,
   seed: int,
-  augmented: bool = True,
+  augment: Augmentation = "basic",
   process: int = 0,
   processes: int = 1,
 ) -> grain.MapDataset[Batch]:
@@ -124,7 +125,7 @@ def balanced_batches(
     images: Of several domains, such as a fold's ``train``.
     batch_size: Images per batch, of all domains that have any.
     seed: Of the order and the augmentation.
-    augmented: Whether to crop and flip.
+    augment: What is done to every image.
     process: See :func:`experiments.data.batches.batches`.
     processes: Likewise.
 
@@ -136,7 +137,7 @@ def balanced_batches(
   """
   streams = [
     shuffled(
-      domain, seed=zlib.crc32(f"{seed}/{name}".encode()), augmented=augmented
+      domain, seed=zlib.crc32(f"{seed}/{name}".encode()), augment=augment
     )
     for name, domain in images.by_domain().items()
     if len(domain)

@@ -10,23 +10,32 @@ resumes from its step, or from the state of Grain's iterator.
 
 import concurrent.futures
 import dataclasses
-import os
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
-from PIL import Image
 
-from experiments.data.decode import View, decode
+from experiments.data.augmentation import Policy
+from experiments.data.decode import Content, View, decode
 from experiments.data.split import Split
+from experiments.data.workers import chosen
 
 
 class Loader(Protocol):
   """Where pixels come from. It is pickled when processes decode."""
 
+  @property
+  def view(self) -> View | None:
+    """What evaluation sees of an image; None for all its pixels."""
+    ...
+
+  def read(self, row: int, /) -> Content:
+    """The original of one image, of which training draws crops."""
+    ...
+
   def load(self, row: int, /) -> UInt8[np.ndarray, "height width 3"]:
-    """The pixels of one image; ValueError names the image if it is broken."""
+    """The pixels of its view; ValueError names the image if it is broken."""
     ...
 
   def name(self, row: int, /) -> str:
@@ -45,6 +54,10 @@ class Files:
 
   paths: Sequence[str]
   view: View
+
+  def read(self, row: int) -> str:
+    """Its path."""
+    return self.paths[row]
 
   def load(self, row: int) -> np.ndarray:
     """Decodes a file."""
@@ -154,6 +167,39 @@ class ImageSet:
       "domain": self.domains[index],
     }
 
+  def drawn(
+    self, index: int, policy: Policy, rng: np.random.Generator
+  ) -> dict[str, Any]:
+    """An image as training sees it: a crop of the original, of the view's size.
+
+    Args:
+      index: Which.
+      policy: The augmentation.
+      rng: What draws.
+
+    Raises:
+      ValueError: If it is not a readable image; it names the file.
+    """
+    row = int(self.rows[index])
+    content, view = self.loader.read(row), self.loader.view
+    if view is not None:
+      size = (view.size, view.size)
+    else:
+      assert isinstance(content, np.ndarray)  # or there would be a view
+      size = content.shape[:2]
+    pixels = policy.drawn(
+      content,
+      size,
+      rng,
+      border=0 if view is None else view.border,
+      name=self.loader.name(row),
+    )
+    return {
+      "image": pixels,
+      "label": self.labels[index],
+      "domain": self.domains[index],
+    }
+
   def name(self, index: int) -> str:
     """What to call an image in a message, such as its path."""
     return self.loader.name(int(self.rows[index]))
@@ -199,7 +245,7 @@ class ImageSet:
     Threads suffice, for PIL releases the GIL. The next chunk is decoded while
     the caller works on this one, and no more than two are held.
     """
-    workers = workers or os.cpu_count() or 1
+    workers = workers or chosen().told()[0]
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
 
       def start(first: int) -> list[concurrent.futures.Future[np.ndarray]]:
@@ -220,7 +266,7 @@ class ImageSet:
     It decodes every image once, so that the images of a batch stay a function
     of seed and step. What was left out is counted in ``broken``.
     """
-    workers = workers or os.cpu_count() or 1
+    workers = workers or chosen().told()[0]
 
     def reason(row: np.integer) -> str | None:
       try:
@@ -280,12 +326,14 @@ class Pixels:
   view: View | None = None
   origin: str = "array"
 
+  def read(self, row: int) -> np.ndarray:
+    """An image as it is."""
+    return np.asarray(self.images[row])
+
   def load(self, row: int) -> np.ndarray:
     """An image, resized if there is a view."""
-    pixels = np.asarray(self.images[row])
-    if self.view is None:
-      return pixels
-    return self.view.of(Image.fromarray(pixels))
+    pixels = self.read(row)
+    return pixels if self.view is None else decode(pixels, self.view)
 
   def name(self, row: int) -> str:
     """The origin and the row."""

@@ -6,7 +6,8 @@ import numpy as np
 from grain import MapDataset
 from jaxtyping import Int
 
-from experiments.data.batches import Batch, augment
+from experiments.data.augmentation import Policy
+from experiments.data.batches import Batch, shuffled
 from experiments.data.images import ImageSet
 
 
@@ -14,7 +15,8 @@ from experiments.data.images import ImageSet
 class Pairs:
   """Random access to images, or to what a tower made of them, and captions.
 
-  Item i is ``{"image": ..., "tokens": int32 [captions, length]}``.
+  Item i is ``{"image": ..., "tokens": int32 [captions, length]}``, or with one
+  caption where it is drawn.
 
   Attributes:
     images: Pixels on disk, or features: views of each image along axis 1.
@@ -30,25 +32,37 @@ class Pairs:
     return len(self.images)
 
   def __getitem__(self, index: int) -> Batch:
-    images = self.images
-    image = images[index]
-    if isinstance(images, ImageSet):
+    image = self.images[index]
+    if isinstance(self.images, ImageSet):
       image = image["image"]
-    first, last = np.searchsorted(self.owners, (index, index + 1))
-    return {"image": image, "tokens": self.token_ids[first:last]}
+    return {"image": image, "tokens": self._tokens(index)}
 
-  def batches(
-    self, *, batch_size: int, seed: int, augmented: bool = True
-  ) -> MapDataset[Batch]:
+  def drawn(
+    self, index: int, policy: Policy, rng: np.random.Generator
+  ) -> Batch:
+    """Pixels augmented, or one view of the features; and one caption."""
+    tokens = self._tokens(index)
+    tokens = tokens[rng.integers(len(tokens))]
+    if isinstance(self.images, ImageSet):
+      image = self.images.drawn(index, policy, rng)["image"]
+    else:
+      views = self.images[index]
+      image = views[rng.integers(len(views))]
+    return {"image": image, "tokens": tokens}
+
+  def _tokens(self, index: int) -> Int[np.ndarray, "captions length"]:
+    first, last = np.searchsorted(self.owners, (index, index + 1))
+    return self.token_ids[first:last]
+
+  def batches(self, *, batch_size: int, seed: int) -> MapDataset[Batch]:
     """Endless shuffled batches; batch t is a function of the seed and t alone.
 
-    In every epoch one caption of each image is drawn, and one view of it.
+    In every epoch one caption of each image is drawn, and one view of it: of
+    pixels the augmentation "basic", of features one that they have.
 
     Args:
       batch_size: Pairs per batch, at most the number of images.
       seed: Of the order and of what is drawn.
-      augmented: Whether pixels are cropped and flipped at random. Features have
-        the views that they have.
 
     Returns:
       A random-access dataset of ``{"image", "tokens"}``, one caption each.
@@ -58,12 +72,8 @@ class Pairs:
         be among its own negatives.
     """
     self.check_batch_size(batch_size)
-    pairs = MapDataset.source(self).seed(seed).shuffle().random_map(_draw)
-    if not isinstance(self.images, ImageSet):
-      pairs = pairs.random_map(_draw_view)
-    elif augmented:
-      pairs = pairs.random_map(augment)
-    return pairs.repeat().batch(batch_size)
+    records = shuffled(self, seed=seed, augment="basic")
+    return records.batch(batch_size)
 
   def check_batch_size(self, batch_size: int) -> None:
     """Raises the error of `batches`, for before something takes long."""
@@ -72,13 +82,3 @@ class Pairs:
         f"batch_size must be 1 to {len(self)}, the number of images, got"
         f" {batch_size}."
       )
-
-
-def _draw(record: Batch, rng: np.random.Generator) -> Batch:
-  tokens = record["tokens"]
-  return {**record, "tokens": tokens[rng.integers(len(tokens))]}
-
-
-def _draw_view(record: Batch, rng: np.random.Generator) -> Batch:
-  views = record["image"]
-  return {**record, "image": views[rng.integers(len(views))]}

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from experiments.data.augmentation import Policy
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
@@ -30,6 +32,14 @@ class Split:
 
   def __getitem__(self, index: int) -> dict[str, Any]:
     return {"image": self.images[index], "label": self.labels[index]}
+
+  def drawn(
+    self, index: int, policy: Policy, rng: np.random.Generator
+  ) -> dict[str, Any]:
+    """An image as training sees it: augmented, and of the same size."""
+    image = self.images[index]
+    pixels = policy.drawn(image, image.shape[:2], rng)
+    return {"image": pixels, "label": self.labels[index]}
 
   def take(self, indices: np.ndarray) -> "Split":
     """The split of these images, in this order."""

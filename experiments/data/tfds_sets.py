@@ -151,12 +151,15 @@ class Records:
   """Encoded images of a TFDS data source."""
 
   def __init__(self, records: Any, view: View, origin: str):
-    self._records, self._view, self._origin = records, view, origin
+    self._records, self.view, self._origin = records, view, origin
+
+  def read(self, row: int) -> bytes:
+    """The encoded image of a record."""
+    return self._records[row]["image"]
 
   def load(self, row: int) -> np.ndarray:
     """Decodes the image of a record."""
-    content = self._records[row]["image"]
-    return decode(content, self._view, name=self.name(row))
+    return decode(self.read(row), self.view, name=self.name(row))
 
   def name(self, row: int) -> str:
     """The data set, the split and the number of the record."""

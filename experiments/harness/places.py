@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import jax
 
+from experiments.data.workers import Workers
 from experiments.harness.cell import Cell
 from experiments.models import export
 from experiments.reporting.identity import canonical, folder_name
@@ -34,6 +35,7 @@ class Places:
     save_every: Steps between two checkpoints.
     sharding: How all devices share each run, see
       `experiments.training.sharding`; None if each has one to itself.
+    workers: Who decodes images.
     watching: What is seen of runs on the way.
     deadline: No cell is begun after it, in seconds as of `time.monotonic`.
     stop: Whether to save and stop after a number of steps.
@@ -45,6 +47,7 @@ class Places:
   one: bool = False
   save_every: int = 100
   sharding: Sharding | None = None
+  workers: Workers = dataclasses.field(default_factory=Workers)
   watching: Watching = dataclasses.field(default_factory=Watching)
   deadline: float = float("inf")
   stop: Callable[[int], bool] = never

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import jax
 from flax import nnx
 
+from experiments.data import workers
 from experiments.harness import measured
 from experiments.harness.cell import Cell, by_task_and_seed, sharing_runs
 from experiments.harness.display import Display, Row
@@ -71,6 +72,7 @@ def run(
     Stopped: If it was asked to stop; what runs is saved then.
     ValueError: If what is saved is of another configuration.
   """
+  workers.choose(places.workers)
   cells = list({cell.identity: cell for cell in cells}.values())
   done = already_in(cells, places, display)
   with display.counted("lines", len(cells), len(done)) as row:

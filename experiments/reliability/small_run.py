@@ -21,6 +21,7 @@ import numpy as np
 from flax import nnx
 
 from experiments import sweep, train
+from experiments.data.augmentation import Policy
 from experiments.data.source import hold_out
 from experiments.data.split import Split
 from experiments.models.classifier import Classifier
@@ -64,6 +65,13 @@ class NotedSplit(Split):
   def __getitem__(self, index: int) -> dict[str, Any]:
     _note(self.noted, index)
     return super().__getitem__(index)
+
+  def drawn(
+    self, index: int, policy: Policy, rng: np.random.Generator
+  ) -> dict[str, Any]:
+    """Likewise, for training."""
+    _note(self.noted, index)
+    return super().drawn(index, policy, rng)
 
   def take(self, indices: np.ndarray) -> Split:
     """The split of these images, noted likewise."""

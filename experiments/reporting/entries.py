@@ -100,16 +100,20 @@ def group(results: Iterable[records.Record]) -> list[Entry]:
 
 
 def task_of(config: records.Record) -> str:
-  """What a run was trained and tested on: runs of two tasks do not compare."""
+  """What a run was trained and tested on: runs of two tasks do not compare.
+
+  What saw the input of 0.1.0 is a task of its own, and says so.
+  """
+  mark = " (input of 0.1.0)" if records.is_of_squares(config) else ""
   data = config.get("data", "")
   if not isinstance(data, dict):
-    return str(data)
+    return str(data) + mark
   if isinstance(train := data.get("train"), dict):  # folders of class folders
     data = {"root": train.get("folder")}
   words = {"root": "", "source": " from ", "target": " but for "}
   named = [f"{words[k]}{data[k]}" for k in words if data.get(k) is not None]
   backbone = config.get("backbone")
-  return "".join(named) + (f", {backbone}" if backbone else "")
+  return "".join(named) + (f", {backbone}" if backbone else "") + mark
 
 
 def by_task(results: Iterable[records.Record]) -> dict[str, list[Entry]]:

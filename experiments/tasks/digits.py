@@ -91,7 +91,7 @@ def stream_of(
   train: Split, *, seed: int, steps: int, batch_size: int = 64
 ) -> IterDataset[Batch]:
   """The batches of one run, shuffled by its seed; digits are not augmented."""
-  dataset = batches(train, batch_size=batch_size, seed=seed, augmented=False)
+  dataset = batches(train, batch_size=batch_size, seed=seed, augment="none")
   return stream(dataset, 0, steps)
 
 

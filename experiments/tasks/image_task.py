@@ -10,13 +10,14 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from experiments.data.batches import Augmentation
+from experiments.data.augmentation import Augmentation
 from experiments.data.decode import View
 from experiments.data.images import ImageSet
 from experiments.data.source import Source
 from experiments.data.split import Split
 from experiments.models import backbones, probe
 from experiments.models.classifier import Classifier
+from experiments.reporting import records
 from experiments.reporting.records import Record
 from experiments.tasks import length
 from experiments.tasks.recipe import Recipe
@@ -89,7 +90,8 @@ class Setup:
     steps: Optimizer steps of a run; 300 if there are no epochs either.
     epochs: The length of a run instead; the last one is filled up.
     warmup: The share of the steps in which the learning rate rises.
-    augment: What is done to training images.
+    augment: What is done to training images, see
+      `experiments.data.augmentation`.
     skip_nonfinite: How many steps in a row may be skipped because their loss or
       gradient is not finite.
     recipe: What a step does that is no part of a method.
@@ -161,6 +163,8 @@ class Setup:
     ):
       if (value := getattr(self, name)) != usual[name]:
         found[name] = list(value) if isinstance(value, tuple) else value
+    if self.augment != "none":
+      found["crops"] = records.CROPS
     return found | self.recipe.described()
 
   def look(self) -> dict[str, Any]:

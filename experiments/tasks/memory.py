@@ -1,11 +1,18 @@
-"""Images that are decoded once, if all of them fit into memory."""
+"""Images that are decoded once, if all of them fit into memory.
 
+As evaluation sees them. Crops of the originals are decoded when training draws
+them, from files that the system keeps in memory if it can.
+"""
+
+import dataclasses
 import warnings
+from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 
-from experiments.data.decode import View
-from experiments.data.images import ImageSet, Pixels
+from experiments.data.decode import Content, View
+from experiments.data.images import ImageSet, Loader
 
 LIMIT = 2 * 2**30
 """Bytes that the decoded images of a task may take, in each process."""
@@ -16,8 +23,46 @@ def fits(count: int, view: View) -> bool:
   return count * view.size**2 * 3 <= LIMIT
 
 
+@dataclasses.dataclass(frozen=True)
+class Decoded:
+  """What evaluation sees of images, in memory; their originals are not.
+
+  Attributes:
+    of: Where the images come from.
+    pixels: Of the rows in order.
+  """
+
+  of: Loader
+  pixels: UInt8[np.ndarray, "n height width 3"]
+
+  @property
+  def view(self) -> View | None:
+    """That of the images."""
+    return self.of.view
+
+  def read(self, row: int) -> Content:
+    """The original, of which training draws crops."""
+    return self.of.read(row)
+
+  def load(self, row: int) -> np.ndarray:
+    """The pixels of its view."""
+    return self.pixels[row]
+
+  def name(self, row: int) -> str:
+    """What to call the image in a message."""
+    return self.of.name(row)
+
+  def __reduce__(self) -> tuple[Any, ...]:
+    # To processes that decode no pixels are sent: they read the files.
+    return _itself, (self.of,)
+
+
+def _itself(loader: Loader) -> Loader:
+  return loader
+
+
 def decoded_once(images: ImageSet) -> ImageSet:
-  """The same images, in memory.
+  """The same images, with what evaluation sees of them in memory.
 
   Args:
     images: Of files; they fit.
@@ -26,16 +71,10 @@ def decoded_once(images: ImageSet) -> ImageSet:
     ValueError: If one is broken; it names the file.
   """
   pixels = images.in_memory().images
-  return ImageSet(
-    Pixels(pixels),
-    np.arange(len(images)),
-    images.labels,
-    images.class_names,
-    images.domains,
-    images.domain_names,
-    images.outputs,
-    images.broken,
-  )
+  # Rows count in the loader, of which the set may use a part.
+  whole = np.empty((images.rows.max() + 1, *pixels.shape[1:]), np.uint8)
+  whole[images.rows] = pixels
+  return dataclasses.replace(images, loader=Decoded(images.loader, whole))
 
 
 def without_broken(images: ImageSet) -> ImageSet:

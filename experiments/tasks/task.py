@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from experiments.data.batches import Augmentation
+from experiments.data.augmentation import Augmentation
 from experiments.data.images import ImageSet
 from experiments.data.source import Source
 from experiments.data.split import Split
@@ -25,8 +25,8 @@ class Opened:
     steps: Optimizer steps of a run.
     batch_size: Images per step.
     warmup: The share of the steps in which the learning rate rises.
-    augment: What is done to training images: "basic" is a random resized crop
-      and a flip.
+    augment: What is done to training images, see
+      `experiments.data.augmentation`.
     balanced: Whether a batch has as many images of one domain as of another;
       the source's images are then an `ImageSet`.
     seed: Of everything random, in the first run of every method.

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -82,7 +82,7 @@ class Fitted(NamedTuple):
 def fit(
   method: Method,
   model: Classifier,
-  batches: Iterable[Batch],
+  batches: Callable[[int], Iterable[Batch]],
   *,
   steps: int,
   schedule: Schedule,
@@ -101,8 +101,8 @@ def fit(
   Args:
     method: What to train and how.
     model: From `method.prepare`. It is not changed, and its arrays stay valid.
-    batches: At least `steps` of them; a grain dataset if there is a
-      `checkpointer`.
+    batches: From a step to the batches of it and of those that follow, `steps`
+      in all.
     steps: Optimizer steps.
     schedule: Of the learning rates, over as many steps.
     key: Of all randomness in the transformation and the loss.
@@ -160,10 +160,9 @@ def fit(
         f" its weights after step {max(snapshots)}: leave patience out."
       )
     trail.patience = watcher.patience(steps, before)
-  iterator = iter(batches)
   if checkpointer is not None:
     like = jax.eval_shape(lambda: weights_of(method.export(model)))
-    trail = checkpointer.resumed(trail, iterator, snapshots, like)
+    trail = checkpointer.resumed(trail, snapshots, like)
   record = _Record(
     trail=trail,
     names=jax.eval_shape(parametrization.trainable, params),
@@ -188,9 +187,12 @@ def fit(
   )
   taken, first = trail.step, trail.step
   to_take = range(first, first if trail.ended else steps)
-  for step, batch in zip(to_take, iterator, strict=False):
-    if mesh is not None:
-      batch = parallel.global_batch(batch, mesh)
+  put = (
+    jax.device_put
+    if mesh is None
+    else functools.partial(parallel.global_batch, mesh=mesh)
+  )
+  for step, batch in zip(to_take, _ahead(batches(first), put), strict=False):
     if watcher is not None:
       watcher.profile.before(step)
     trail.state, metrics = train_step(
@@ -210,9 +212,7 @@ def fit(
     if checkpointer is not None and checkpointer.is_due(taken, last):
       record.close()  # what is saved is good
       trail.step = taken
-      checkpointer.save(
-        trail, iterator, functools.partial(export.weights, trail.state)
-      )
+      checkpointer.save(trail, functools.partial(export.weights, trail.state))
     if taken == last:
       break
   trail.step = taken
@@ -230,6 +230,20 @@ def fit(
     trail.taken(),
     0 if trail.patience is None else trail.patience.evaluations,
   )
+
+
+def _ahead(
+  batches: Iterable[Batch], put: Callable[[Batch], Batch]
+) -> Iterator[Batch]:
+  """The batches on devices; each is on its way while a step takes the last."""
+  waiting = None
+  for batch in batches:
+    following = put(batch)
+    if waiting is not None:
+      yield waiting
+    waiting = following
+  if waiting is not None:
+    yield waiting
 
 
 @dataclasses.dataclass(frozen=True)

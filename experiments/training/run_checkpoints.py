@@ -147,27 +147,19 @@ class RunCheckpointer:
   def resumed(
     self,
     trail: Trail,
-    iterator: Iterator[Any],
     snapshots: Collection[int],
     weights: Params,
   ) -> Trail:
-    """The trail of the newest checkpoint, and the iterator set to it.
+    """The trail of the newest checkpoint.
 
     Args:
       trail: Of a run that takes no step yet; returned if there is none.
-      iterator: Over batches, with grain's `get_state` and `set_state`.
       snapshots: After which steps they are taken.
       weights: Shapes of a snapshot.
 
     Raises:
-      TypeError: If the iterator has no state.
       ValueError: If the checkpoint is of another run.
     """
-    if not hasattr(iterator, "set_state"):
-      raise TypeError(
-        "a run that is saved needs batches with a state, such as a"
-        f" grain.IterDataset, got {type(iterator).__name__}."
-      )
 
     def like(step: int) -> dict[str, Any]:
       taken = {str(at): weights for at in sorted(snapshots) if at <= step}
@@ -176,7 +168,6 @@ class RunCheckpointer:
     saved = self._checkpoints.restore(like)
     if saved is None:
       return trail
-    iterator.set_state(saved.iterator)  # pyright: ignore[reportAttributeAccessIssue]
     state = saved.state
     on_host = lambda tree: jax.tree.map(np.array, tree)
     return Trail(
@@ -195,9 +186,7 @@ class RunCheckpointer:
     self._stopping = self._stop(step)
     return self._stopping or step == steps or step % self._every == 0
 
-  def save(
-    self, trail: Trail, iterator: Any, deployed: Callable[[], Params]
-  ) -> None:
+  def save(self, trail: Trail, deployed: Callable[[], Params]) -> None:
     """Saves in the background.
 
     Raises:
@@ -205,9 +194,7 @@ class RunCheckpointer:
       Stopped: If that was why; it is saved by then.
     """
     score = None if self._validate is None else self._validate(deployed())
-    self._checkpoints.save(
-      trail.step, trail.saved(), iterator=iterator.get_state(), score=score
-    )
+    self._checkpoints.save(trail.step, trail.saved(), score=score)
     if self._stopping and not trail.ended:
       self._checkpoints.wait()
       raise Stopped(

@@ -223,7 +223,7 @@ class Runs:
       task.source.train,
       batch_size=task.batch_size,
       seed=order,
-      augmented=task.augment != "none",
+      augment=task.augment,
       process=0 if self._mesh is None else jax.process_index(),
       processes=1 if self._mesh is None else jax.process_count(),
     )
@@ -239,7 +239,7 @@ class Runs:
       fitted = loop.fit(
         method,
         prepared,
-        stream(dataset, 0, task.steps),
+        lambda start: stream(dataset, start, task.steps),
         steps=task.steps,
         schedule=task.recipe.schedule_of(task.steps, task.warmup),
         key=fit_key,

@@ -8,7 +8,6 @@ import pytest
 from experiments import evaluate, metrics
 from experiments.data import domainbed
 from experiments.data.decode import View
-from experiments.data.joined import of_splits
 from tests.experiments import tiny
 
 
@@ -67,7 +66,7 @@ def test_a_set_on_disk_is_evaluated_like_one_in_memory(tmp_path):
 
 
 def test_logits_are_those_of_the_sets_own_classes():
-  images = of_splits({"a": tiny.split(per_class=2, classes=2)})
+  images = tiny.of_splits({"a": tiny.split(per_class=2, classes=2)})
   model = tiny.filled(lambda: tiny.classifier(classes=5))
   every = evaluate.map_batches(
     lambda batch: model(jnp.asarray(batch)), images.in_memory().images, 4
@@ -114,7 +113,7 @@ def test_classes_in_another_order_are_refused():
     evaluate.evaluate(tiny.classifier(), split, {"far": fewer})
   # A set that says which outputs its classes are has classes of its own.
   mapped = dataclasses.replace(
-    of_splits({"far": fewer}), outputs=((2,), (0, 1))
+    tiny.of_splits({"far": fewer}), outputs=((2,), (0, 1))
   )
   report = evaluate.evaluate(
     tiny.classifier(),
@@ -143,7 +142,7 @@ def test_a_set_that_does_not_fit_the_head_is_named(tmp_path):
 def test_domains_at_home_are_told_apart_if_asked():
   right, wrong = tiny.split(per_class=4), tiny.split(per_class=8)
   zeros = dataclasses.replace(right, labels=np.zeros_like(right.labels))
-  home = of_splits({"small": zeros, "none": wrong.take(np.arange(0)),
+  home = tiny.of_splits({"small": zeros, "none": wrong.take(np.arange(0)),
                     "large": wrong})  # fmt: skip
   report = evaluate.evaluate(
     tiny.classifier(), home, {"x": right}, by_domain=True

@@ -98,13 +98,14 @@ def test_the_recipe_and_the_watching_are_flags(sketch):
   }
   # A line without any of it tells none of it.
   assert list(plain) == [
-    *("method", "data", "weights", "backbone_digest", "steps")
+    *("method", "data", "weights", "backbone_digest", "steps", "crops")
   ]
   # What is only looked at, and where, is no part of what was run.
   seen = parse(
     *("--eval-every", "5", "--log-dir", "log", "--checkpoint", "saved"),
     *("--export", "out", "--save-every", "7", "--recipe", "1e-5"),
-    *("--sharding", "data"),
+    *("--sharding", "data", "--decode-threads", "3"),
+    *("--decode-processes", "2"),
   )
   assert seen.cell().identity == parse().cell().identity
   assert parse("--seed", "1").cell().config == plain

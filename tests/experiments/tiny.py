@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -12,6 +12,7 @@ import numpy as np
 from flax import nnx
 from PIL import Image
 
+from experiments.data.images import ImageSet, Pixels
 from experiments.data.source import Source
 from experiments.data.split import Split
 from experiments.models.classifier import Classifier
@@ -47,6 +48,18 @@ def split(*, per_class: int = 8, classes: int = 3, seed: int = 0) -> Split:
   noise = rng.integers(0, 60, (len(labels), SIZE, SIZE, 3))
   images = (60 * labels[:, None, None, None] + noise).astype(np.uint8)
   return Split(images, labels, tuple(f"class {i}" for i in range(classes)))
+
+
+def of_splits(splits: Mapping[str, Split]) -> ImageSet:
+  """Splits of the same classes as one set, with a domain each."""
+  parts = list(splits.values())
+  return ImageSet.of(
+    Pixels(np.concatenate([part.images for part in parts])),
+    np.concatenate([part.labels for part in parts]),
+    parts[0].class_names,
+    domains=np.repeat(np.arange(len(parts)), [len(part) for part in parts]),
+    domain_names=tuple(splits),
+  )
 
 
 def source(*, classes: int = 3) -> Source:

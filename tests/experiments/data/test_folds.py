@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments.data import domainbed, folds, joined
+from experiments.data import domainbed, folds
 from experiments.data.decode import View
 from experiments.data.images import ImageSet, Pixels
 from experiments.data.source import Source
@@ -16,7 +16,7 @@ from tests.experiments import tiny
 
 @pytest.fixture
 def four():
-  return joined.of_splits(
+  return tiny.of_splits(
     {name: tiny.split(per_class=10, seed=i) for i, name in enumerate("abcd")}
   )
 
@@ -58,13 +58,13 @@ def test_the_only_image_of_a_class_stays_in_training():
 def test_a_fold_needs_a_target_and_another_domain(four):
   with pytest.raises(ValueError, match="got 'e'"):
     folds.leave_out(four, "e", seed=0)
-  alone = joined.of_splits({"a": tiny.split()})
+  alone = tiny.of_splits({"a": tiny.split()})
   with pytest.raises(ValueError, match="needs two, got a"):
     folds.leave_out(alone, "a", seed=0)
 
 
 def test_balanced_batches_hold_as_many_of_every_domain():
-  uneven = joined.of_splits(
+  uneven = tiny.of_splits(
     {"a": tiny.split(per_class=1), "b": tiny.split(per_class=20, seed=1)}
   )
   records = folds.balanced_batches(uneven, batch_size=8, seed=0)

@@ -6,10 +6,9 @@ import grain
 import numpy as np
 import pytest
 
-from experiments.data import domainbed, images, joined
+from experiments.data import domainbed, images
 from experiments.data.batches import batches, stream
 from experiments.data.decode import View, decode
-from experiments.data.split import Split
 from tests.experiments import tiny
 from tests.experiments.data import disk
 
@@ -85,26 +84,13 @@ def test_a_set_without_images_is_named(opened, tmp_path):
 
 
 def test_batches_from_disk_are_those_from_memory(opened):
-  lazy = batches(opened, batch_size=10, seed=3)
+  lazy = batches(opened, batch_size=10, seed=3, augment="none")
   eager = opened.in_memory()
   for step, batch in zip(range(2, 6), stream(lazy, 2, 6), strict=True):
-    expected = batches(eager, batch_size=10, seed=3)[step]
-    np.testing.assert_array_equal(batch["image"], expected["image"])
-    np.testing.assert_array_equal(batch["label"], expected["label"])
+    same = batches(eager, batch_size=10, seed=3, augment="none")[step]
+    np.testing.assert_array_equal(batch["image"], same["image"])
+    np.testing.assert_array_equal(batch["label"], same["label"])
     assert batch["domain"].dtype == np.int32
-
-
-def test_a_stream_resumes_from_the_state_of_its_iterator(opened):
-  records = batches(opened, batch_size=4, seed=0)
-  iterator = iter(stream(records, 0, 20))
-  for _ in range(5):
-    next(iterator)
-  state = iterator.get_state()
-  rest = [next(iterator)["image"] for _ in range(3)]
-  again = iter(stream(records, 0, 20))
-  again.set_state(state)
-  for image in rest:
-    np.testing.assert_array_equal(next(again)["image"], image)
 
 
 def test_a_set_can_go_to_another_process(opened):
@@ -136,17 +122,6 @@ def test_an_unknown_domain_is_refused(opened):
     ValueError, match="art, cartoon, photo, sketch; got 'oil'"
   ):
     opened.domain("oil")
-
-
-def test_splits_in_memory_become_a_set():
-  parts = {"a": tiny.split(per_class=1), "b": tiny.split(per_class=2, seed=1)}
-  whole = joined.of_splits(parts)
-  assert whole.counts().tolist() == [[1, 1, 1], [2, 2, 2]]
-  np.testing.assert_array_equal(whole.domain("b")[3]["image"],
-                                parts["b"].images[3])  # fmt: skip
-  other = Split(parts["a"].images, parts["a"].labels, ("x", "y", "z"))
-  with pytest.raises(ValueError, match="'b' has other classes"):
-    joined.of_splits({"a": parts["a"], "b": other})
 
 
 def test_squeezing_keeps_the_borders_and_cropping_the_proportions(tmp_path):

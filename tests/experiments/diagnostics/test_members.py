@@ -23,7 +23,7 @@ METHOD = GMixout(learning_rate=1e-2, resample_every=3)
 
 
 def data(steps, seed=0):
-  records = batches(tiny.split(), batch_size=8, seed=seed, augmented=False)
+  records = batches(tiny.split(), batch_size=8, seed=seed, augment="none")
   return stream(records, 0, steps)
 
 
@@ -48,7 +48,7 @@ def test_what_is_deployed_is_what_the_loop_deploys(runs):
   fitted = loop.fit(
     METHOD,
     model,
-    data(9),
+    lambda start: data(9),
     steps=9,
     schedule=Schedule(9),
     key=jax.random.key(0),

@@ -75,12 +75,13 @@ def test_an_equal_cell_is_the_same_whoever_makes_it():
 
 
 def task(**changes):
-  """PACS as the study trains on it, whose lines are those of 0.1.0."""
+  """PACS as the study trains on it, but as evaluation sees it, as ever."""
   root = pathlib.Path("data/PACS")
   backbone = pathlib.Path("weights") / WEIGHTS
   found = scales.CPU.on(root, backbone, source="cartoon")
   return dataclasses.replace(
-    found, setup=dataclasses.replace(found.setup, **changes)
+    found,
+    setup=dataclasses.replace(found.setup, **{"augment": "none"} | changes),
   )
 
 
@@ -97,6 +98,7 @@ STUDY = {
   },
   "weights": WEIGHTS,
   "steps": 100,
+  "augment": "none",
 }
 TRAIN = STUDY | {
   "mean": [0.5, 0.5, 0.5],
@@ -118,13 +120,21 @@ def test_a_line_of_before_is_of_the_same_cell(line):
     ("remat", True),
     ("mean", (0.4, 0.5, 0.5)),
     ("dtype", "bfloat16"),
-    ("augment", "none"),
     ("steps", 101),
   ):
     other = Cell(task(**{name: value}), LinearProbe(), 3)
     assert other.identity != cell.identity
     told = identity_of(line | {name: records.plain(value)}, 3)
     assert other.identity == told
+
+
+def test_a_line_of_crops_of_squares_is_of_no_cell():
+  basic = Cell(task(augment="basic"), LinearProbe(), 3)
+  assert basic.config["crops"] == "original"
+  squares = {k: v for k, v in STUDY.items() if k != "augment"}
+  for line in (squares, squares | {"augment": "basic"}):
+    assert identity_of(line, 3) != basic.identity
+    assert identity_of(line | {"crops": "original"}, 3) == basic.identity
 
 
 def test_a_domain_that_train_left_out_was_balanced_and_the_studys_was_not():
@@ -140,6 +150,7 @@ def test_a_domain_that_train_left_out_was_balanced_and_the_studys_was_not():
       backbone=pathlib.Path(WEIGHTS),
       image_size=64,
       steps=100,
+      augment="none",
       fingerprint=False,
     )
     return Cell(ImageTask(images, setup), LinearProbe(), 0)

@@ -47,7 +47,7 @@ def train(method, model, source):
   return loop.fit(
     method,
     model,
-    stream(dataset, 0, STEPS),
+    lambda start: stream(dataset, start, STEPS),
     steps=STEPS,
     schedule=Schedule(STEPS, warmup=0),
     key=jax.random.key(0),

@@ -150,7 +150,7 @@ def train(method, model, source, steps=3):
   fitted = loop.fit(
     method,
     prepared,
-    stream(dataset, 0, steps),
+    lambda start: stream(dataset, start, steps),
     steps=steps,
     schedule=Schedule(steps, warmup=0),
     key=KEY,

@@ -53,7 +53,14 @@ def test_concurrent_writers_do_not_tear_lines(tmp_path):
   assert sorted(r["seed"] for r in records.read(path)) == list(range(40))
 
 
-@pytest.mark.parametrize("bad", ['{"seed": 1', "", "[1, 2]", "3"])
+def test_an_empty_line_is_passed_over(tmp_path):
+  """Of two writers at once either may begin a line that the other has begun."""
+  path = tmp_path / "results.jsonl"
+  path.write_text('{"seed": 0}\n\n{"seed": 2}\n')
+  assert [record["seed"] for record in records.read(path)] == [0, 2]
+
+
+@pytest.mark.parametrize("bad", ['{"seed": 1', "[1, 2]", "3"])
 def test_a_malformed_line_is_named(tmp_path, bad):
   path = tmp_path / "results.jsonl"
   path.write_text(f'{{"seed": 0}}\n{bad}\n{{"seed": 2}}\n')

@@ -91,8 +91,25 @@ def test_a_task_is_called_by_its_source_or_its_target():
   assert entries.task_of({"data": data}) == "PACS from photo"
   left_out = {"root": "PACS", "source": None, "target": "art"}
   assert entries.task_of({"data": left_out}) == "PACS but for art"
-  words = {"data": data, "backbone": "clip"}
+  words = {"data": data, "backbone": "clip", "crops": "original"}
   assert entries.task_of(words) == "PACS from photo, clip"
+
+
+def test_what_saw_the_input_of_before_is_a_task_of_its_own(lines):
+  data = {"root": "PACS", "source": "photo", "image_size": 64}
+  old = {"data": data, "weights": "vit.safetensors"}
+  assert entries.task_of(old) == "PACS from photo (input of 0.1.0)"
+  told = old | {"augment": "basic"}  # as `train` of 0.1.0 had it
+  assert entries.task_of(told) == entries.task_of(old)
+  # What evaluation sees has not changed, nor have arrays of pixels.
+  assert entries.task_of(old | {"augment": "none"}) == "PACS from photo"
+  digits = {"data": "scanned_digits", "backbone": "random"}
+  assert entries.task_of(digits) == "scanned_digits"
+  both = [run("gmixout", 0, 0.8, 0.3) for _ in range(2)]
+  both[0]["config"] |= old
+  both[1]["config"] |= old | {"crops": "original"}
+  tasks = entries.by_task(both)
+  assert list(tasks) == ["PACS from photo (input of 0.1.0)", "PACS from photo"]
 
 
 def test_a_line_that_is_no_run_is_named():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.data.decode import View
-from experiments.data.images import Files, Pixels
+from experiments.data.images import Files
 from experiments.tasks import class_folders, memory
 from experiments.tasks.class_folders import ClassFolders
 from tests.experiments import tiny
@@ -125,7 +125,7 @@ def test_all_sets_together_are_in_memory_or_none_is(photos, monkeypatch):
   )
   monkeypatch.setattr(memory, "LIMIT", 30 * tiny.SIZE**2 * 3)
   held = images.open(VIEW, 0)
-  assert isinstance(held.source.train.loader, Pixels)
+  assert isinstance(held.source.train.loader, memory.Decoded)
   monkeypatch.setattr(memory, "LIMIT", 30 * tiny.SIZE**2 * 3 - 1)
   on_disk = images.open(VIEW, 0)
   for one in (*on_disk.source, on_disk.ood["photo"]):

@@ -157,7 +157,8 @@ def test_epochs_become_steps(pacs, mlp, vit_file):
 
 def test_a_line_tells_what_is_not_as_usual(pacs, vit_file):
   usual = task(pacs, vit_file).config
-  assert list(usual) == ["data", "weights", "backbone_digest", "steps"]
+  assert list(usual) == ["data", "weights", "backbone_digest", "steps", "crops"]
+  assert usual.pop("crops") == "original"
   assert usual["weights"] == "vit.safetensors"  # not the folder it lies in
   changed = {
     "dtype": "bfloat16",
@@ -237,8 +238,8 @@ ON_PACS = {
 
 
 @pytest.mark.parametrize("part", ON_PACS)
-def test_lines_of_the_study_are_as_published(part, tmp_path):
-  """And need no more to be told than that a CLIP is a folder."""
+def test_the_study_differs_from_what_was_published_in_its_crops(part, tmp_path):
+  """And needs no more to be told than that a CLIP is a folder."""
   scale, method = scales.CPU, LinearProbe()
   backbone = tmp_path / "vit_tiny_patch16_224.augreg_in21k_ft_in1k.safetensors"
   if part == "words":
@@ -250,7 +251,7 @@ def test_lines_of_the_study_are_as_published(part, tmp_path):
   lines = records.read(RESULTS / f"study_{part}_cpu.jsonl")
   for line in lines:
     rest = {k: v for k, v in line["config"].items() if k != "method"}
-    assert rest == asked.config
+    assert rest | {"crops": "original"} == asked.config
   name = methods.name_of(method)
   (line,) = (
     line
@@ -258,8 +259,10 @@ def test_lines_of_the_study_are_as_published(part, tmp_path):
     if (line["config"]["method"]["name"], line["seed"]) == (name, 0)
   )
   cell = Cell(asked, method, 0)
-  assert cell.config == line["config"]
-  assert cell.identity == identity_of(line["config"], 0)
+  of_now = line["config"] | {"crops": "original"}
+  assert cell.config == of_now
+  assert cell.identity == identity_of(of_now, 0)
+  assert cell.identity != identity_of(line["config"], 0)
   balanced = ImageTask(
     dataclasses.replace(asked.images, balanced=True), asked.setup
   )

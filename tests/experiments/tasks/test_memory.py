@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 
 from experiments.data.decode import View
-from experiments.data.images import Files, Pixels
+from experiments.data.images import Files
 from experiments.tasks import memory
 from experiments.tasks.domains import Domains
 from tests.experiments import tiny
@@ -18,7 +18,7 @@ def test_images_are_decoded_once_if_they_fit(pacs, tmp_path, monkeypatch):
   images = Domains(root=pacs, source="photo")
   opened = images.open(VIEW, 0)
   loader = opened.source.train.loader
-  assert isinstance(loader, Pixels)
+  assert isinstance(loader, memory.Decoded)
   # For all seeds and tasks.
   other = Domains(root=pacs, target="art").open(VIEW, 1)
   assert other.ood["art"].loader is loader

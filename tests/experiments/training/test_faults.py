@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from grain import MapDataset
 
 from experiments.methods.gmixout import GMixout
 from experiments.methods.schedule import Schedule
@@ -32,11 +31,10 @@ class Poisoned(GMixout):
 
 
 def fit(codes, *, compact=False, method=Poisoned, skip=0, checkpointer=None):
-  data = MapDataset.source(codes).to_iter_dataset()
   return loop.fit(
     method(resample_every=2, learning_rate=1e-2, compact=compact),
     tiny.classifier(),
-    data,
+    lambda start: codes[start:],
     steps=len(codes),
     schedule=Schedule(STEPS, constant=True),
     key=jax.random.key(0),

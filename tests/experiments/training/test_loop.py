@@ -34,7 +34,7 @@ def fit(method, steps=4, data_seed=0, key=KEY, batch_size=8, **kwargs):
   return loop.fit(
     method,
     kwargs.pop("model", None) or tiny.classifier(),
-    stream(dataset, 0, steps),
+    lambda start: stream(dataset, start, steps),
     steps=steps,
     schedule=Schedule(steps),
     key=key,
@@ -125,7 +125,7 @@ def test_a_method_without_a_transformation_takes_no_step():
   fitted = loop.fit(
     Method(),
     model,
-    iter(()),
+    lambda start: (),
     steps=5,
     schedule=Schedule(5),
     key=KEY,
@@ -148,7 +148,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(at):
     loop.fit(
       Poisoned(),
       tiny.classifier(),
-      poisoned,
+      lambda start: poisoned,
       steps=4,
       schedule=Schedule(4),
       key=KEY,
@@ -166,7 +166,7 @@ def test_too_few_batches_are_an_error():
       loop.fit(
         Cheap(),
         tiny.classifier(),
-        itertools.repeat(np.float32(1), count),
+        lambda start, count=count: itertools.repeat(np.float32(1), count),
         steps=3,
         schedule=Schedule(3),
         key=KEY,

@@ -33,7 +33,7 @@ def losses(method, dtype, steps):
   return loop.fit(
     method,
     tiny.classifier(dtype=dtype),
-    stream(dataset, 0, steps),
+    lambda start: stream(dataset, start, steps),
     steps=steps,
     schedule=Schedule(steps),
     key=jax.random.key(0),

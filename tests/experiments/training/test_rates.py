@@ -23,15 +23,15 @@ STEPS = 5
 GMIXOUT = GMixout(resample_every=2, learning_rate=3e-2)
 
 
-def some_batches(steps=STEPS):
-  return stream(batches(tiny.split(), batch_size=4, seed=0), 0, steps)
+def some_batches(start=0):
+  return stream(batches(tiny.split(), batch_size=4, seed=0), start, STEPS)
 
 
 def fit(method, schedule):
   fitted = loop.fit(
     method,
     tiny.classifier(),
-    some_batches(),
+    some_batches,
     steps=STEPS,
     schedule=schedule,
     key=jax.random.key(0),

@@ -35,7 +35,7 @@ def fit(method, recipe, *, mesh=None, steps=3, batch_size=8, warmup=0.0):
   return loop.fit(
     method,
     method.prepare(tiny.classifier(), tiny.source(), KEY),
-    stream(dataset, 0, steps),
+    lambda start: stream(dataset, start, steps),
     steps=steps,
     schedule=recipe.schedule_of(steps, warmup),
     key=KEY,

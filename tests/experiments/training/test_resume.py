@@ -13,7 +13,6 @@ from experiments import methods, train
 from experiments.methods import Method
 from experiments.methods.gmixout import GMixout
 from experiments.methods.model_soups import UniformSoup
-from experiments.methods.schedule import Schedule
 from experiments.reporting import records
 from experiments.tasks.task import Opened
 from experiments.training import loop
@@ -120,22 +119,6 @@ def test_a_run_of_another_method_is_refused(tmp_path):
     CheckpointError, match="config 'run/resample_every' is 2 there and 3 here"
   ):
     run(GMixout(resample_every=3), tmp_path)
-
-
-def test_batches_without_a_state_cannot_be_resumed(tmp_path):
-  with (
-    Checkpoints(tmp_path) as checkpoints,
-    pytest.raises(TypeError, match=r"batches with a state.*list_iterator"),
-  ):
-    loop.fit(
-      Snapping(),
-      tiny.classifier(),
-      [],
-      steps=1,
-      schedule=Schedule(1),
-      key=jax.random.key(0),
-      checkpointer=loop.RunCheckpointer(checkpoints, every=1),
-    )
 
 
 def test_save_every_is_checked(tmp_path):

@@ -5,7 +5,6 @@ import shutil
 import pytest
 
 from experiments import sweep
-from experiments.configs.study import parts
 from experiments.reporting import records
 from experiments.tasks.digits import FOLDER, Digits
 from experiments.tasks.image_task import ImageTask
@@ -58,30 +57,38 @@ def same(lines, others):
   return sorted(lines, key=key) == sorted(others, key=key)
 
 
-def test_all_lines_are_found_and_nothing_is_run_again(
-  results, monkeypatch, capsys, tmp_path
+def test_all_lines_on_digits_are_found_and_nothing_is_run_again(
+  results, monkeypatch, capsys
 ):
-  where = ("--root", "elsewhere/PACS", "--backbone", f"elsewhere/{WEIGHTS}")
-  complete = [name for name in parts.PARTS if name not in ("rule", "words")]
-  options = ("--cases", *complete, *where)
-  lines, said = found(monkeypatch, capsys, results, *options)
+  on_digits = ("digits", "ablations", "untrained")
+  lines, said = found(monkeypatch, capsys, results, "--cases", *on_digits)
   assert not any("missing" in sentence for sentence in said)
-  # From a CLIP, whose lines are told by the name of its folder.
-  clip = tmp_path / "clip_flickr8k_96"
-  clip.mkdir()
-  options = ("--cases", "words", "--root", "PACS", "--backbone", str(clip))
-  of_words, said = found(monkeypatch, capsys, results, *options)
-  assert not any("missing" in sentence for sentence in said)
-  rates = [line for line in [*lines, *of_words] if line["seed"] == 100]
-  reported = [line for line in [*lines, *of_words] if line["seed"] != 100]
+  rates = [line for line in lines if line["seed"] == 100]
+  reported = [line for line in lines if line["seed"] != 100]
   # Every line is asked for, none twice, and none is of anything else.
-  assert same(reported, published("words", *complete))
-  # But for first looks at rates that the grids have no more.
-  looks = [line for line in published("rates") if line not in rates]
-  assert len(looks) == 8
-  assert same([*rates, *looks], published("rates"))
-  for method in (line["config"]["method"] for line in looks):
-    assert method["learning_rate"] not in parts.VIT[method["name"]].rates
+  assert same(reported, published(*on_digits))
+  looks = [
+    line
+    for line in published("rates")
+    if line["config"]["data"] == "scanned_digits"
+  ]
+  assert same(rates, looks)
+
+
+def test_lines_of_the_input_of_before_are_not_found(
+  results, monkeypatch, capsys
+):
+  """Those on PACS, whose crops were of shrunk squares: they are run anew."""
+  files = [
+    (results / f"study_{name}_cpu.jsonl") for name in ("sources", "rates")
+  ]
+  before = [file.read_bytes() for file in files]
+  where = ("--root", "elsewhere/PACS", "--backbone", f"elsewhere/{WEIGHTS}")
+  options = ("--cases", "sources", *where)
+  lines, said = found(monkeypatch, capsys, results, *options, minutes="0")
+  assert lines == []
+  assert "missing" in said[-1]
+  assert [file.read_bytes() for file in files] == before
 
 
 def test_the_rule_lacks_the_six_lines_of_its_highest_rate(
