@@ -10,6 +10,7 @@ ImageNet, and "randaugment" two operations of RandAugment after that.
 import dataclasses
 from typing import Literal
 
+import cv2
 import numpy as np
 from jaxtyping import UInt8
 
@@ -49,7 +50,7 @@ class Policy:
       content, size, self.areas, rng, border=border, name=name
     )
     if rng.random() < self.flips:
-      pixels = np.ascontiguousarray(pixels[:, ::-1])
+      pixels = np.asarray(cv2.flip(pixels, 1))  # ten times as fast as [:, ::-1]
     if self.operations:
       pixels = randaugment.apply(
         pixels, rng, count=self.operations, strength=self.strength

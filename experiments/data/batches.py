@@ -4,6 +4,7 @@ from typing import Any, Protocol
 
 import grain
 import numpy as np
+from absl import flags
 from grain import IterDataset, MapDataset
 
 from experiments.data import workers
@@ -103,4 +104,6 @@ def stream(
   prepared = dataset.slice(slice(start, stop)).to_iter_dataset(
     grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
   )
+  if processes and not flags.FLAGS.is_parsed():
+    flags.FLAGS.mark_as_parsed()  # Grain's own, which it asks for
   return prepared.mp_prefetch(grain.MultiprocessingOptions(processes))

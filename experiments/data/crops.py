@@ -1,8 +1,8 @@
 """Random crops of the original image, resized once.
 
-A crop is drawn in the pixels of the file. Where it is at least twice as large
+A crop is drawn in the pixels of the file. Where it is more than twice as large
 as what it is resized to, it is first shrunk by the largest power of two that
-leaves it as large: a JPEG while it is decoded, by leaving out the higher
+leaves it larger: a JPEG while it is decoded, by leaving out the higher
 frequencies of its cosine transform. What is then to be shrunk, by less than two
 along the shorter side, is blurred as much as the triangle filter of Pillow's
 `BILINEAR` would, and interpolated. OpenCV's own filters would not do: its
@@ -91,7 +91,10 @@ def draw_box(
 
 
 def reduction(box: Box, size: tuple[int, int]) -> int:
-  """The power of two to shrink by first, which leaves a crop large enough.
+  """The power of two to shrink by first, which leaves a crop larger than that.
+
+  Of a crop of just twice the size nothing would be left to blur, and cutting
+  off frequencies alone leaves twice the energy of the high ones.
 
   Args:
     box: The crop.
@@ -100,10 +103,12 @@ def reduction(box: Box, size: tuple[int, int]) -> int:
   Example:
     >>> reduction(Box(0, 0, 500, 700), (224, 224))
     2
+    >>> reduction(Box(0, 0, 448, 700), (224, 224))
+    1
   """
   high, wide = size
   shrinks = min(box.width / wide, box.height / high)
-  return 2 ** max(0, math.floor(math.log2(shrinks)))
+  return 2 ** max(0, math.ceil(math.log2(shrinks)) - 1)
 
 
 def aligned(box: Box, size: tuple[int, int]) -> Box:

@@ -1,8 +1,9 @@
 """The training loop: one for every method, none of which it knows by name."""
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -192,29 +193,30 @@ def fit(
     if mesh is None
     else functools.partial(parallel.global_batch, mesh=mesh)
   )
-  for step, batch in zip(to_take, _ahead(batches(first), put), strict=False):
-    if watcher is not None:
-      watcher.profile.before(step)
-    trail.state, metrics = train_step(
-      trail.state, batch, others[0], np.int32(step), others[1]
-    )
-    if watcher is not None:
-      watcher.profile.after(step, metrics)
-    record.add(step, metrics)
-    taken = step + 1
-    if taken in snapshots:
-      trail.snapshots[str(taken)] = export.weights(trail.state)
-    if watcher is not None and watcher.is_due(taken, steps):
-      record.close()  # its log comes before that of the evaluation
-      with record.clock.paused():
-        _evaluate(watcher, trail, taken, export)
-    last = taken if _exhausted(trail) else steps
-    if checkpointer is not None and checkpointer.is_due(taken, last):
-      record.close()  # what is saved is good
-      trail.step = taken
-      checkpointer.save(trail, functools.partial(export.weights, trail.state))
-    if taken == last:
-      break
+  with contextlib.closing(_ahead(batches(first), put)) as coming:
+    for step, batch in zip(to_take, coming, strict=False):
+      if watcher is not None:
+        watcher.profile.before(step)
+      trail.state, metrics = train_step(
+        trail.state, batch, others[0], np.int32(step), others[1]
+      )
+      if watcher is not None:
+        watcher.profile.after(step, metrics)
+      record.add(step, metrics)
+      taken = step + 1
+      if taken in snapshots:
+        trail.snapshots[str(taken)] = export.weights(trail.state)
+      if watcher is not None and watcher.is_due(taken, steps):
+        record.close()  # its log comes before that of the evaluation
+        with record.clock.paused():
+          _evaluate(watcher, trail, taken, export)
+      last = taken if _exhausted(trail) else steps
+      if checkpointer is not None and checkpointer.is_due(taken, last):
+        record.close()  # what is saved is good
+        trail.step = taken
+        checkpointer.save(trail, functools.partial(export.weights, trail.state))
+      if taken == last:
+        break
   trail.step = taken
   if not trail.ended:
     raise ValueError(f"{steps} steps need as many batches, got {taken}.")
@@ -234,16 +236,21 @@ def fit(
 
 def _ahead(
   batches: Iterable[Batch], put: Callable[[Batch], Batch]
-) -> Iterator[Batch]:
+) -> Generator[Batch]:
   """The batches on devices; each is on its way while a step takes the last."""
+  iterator = iter(batches)
   waiting = None
-  for batch in batches:
-    following = put(batch)
+  try:
+    for batch in iterator:
+      following = put(batch)
+      if waiting is not None:
+        yield waiting
+      waiting = following
     if waiting is not None:
       yield waiting
-    waiting = following
-  if waiting is not None:
-    yield waiting
+  finally:
+    # Threads and processes that prepare more, where a run ends before them.
+    getattr(iterator, "close", lambda: None)()
 
 
 @dataclasses.dataclass(frozen=True)
