@@ -51,6 +51,7 @@ study: $(READY)
 docs: $(READY)
 	@echo "==> The documentation (build/site)"
 	$(BIN)/python docs/draw_episode.py
+	$(BIN)/python docs/draw_augmentations.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 	@echo "file://$(CURDIR)/build/site/index.html"
 

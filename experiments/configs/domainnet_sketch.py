@@ -1,12 +1,11 @@
 """DomainNet: train on Sketch, test on Real, Painting and Clipart.
 
 Claim: RandAugment adds about 0.6 points to GMixout here, and WiSE-FT on top
-helps again (arXiv 2510.06982, in words). The paper's table is not known to us,
-and our augmentation has no RandAugment.
+helps again (arXiv 2510.06982, in words). The paper's table is not known to us.
 
 Command:
   python -m experiments.sweep --config domainnet_sketch --root DATA \
-    --backbone clip-vit-base-patch16
+    --backbone clip-vit-base-patch16 --augment randaugment
 
 Hardware: a GPU with 24 GB or more, 16 cores to decode.
 
