@@ -159,23 +159,23 @@ def copy_workload(entries: int) -> Workload:
 def adamw_workload(shapes: list[tuple[int, ...]], dtype: Any) -> Workload:
   """`optax.adamw` with float32 moments on leaves of these shapes."""
   tx = optax.adamw(1e-4)
-  gradients = {shape: normal(1, shape, dtype) for shape in set(shapes)}
   params = [normal(0, shape, dtype) for shape in shapes]
-  slopes = [gradients[shape] for shape in shapes]
+  gradients = {shape: normal(1, shape, dtype) for shape in sorted(set(shapes))}
 
   def step(carry: Any, turn: jax.Array) -> Any:
-    del turn
-    params, state = carry
-    wide = [slope.astype(jnp.float32) for slope in slopes]
+    params, state, gradients = carry
+    # Gradients of every turn differ, or XLA squares them before the loop.
+    scale = 1 + turn.astype(jnp.float32) * 1e-6
+    wide = [gradients[shape].astype(jnp.float32) * scale for shape in shapes]
     updates, state = tx.update(wide, state, params)
     params = optax.apply_updates(params, updates)
-    return params, state
+    return params, state, gradients
 
   size = sum(leaf.size for leaf in params)
   width = jnp.dtype(dtype).itemsize
   return Workload(
     step,
-    (params, tx.init([jnp.zeros(shape) for shape in shapes])),
+    (params, tx.init([jnp.zeros(shape) for shape in shapes]), gradients),
     size * (3 * width + 16),
   )
 
