@@ -9,10 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import rich
-from rich.progress import track
-from rich.table import Table
 
+from experiments.bench import console
 from gmixout_jax.checkpoint.files import replacing
 
 Figures = dict[str, float]
@@ -33,7 +31,7 @@ def interleaved_medians(
   """
   seconds: dict[str, list[float]] = {name: [] for name in steps}
   names = list(steps)
-  for turn in track(range(repeats + 1), "Timing", transient=True):
+  for turn in console.track(range(repeats + 1), "Timing"):
     random.Random(turn).shuffle(names)
     for name in names:
       start = time.perf_counter()
@@ -60,25 +58,29 @@ def report(
     path: Where to write the figures as one flat JSON object, if anywhere.
     least: Smallest wanted value of some others.
   """
-  device = jax.devices()[0].device_kind
-  table = Table(title=f"{title} ({device}, jax {jax.__version__})")
-  table.add_column("figure")
-  table.add_column("value", justify="right")
-  table.add_column("target", justify="right")
+  rows, missed = [], []
   for name, value in figures.items():
     shown = f"{value:,.0f}" if name.endswith("_bytes") else f"{value:.4g}"
     most, floor = targets.get(name), (least or {}).get(name)
     wanted = "" if most is None else f"≤ {most:g}"
-    wanted = wanted if floor is None else f"≥ {floor:g}"
-    missed = (most is not None and value > most) or (
-      floor is not None and value < floor
+    rows.append([name, shown, wanted if floor is None else f"≥ {floor:g}"])
+    missed.append(
+      (most is not None and value > most)
+      or (floor is not None and value < floor)
     )
-    table.add_row(name, shown, wanted, style="red" if missed else None)
-  rich.print(table)
-  if path is not None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-      temporary.write_text(json.dumps(figures, indent=2) + "\n")
+  device = jax.devices()[0].device_kind
+  title = f"{title} ({device}, jax {jax.__version__})"
+  console.table(title, ["figure", "value", "target"], rows, missed)
+  write(figures, path)
+
+
+def write(figures: Figures, path: pathlib.Path | None) -> None:
+  """Writes figures as one flat JSON object, if there is a path to write to."""
+  if path is None:
+    return
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with replacing(path) as temporary:
+    temporary.write_text(json.dumps(figures, indent=2) + "\n")
 
 
 def tree_bytes(tree: Any) -> int:

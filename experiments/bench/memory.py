@@ -2,9 +2,7 @@
 
 import pathlib
 
-import rich
-
-from experiments.bench import figures, train_steps
+from experiments.bench import console, figures, train_steps
 
 TARGETS = {
   "persistent_bytes_ratio": 0.45,
@@ -39,7 +37,7 @@ def run(
   results = {}
   for name in ("vit_b16", "vit_l14") if large else ("vit_b16",):
     prefix = "" if name == "vit_b16" else f"{name}_"
-    with rich.get_console().status(f"Compiling {name}, some minutes"):
+    with console.status(f"Compiling {name}, some minutes"):
       results |= {prefix + key: n for key, n in _of_vit(name).items()}
   title = "Memory of a train step, ViT-B/16"
   if concurrent:
