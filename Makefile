@@ -1,4 +1,5 @@
-# Needs Python 3.12 or newer and make; all else is installed into .venv here.
+# Needs Python 3.12 or newer and make; all else is installed into .venv here, but
+# for `make gpu`.
 #   make demo   the embedded demo: table and picture in runs/demo
 #   make rivals all methods on the demo's task, one seed: a report in runs/rivals
 #   make study  what is missing of the study; PACS=... WEIGHTS=... SCALE=cpu
@@ -7,6 +8,8 @@
 #   make test   linters, types, tests, the examples in the docstrings; coverage
 #   make test-fast    linters, types and the quick tests of the library
 #   make test-oldest  the quick tests with the oldest jax there is support for
+#   make gpu    on a machine with a GPU: its tests and benches, in eight minutes;
+#               installs nothing, PYTHON=... is the Python to take; OUT=...
 #   make wheel  builds sdist and wheel, and tries the wheel without all this
 
 PYTHON ?= $(shell command -v python3.12 >/dev/null 2>&1 && \
@@ -25,7 +28,7 @@ PACS := data/PACS
 WEIGHTS := data/vit_tiny_patch16_224.augreg_in21k_ft_in1k.safetensors
 CLIP := runs/clip_flickr8k_96
 
-.PHONY: demo rivals study docs torture test test-fast test-oldest wheel lint
+.PHONY: demo rivals study docs torture gpu test test-fast test-oldest wheel lint
 .PHONY: lock clean
 
 demo: $(READY)
@@ -58,6 +61,11 @@ docs: $(READY)
 torture: $(READY)
 	@echo "==> Kills: do runs end as if nobody had touched them?"
 	$(BIN)/python -m experiments.reliability.torture
+
+# Takes what Python is given, with what that has: a .venv would have no GPU.
+OUT ?= runs/gpu
+gpu:
+	$(PYTHON) -m experiments.bench.gpu --out $(OUT)
 
 # One worker more than there are cores: some tests wait for what they start.
 WORKERS = $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)

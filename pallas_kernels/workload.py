@@ -22,7 +22,8 @@ class Workload:
     step: Function (carry, turn) -> carry, to be repeated inside one jitted
       loop, as a launch from Python takes longer than a kernel. It depends on
       the turn, or XLA would do it once.
-    carry: What it starts from; is donated.
+    carry: What it starts from; is donated. Arrays that only are read are in it
+      too: what `step` closes over is a constant, written into the program.
     bytes: What it must at least move, in whole sectors.
   """
 

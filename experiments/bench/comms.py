@@ -6,10 +6,9 @@ import re
 from typing import Any, NamedTuple
 
 import jax
-import rich
 
 import gmixout_jax as gx
-from experiments.bench import figures, train_steps
+from experiments.bench import console, figures, train_steps
 
 DEVICES = 8
 TARGETS = {
@@ -81,14 +80,14 @@ def run(json: pathlib.Path | None = None, image_size: int = 32) -> None:
   sent: list[Message] = []
   for name, step in {"full": full, "compact": compact}.items():
     for style in ("shard_map", "jit"):
-      with rich.get_console().status(f"Compiling {name}, {style}"):
+      with console.status(f"Compiling {name}, {style}"):
         hlo, _ = _compiled(step, batch, style)
       found = messages(hlo)
       results[f"{name}_{style}_allreduce_bytes"] = float(
         sum(m.nbytes for m in found if m.kind == "all-reduce")
       )
       sent += found if name == "compact" else []
-  with rich.get_console().status("Compiling compact, sharded"):
+  with console.status("Compiling compact, sharded"):
     hlo, kept = _compiled(compact, batch, "jit", sharded=True)
   sent += messages(hlo)
   alone = figures.tree_bytes(jax.eval_shape(compact.init, compact.params))

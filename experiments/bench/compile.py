@@ -20,10 +20,9 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.experimental.compilation_cache import compilation_cache
-from rich.progress import track
 
 import gmixout_jax as gx
-from experiments.bench import figures, train_steps
+from experiments.bench import console, figures, train_steps
 from experiments.bench.update import Stepper
 
 TARGETS = {
@@ -103,7 +102,7 @@ def _compile_figures(
   seconds: dict[str, list[float]] = {name: [] for name in sides}
   compile_seconds(jnp.sin, (jnp.ones(3),))  # what only the first one pays for
   order = list(sides)
-  for turn in track(range(rounds), f"Compiling {what}s", transient=True):
+  for turn in console.track(range(rounds), f"Compiling {what}s"):
     random.Random(turn).shuffle(order)
     for name in order:
       seconds[name].append(compile_seconds(*sides[name]))

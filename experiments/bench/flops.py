@@ -2,9 +2,7 @@
 
 import pathlib
 
-import rich
-
-from experiments.bench import figures, train_steps
+from experiments.bench import console, figures, train_steps
 
 TARGETS = {"flops_ratio_neuron": 0.73, "flops_ratio_stratified": 1.01}
 
@@ -23,10 +21,10 @@ def run(
     batch_size: Images.
     large: Whether to compile ViT-L/14 too.
   """
-  with rich.get_console().status("Compiling ViT-B/16"):
+  with console.status("Compiling ViT-B/16"):
     results = _of_vit("vit_b16", batch_size)
   if large:
-    with rich.get_console().status("Compiling ViT-L/14, some minutes"):
+    with console.status("Compiling ViT-L/14, some minutes"):
       larger = _of_vit("vit_l14", batch_size)
     results |= {f"vit_l14_{name}": value for name, value in larger.items()}
   title = f"Work of a train step, ViT-B/16, batch {batch_size}"

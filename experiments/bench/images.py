@@ -1,11 +1,14 @@
 """Images per second of whole train steps, kernels included."""
 
+import math
 import pathlib
-from typing import Any, get_args
+from collections.abc import Callable
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
 
+import gmixout_jax as gx
 from experiments.bench import figures, train_steps
 from experiments.bench.step import Runner
 from pallas_kernels import dispatch
@@ -21,6 +24,8 @@ def run(
   model: str = "vit_b16",
   dtype: str = "bfloat16",
   repeats: int = 15,
+  only: tuple[str, ...] = (),
+  seconds: float = math.inf,
 ) -> None:
   """Times train steps with AdamW, computing in bfloat16 from float32 weights.
 
@@ -33,9 +38,17 @@ def run(
     json: Where to write the figures.
     batch_size: Images; by default 256 on a GPU and 4 elsewhere.
     image_size: Side in pixels; by default 224 on a GPU and 96 elsewhere.
-    model: "vit_b16" or "vit_l14".
+    model: A key of `train_steps.VITS`.
     dtype: What the model computes in.
     repeats: Timed rounds; each figure is a median over them.
+    only: Steps besides "full", such as "neuron" or "stratified_xla_fused"; all
+      if there are none.
+    seconds: After so many no other step is compiled.
+
+  Raises:
+    ValueError: If there is no step of a name in `only`.
+    figures.IncompleteError: Once the others are reported, if a step failed or
+      no time was left for it.
   """
   on_gpu = jax.default_backend() == "gpu"
   batch_size = batch_size or (256 if on_gpu else 4)
@@ -43,38 +56,52 @@ def run(
   shapes = train_steps.batch_shapes(batch_size, image_size)
   batch = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), shapes)
   vit = lambda: train_steps.vit(model, image_size, dtype)
-  steps = {
-    "full": train_steps.full_finetuning(vit()),
-    "neuron": train_steps.compact(vit(), "neuron"),
-    "lora": train_steps.lora(vit()),
-  }
-  for name in get_args(Implementation):
-    if dispatch.obstacle(name) is None:
-      steps |= _stratified(name, vit)
-  seconds = figures.interleaved_medians(
-    {name: Runner(one, batch) for name, one in steps.items()}, repeats
+  steps = _steps(vit)
+  unknown = set(only) - set(steps)
+  if unknown:
+    raise ValueError(
+      f"only must be some of {sorted(steps)}, got {sorted(unknown)}."
+    )
+  ready = figures.Ready(
+    {
+      name: lambda make=make: Runner(make(), batch)
+      for name, make in steps.items()
+      if not only or name in ("full", *only)
+    },
+    seconds,
   )
+  taken = figures.interleaved_medians(ready.steps, repeats)
   results = {
-    f"{name}_images_per_second": batch_size / taken
-    for name, taken in seconds.items()
+    f"{name}_images_per_second": batch_size / median
+    for name, median in taken.items()
   }
-  speedups = {
-    f"speedup_{name}": seconds["full"] / taken
-    for name, taken in seconds.items()
-    if name != "full"
-  }
-  speedups["speedup_stratified"] = max(
-    ratio for name, ratio in speedups.items() if "stratified" in name
+  speedups = figures.ratios(
+    taken, {f"speedup_{name}": ("full", name) for name in taken}
   )
+  speedups.pop("speedup_full", None)
+  stratified = [n for name, n in speedups.items() if "stratified" in name]
+  if stratified:
+    speedups["speedup_stratified"] = max(stratified)
   where = "" if on_gpu else ", reduced: a CPU, which says nothing of a GPU"
   title = f"Train step, {model}, {dtype}, batch {batch_size}, {image_size} px"
   figures.report(title + where, results | speedups, {}, json, least=LEAST)
+  ready.demand_all()
 
 
-def _stratified(name: Implementation, vit: Any) -> dict[str, Any]:
-  return {
-    f"stratified_{name}{'_fused' if fused else ''}": train_steps.compact(
-      vit(), "stratified", fused=fused, implementation=name
-    )
-    for fused in (False, True)
+def _steps(
+  vit: Callable[[], gx.clip.ViT],
+) -> dict[str, Callable[[], train_steps.TrainStep]]:
+  """What can run here, by name, the most important first."""
+  steps = {
+    "full": lambda: train_steps.full_finetuning(vit()),
+    "neuron": lambda: train_steps.compact(vit(), "neuron"),
   }
+  for name in get_args(Implementation):
+    if dispatch.obstacle(name) is None:
+      for fused in (False, True):
+        steps[f"stratified_{name}{'_fused' if fused else ''}"] = (
+          lambda name=name, fused=fused: train_steps.compact(
+            vit(), "stratified", fused=fused, implementation=name
+          )
+        )
+  return steps | {"lora": lambda: train_steps.lora(vit())}

@@ -1,10 +1,12 @@
 """Time and bandwidth of the Pallas kernels on the leaves of CLIP."""
 
+import dataclasses
 import functools
+import math
 import pathlib
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -30,53 +32,127 @@ WORKLOADS: dict[str, tuple[Callable[..., Workload], clip_shapes.Shapes]] = {
   "pack": (pack_bench.workload, pack_shapes.NAMED),
   "packed_step": (packed_step_bench.workload, packed_step_shapes.NAMED),
 }
-DTYPES = {"f32": jnp.float32, "bf16": jnp.bfloat16}
+DTYPES = {"bf16": jnp.bfloat16, "f32": jnp.float32}
+BLOCKS = "blocks"
+# The largest comes first: smaller ones stay in the cache of a GPU, from which
+# they are read faster than from its memory.
+LEAVES = ("text_tokens", *(n for n in clip_shapes.CLIP if n != "text_tokens"))
 # On a CPU, where the figures show no more than that the benchmark works.
-REDUCED_SHAPES = ("b16_attention", "b16_fc1")
-REDUCED_FACTOR = 12
+REDUCED_LEAVES = ("b16_attention", "b16_fc1")
+REDUCED_FACTOR = 24
 
 
-def run(json: pathlib.Path | None = None, repeats: int = 15) -> None:
+def run(
+  json: pathlib.Path | None = None,
+  repeats: int = 15,
+  only: tuple[str, ...] = (BLOCKS, *WORKLOADS),
+  dtypes: tuple[str, ...] = tuple(DTYPES),
+  leaves: tuple[str, ...] = (),
+  seconds: float = math.inf,
+) -> None:
   """Times every kernel on every implementation that the device can run.
 
   A time is the median over rounds of one jitted loop of steps, per step. The
   bandwidth counts the bytes that must be moved, in sectors of 32 bytes, and
   is given as a fraction of what a device copy reaches. `optax.adamw` on the
   same leaves is `tx.update` and `optax.apply_updates`. Without a GPU only
-  "xla" runs, on two shapes and a twelfth of the models.
+  "xla" runs, on two shapes and a few matrices of the models.
+
+  Of each kernel "xla" is timed first, on all leaves: a GPU that a kernel has
+  brought to a stop computes nothing more.
 
   Args:
-    json: Where to write the figures.
+    json: Where to write the figures, as they come.
     repeats: Timed rounds.
+    only: The most important first: "blocks" is `packed_step` on all block
+      matrices of a model, all else a key of `WORKLOADS` on single leaves.
+    dtypes: Of the weights, "bf16" or "f32"; the first is done with before the
+      next.
+    leaves: Names of `clip_shapes.CLIP`; by default all.
+    seconds: After so many nothing else is begun.
+
+  Raises:
+    ValueError: If there is nothing of a name that is given.
+    figures.IncompleteError: Once the others are reported, if some failed or no
+      time was left for them.
   """
+  _check_names("only", only, (BLOCKS, *WORKLOADS))
+  _check_names("dtypes", dtypes, DTYPES)
+  _check_names("leaves", leaves, clip_shapes.CLIP)
   on_gpu = jax.default_backend() == "gpu"
-  timer = Timer(steps=100 if on_gpu else 2, repeats=repeats)
-  copied = copy_workload(2**28 if on_gpu else 2**24)
-  timer.measure("copy", copied)
-  for kernel, (make, shapes) in WORKLOADS.items():
-    for shape in shapes if on_gpu else REDUCED_SHAPES:
-      for dtype in DTYPES:
-        label = f"{kernel}/{shape}/{dtype}"
-        print(label)
-        work = functools.partial(make, shapes[shape], DTYPES[dtype])
-        timer.compare(label, work)
-        if kernel == "packed_step":
-          timer.against_adamw(label, [shapes[shape]], dtype)
-  for model, counts in clip_shapes.BLOCK_MATRICES.items():
-    if not on_gpu:
-      counts = {leaf: n // REDUCED_FACTOR for leaf, n in counts.items()}
-    leaves = [
-      clip_shapes.CLIP[leaf] for leaf, n in counts.items() for _ in range(n)
-    ]
-    for dtype in DTYPES:
-      label = f"blocks/{model}/{dtype}"
-      print(label)
-      timer.compare(label, functools.partial(blocks_workload, counts, dtype))
-      timer.against_adamw(label, leaves, dtype)
+  timer = Timer(100 if on_gpu else 1, repeats, json, seconds)
+  timer.measure("copy", copy_workload(2**28 if on_gpu else 2**24))
+  names = leaves or (LEAVES if on_gpu else REDUCED_LEAVES)
+  factor = 1 if on_gpu else REDUCED_FACTOR
+  for dtype in dtypes:
+    for what in only:
+      blocks = what == BLOCKS
+      timer.compare(
+        _models(dtype, factor) if blocks else _leaves(what, names, dtype)
+      )
   where = "" if on_gpu else ", reduced: a CPU, which says nothing of a GPU"
   figures.report(
     f"Kernels{where}", timer.results, _targets(timer.results), json
   )
+  figures.demand_all(timer.missing)
+
+
+def _check_names(
+  argument: str, names: Collection[str], allowed: Collection[str]
+) -> None:
+  unknown = sorted(set(names) - set(allowed))
+  if unknown:
+    raise ValueError(
+      f"{argument} must be some of {list(allowed)}, got {unknown}."
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+  """Work to be timed on every implementation.
+
+  Attributes:
+    label: What its figures begin with.
+    make: Makes it for an implementation.
+    adamw: Makes what `optax.adamw` does instead, if it would.
+  """
+
+  label: str
+  make: Callable[[Implementation], Workload]
+  adamw: Callable[[], Workload] | None = None
+
+
+def _models(dtype: str, factor: int) -> list[Case]:
+  """All block matrices of each model, or a part of them, as one case."""
+  cases = []
+  for model, counts in clip_shapes.BLOCK_MATRICES.items():
+    counts = {leaf: max(1, n // factor) for leaf, n in counts.items()}
+    shapes = [
+      clip_shapes.CLIP[leaf] for leaf, n in counts.items() for _ in range(n)
+    ]
+    cases.append(
+      Case(
+        f"{BLOCKS}/{model}/{dtype}",
+        functools.partial(blocks_workload, counts, dtype),
+        functools.partial(adamw_workload, shapes, DTYPES[dtype]),
+      )
+    )
+  return cases
+
+
+def _leaves(kernel: str, names: Sequence[str], dtype: str) -> list[Case]:
+  """A case for each leaf that the kernel is timed on."""
+  make, shapes = WORKLOADS[kernel]
+  return [
+    Case(
+      f"{kernel}/{name}/{dtype}",
+      functools.partial(make, shapes[name], DTYPES[dtype]),
+      functools.partial(adamw_workload, [shapes[name]], DTYPES[dtype])
+      if kernel == "packed_step"
+      else None,
+    )
+    for name in names
+  ]
 
 
 class Timer:
@@ -84,49 +160,74 @@ class Timer:
 
   Attributes:
     results: All figures by name.
+    missing: Why there are none, by the names of what failed.
   """
 
-  def __init__(self, steps: int, repeats: int):
+  def __init__(
+    self, steps: int, repeats: int, path: pathlib.Path | None, seconds: float
+  ):
+    """Starts.
+
+    Args:
+      steps: Turns of the loop that is timed.
+      repeats: How often it is.
+      path: Where to write the figures whenever there are more of them.
+      seconds: After so many no other measurement is begun.
+    """
     self.results: figures.Figures = {}
-    self.steps, self.repeats = steps, repeats
-    names: list[Implementation] = ["xla", "mosaic_gpu", "triton"]
-    self.usable: list[Implementation] = [
-      name for name in names if dispatch.obstacle(name) is None
+    self.missing: dict[str, str] = {}
+    self._steps, self._repeats, self._path = steps, repeats, path
+    self._end = time.monotonic() + seconds
+    self._usable: list[Implementation] = [
+      name
+      for name in get_args(Implementation)
+      if dispatch.obstacle(name) is None
     ]
 
   def measure(self, label: str, work: Workload) -> None:
     """Adds time, bandwidth, and its ratio to a copy's."""
-    taken = seconds_per_step(work, self.steps, self.repeats)
+    taken = seconds_per_step(work, self._steps, self._repeats)
     self.results[f"{label}_us"] = taken * 1e6
     self.results[f"{label}_gbps"] = work.bytes / taken / 1e9
     speed, copy = self.results[f"{label}_gbps"], self.results["copy_gbps"]
     self.results[f"{label}_of_copy"] = speed / copy
+    figures.write(self.results, self._path)
 
-  def compare(
-    self, label: str, make: Callable[[Implementation], Workload]
-  ) -> None:
-    """Measures every implementation; one that fails does not end the rest."""
-    for name in self.usable:
-      try:
-        self.measure(f"{label}/{name}", make(name))
-      except Exception as error:
-        print(f"  {name} failed: {type(error).__name__}: {error}")
-        continue
-      self._add_ratio(label, name, "xla", f"{label}/xla_us")
+  def compare(self, cases: Sequence[Case]) -> None:
+    """Measures some cases on every implementation, and their ratios.
 
-  def against_adamw(
-    self, label: str, shapes: list[tuple[int, ...]], dtype: str
-  ) -> None:
-    """Adds the time of `optax.adamw`, and what was measured in ratio to it."""
-    self.measure(f"{label}/adamw", adamw_workload(shapes, DTYPES[dtype]))
-    for name in self.usable:
-      self._add_ratio(label, name, "adamw", f"{label}/adamw_us")
+    One that fails does not end the rest.
+    """
+    for name in self._usable:
+      for case in cases:
+        self._try(f"{case.label}/{name}", functools.partial(case.make, name))
+        if name == "xla" and case.adamw is not None:
+          self._try(f"{case.label}/adamw", case.adamw)
+        self._add_ratios(case.label, name)
 
-  def _add_ratio(self, label: str, name: str, base: str, of: str) -> None:
-    taken = self.results.get(f"{label}/{name}_us")
-    if taken is not None and of in self.results:
-      ratio = taken / self.results[of]
-      self.results[f"{label}/{name}_over_{base}"] = ratio
+  def _try(self, label: str, make: Callable[[], Workload]) -> None:
+    if time.monotonic() > self._end:
+      self.missing[label] = "no time was left"
+      return
+    print(label, flush=True)
+    try:
+      self.measure(label, make())
+    except Exception as error:
+      print(f"  failed: {type(error).__name__}: {error}")
+      self.missing[label] = f"{type(error).__name__}: {error}"
+
+  def _add_ratios(self, label: str, name: str) -> None:
+    self.results |= figures.ratios(
+      self.results,
+      {
+        f"{label}/{name}_over_{base}": (
+          f"{label}/{name}_us",
+          f"{label}/{base}_us",
+        )
+        for base in ("xla", "adamw")
+      },
+    )
+    figures.write(self.results, self._path)
 
 
 def seconds_per_step(work: Workload, steps: int, repeats: int) -> float:
@@ -159,23 +260,23 @@ def copy_workload(entries: int) -> Workload:
 def adamw_workload(shapes: list[tuple[int, ...]], dtype: Any) -> Workload:
   """`optax.adamw` with float32 moments on leaves of these shapes."""
   tx = optax.adamw(1e-4)
-  gradients = {shape: normal(1, shape, dtype) for shape in set(shapes)}
   params = [normal(0, shape, dtype) for shape in shapes]
-  slopes = [gradients[shape] for shape in shapes]
+  gradients = {shape: normal(1, shape, dtype) for shape in sorted(set(shapes))}
 
   def step(carry: Any, turn: jax.Array) -> Any:
-    del turn
-    params, state = carry
-    wide = [slope.astype(jnp.float32) for slope in slopes]
+    params, state, gradients = carry
+    # Gradients of every turn differ, or XLA squares them before the loop.
+    scale = 1 + turn.astype(jnp.float32) * 1e-6
+    wide = [gradients[shape].astype(jnp.float32) * scale for shape in shapes]
     updates, state = tx.update(wide, state, params)
     params = optax.apply_updates(params, updates)
-    return params, state
+    return params, state, gradients
 
   size = sum(leaf.size for leaf in params)
   width = jnp.dtype(dtype).itemsize
   return Workload(
     step,
-    (params, tx.init([jnp.zeros(shape) for shape in shapes])),
+    (params, tx.init([jnp.zeros(shape) for shape in shapes]), gradients),
     size * (3 * width + 16),
   )
 

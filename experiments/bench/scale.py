@@ -10,10 +10,16 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import rich
 from flax import nnx
 
-from experiments.bench import comms, figures, programs, run_step, train_steps
+from experiments.bench import (
+  comms,
+  console,
+  figures,
+  programs,
+  run_step,
+  train_steps,
+)
 
 TARGETS = {
   "residual_bytes_ratio": 0.60,
@@ -71,7 +77,7 @@ def run(
   size = Size("vit_b16", batch_size, image_size, compiled)
   results: figures.Figures = {}
   for name, part in PARTS.items():
-    with rich.get_console().status(f"Counting {name}"):
+    with console.status(f"Counting {name}"):
       results |= part(size)
   title = f"Scale, ViT-B/16, batch {batch_size}, {image_size} pixels"
   targets = {name: most for name, most in TARGETS.items() if name in results}

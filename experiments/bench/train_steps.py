@@ -33,6 +33,14 @@ VITS: dict[str, dict[str, int]] = {
     "heads": 16,
     "mlp_width": 4096,
   },
+  # Says nothing of any; with it a benchmark can be tried in seconds.
+  "smallest": {
+    "patch_size": 16,
+    "width": 20,
+    "depth": 1,
+    "heads": 2,
+    "mlp_width": 40,
+  },
 }
 
 

@@ -1,6 +1,7 @@
 """One optimizer update on the shapes of ViT-B/16, against plain AdamW."""
 
 import functools
+import math
 import pathlib
 import re
 from typing import Any
@@ -23,7 +24,22 @@ TARGETS = {
 }
 
 
-def run(json: pathlib.Path | None = None, repeats: int = 15) -> None:
+RATIOS = {
+  "update_time_ratio": ("gmixout_every_50", "adamw"),
+  **{
+    f"update_time_ratio_{how}": ("gmixout_every_50", f"adamw_{how}")
+    for how in ("undonated", "in_order")
+  },
+  "resample_time_ratio": ("gmixout_every_1", "gmixout_never"),
+}
+
+
+def run(
+  json: pathlib.Path | None = None,
+  repeats: int = 15,
+  model: str = "vit_b16",
+  seconds: float = math.inf,
+) -> None:
   """Times AdamW's update, and GMixout's around it, on ViT-B/16.
 
   An update is `tx.update` and `optax.apply_updates`, jitted together, with
@@ -46,28 +62,35 @@ def run(json: pathlib.Path | None = None, repeats: int = 15) -> None:
   Args:
     json: Where to write the figures.
     repeats: Timed rounds; each figure is a median over them.
+    model: A key of `train_steps.VITS`.
+    seconds: After so many no other update is compiled.
+
+  Raises:
+    figures.IncompleteError: Once the others are reported, if an update failed
+      or no time was left for it.
   """
-  vit = train_steps.vit("vit_b16")
+  vit = train_steps.vit(model)
   shapes = nnx.to_pure_dict(nnx.state(vit, nnx.Param))
   adamw = optax.adamw(1e-4)
   mix = functools.partial(
     gx.gmixout, adamw, sparsity=0.9, key=0, target=BLOCK_MATRICES
   )
-  transformations = {
-    "adamw": adamw,
-    "gmixout_every_1": mix(resample_every=1),
-    "gmixout_every_50": mix(resample_every=50),
-    "gmixout_never": mix(resample_every=None),
-  }
   grads = jax.tree.map(
     lambda leaf: jnp.full(leaf.shape, 1e-3, leaf.dtype), shapes
   )
-  steps = {
-    name: Stepper(tx, shapes, grads) for name, tx in transformations.items()
-  }
-  steps["adamw_undonated"] = Stepper(adamw, shapes, grads, donate=False)
-  steps["adamw_in_order"] = Stepper(adamw, shapes, grads, in_order=True)
-  seconds = figures.interleaved_medians(steps, repeats)
+  stepper = functools.partial(Stepper, shapes=shapes, grads=grads)
+  ready = figures.Ready(
+    {
+      "adamw_in_order": lambda: stepper(adamw, in_order=True),
+      "gmixout_every_50": lambda: stepper(mix(resample_every=50)),
+      "adamw": lambda: stepper(adamw),
+      "gmixout_every_1": lambda: stepper(mix(resample_every=1)),
+      "gmixout_never": lambda: stepper(mix(resample_every=None)),
+      "adamw_undonated": lambda: stepper(adamw, donate=False),
+    },
+    seconds,
+  )
+  taken = figures.interleaved_medians(ready.steps, repeats)
   blocks = {
     path: leaf
     for path, leaf in labels.named_leaves(shapes)
@@ -79,20 +102,12 @@ def run(json: pathlib.Path | None = None, repeats: int = 15) -> None:
       jax.eval_shape(mix(target=None).init, blocks)
     ),
   }
-  results = {f"{name}_seconds": taken for name, taken in seconds.items()}
+  results = {f"{name}_seconds": median for name, median in taken.items()}
   results |= {f"{name}_state_bytes": n for name, n in state_bytes.items()}
-  results |= {
-    "update_time_ratio": seconds["gmixout_every_50"] / seconds["adamw"],
-    **{
-      f"update_time_ratio_{how}": seconds["gmixout_every_50"]
-      / seconds[f"adamw_{how}"]
-      for how in ("undonated", "in_order")
-    },
-    "resample_time_ratio": seconds["gmixout_every_1"]
-    / seconds["gmixout_never"],
-    "state_bytes_ratio": state_bytes["gmixout"] / state_bytes["adamw"],
-  }
-  figures.report("Optimizer update, ViT-B/16", results, TARGETS, json)
+  results |= figures.ratios(taken, RATIOS)
+  results["state_bytes_ratio"] = state_bytes["gmixout"] / state_bytes["adamw"]
+  figures.report(f"Optimizer update, {model}", results, TARGETS, json)
+  ready.demand_all()
 
 
 class Stepper:

@@ -21,10 +21,10 @@ def workload(
   leaf = leaves.StratifiedLeaf(shape, KEPT)
   packed = sampler == "stratified"
   residual_shape = leaf.packed_shape if packed else shape
-  residual = normal(1, residual_shape, jnp.float32)
 
-  def step(anchor, turn):
-    return masked_mix(
+  def step(carry, turn):
+    anchor, residual = carry
+    mixed = masked_mix(
       anchor,
       residual,
       turn_key(turn),
@@ -32,9 +32,10 @@ def workload(
       sampler=sampler,
       implementation=implementation,
     )
+    return mixed, residual
 
   return Workload(
     step,
-    normal(0, shape, dtype),
+    (normal(0, shape, dtype), normal(1, residual_shape, jnp.float32)),
     2 * leaf.size * jnp.dtype(dtype).itemsize + 4 * math.prod(residual_shape),
   )

@@ -27,33 +27,39 @@ def workload(
 ) -> Workload:
   """Steps of `copies` leaves of one shape, in episodes of fifty."""
   leaf = leaves.StratifiedLeaf(shape, KEPT)
-  gradient = normal(1, shape, dtype)
+
+  # Traced and lowered once, and not for every copy.
+  @jax.jit
+  def one(weights, gradient, memory, turn, key):
+    return packed_step(
+      weights,
+      gradient,
+      memory,
+      key,
+      count=turn + 1,
+      learning_rate=1e-4,
+      kept=KEPT,
+      starts=turn % EPISODE == 0,
+      ends=turn % EPISODE == EPISODE - 1,
+      implementation=implementation,
+    )
 
   def step(carry, turn):
-    return [
-      packed_step(
-        weights,
-        gradient,
-        memory,
-        turn_key(turn // EPISODE * copies + i),
-        count=turn + 1,
-        learning_rate=1e-4,
-        kept=KEPT,
-        starts=turn % EPISODE == 0,
-        ends=turn % EPISODE == EPISODE - 1,
-        implementation=implementation,
-      )
-      for i, (weights, memory) in enumerate(carry)
+    gradient, held = carry
+    key = lambda i: turn_key(turn // EPISODE * copies + i)
+    return gradient, [
+      one(weights, gradient, memory, turn, key(i))
+      for i, (weights, memory) in enumerate(held)
     ]
 
-  carry = [
+  held = [
     (normal(0, shape, dtype), _fresh(shape, dtype)) for _ in range(copies)
   ]
   sectors = sector_bytes(leaf, dtype)
-  parts = len(jax.tree.leaves(carry[0][1]))
+  parts = len(jax.tree.leaves(held[0][1]))
   return Workload(
     step,
-    carry,
+    (normal(1, shape, dtype), held),
     copies * (3 * sectors + 2 * parts * 4 * leaf.packed_size),
   )
 

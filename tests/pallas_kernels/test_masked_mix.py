@@ -277,11 +277,11 @@ def test_on_the_device(rng, shape, name, dtype):
   for sampler in SAMPLERS:
     anchor, residual = problem(rng, shape, dtype, sampler)
     options = {"kept": KEPT, "sampler": sampler}
-    live = masked_mix(anchor, residual, KEY, implementation=name, **options)
-    expected = masked_mix(
+    live = jitted_mix(anchor, residual, KEY, implementation=name, **options)
+    expected = jitted_mix(
       anchor, residual, KEY, implementation="xla", **options
     )
     assert_close(live, expected, dtype)
   dense = normal(rng, shape, dtype)
-  packed = pack(dense, KEY, kept=KEPT, implementation=name)
-  assert_close(packed, pack(dense, KEY, kept=KEPT), jnp.float32)
+  packed = jitted_pack(dense, KEY, kept=KEPT, implementation=name)
+  assert_close(packed, jitted_pack(dense, KEY, kept=KEPT), jnp.float32)

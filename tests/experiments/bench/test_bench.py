@@ -58,6 +58,22 @@ def test_images_per_second_of_every_step(tmp_path):
   assert found["speedup_stratified"] == pytest.approx(stratified)
 
 
+def test_images_per_second_of_some_steps(tmp_path):
+  path = tmp_path / "figures.json"
+  sizes = {"batch_size": 1, "image_size": 32, "repeats": 1}
+  images.run(path, **sizes, model="smallest", only=("stratified_xla_fused",))
+  found = json.loads(path.read_text())
+  names = ("full", "stratified_xla_fused")
+  assert [n for n in found if n.endswith("_per_second")] == [
+    f"{name}_images_per_second" for name in names
+  ]
+  with pytest.raises(ValueError, match=r"'neuron'.*\['stratified_cuda'\]"):
+    images.run(path, **sizes, only=("stratified_cuda",))
+  with pytest.raises(figures.IncompleteError, match="full: no time was left"):
+    images.run(path, **sizes, seconds=-1)
+  assert json.loads(path.read_text()) == {}
+
+
 def test_what_devices_send_each_other(tmp_path, monkeypatch):
   # Five programs for eight devices: of a ViT they would be many times as large.
   small = lambda *_: nnx.eval_shape(lambda: tiny.classifier(classes=1000))
