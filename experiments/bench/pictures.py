@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 QUALITY = 90
-NOISE = 4.0
+NOISE = 3.0
 """Its deviation, of 255, as of a camera in daylight."""
 
 

@@ -34,6 +34,7 @@ ASPECTS = (3 / 4, 4 / 3)
 
 _ATTEMPTS = 10
 _LARGEST_IN_JPEG = 8  # by which its blocks of 8 x 8 can be shrunk
+_TURNING = (b"Exif", b"http://ns.adobe.com/xap/")  # may tell an orientation
 
 
 class Box(NamedTuple):
@@ -74,15 +75,17 @@ def draw_box(
     Szegedy and others, Going deeper with convolutions (2014), section 6, as
     torchvision's `RandomResizedCrop` has it.
   """
-  least, most = (math.log(aspect) for aspect in ASPECTS)
+  least, most = areas
+  narrow, broad = ASPECTS
   for _ in range(_ATTEMPTS):
-    area = width * height * rng.uniform(*areas)
-    aspect = math.exp(rng.uniform(least, most))
+    # Numbers in [0, 1) are drawn ten times as fast as those in other ranges.
+    area = width * height * (least + (most - least) * rng.random())
+    aspect = narrow * (broad / narrow) ** rng.random()
     wide = max(1, round(math.sqrt(area * aspect)))
     high = max(1, round(math.sqrt(area / aspect)))
     if wide <= width and high <= height:
-      left = int(rng.integers(width - wide + 1))
-      top = int(rng.integers(height - high + 1))
+      left = int(rng.random() * (width - wide + 1))
+      top = int(rng.random() * (height - high + 1))
       return Box(left, top, wide, high)
   aspect = min(max(width / height, ASPECTS[0]), ASPECTS[1])
   wide = max(1, min(width, round(height * aspect)))
@@ -162,10 +165,15 @@ def cut_out(
       height, width = content.shape[:2]
       return crop_pixels(content, drawn(width, height), size)
     data = content if isinstance(content, bytes) else _read(content)
+    box = None
+    if (original := plain_jpeg(data)) is not None:
+      box = drawn(*original)
+      if (found := crop_jpeg(data, original, box, size)) is not None:
+        return found
     with Image.open(io.BytesIO(data)) as image:
       # As a turned crop is as likely as one of the turned image.
       turned = still_images.orientation(image)
-      box = drawn(*image.size)
+      box = box or drawn(*image.size)
       found = None
       if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
         found = crop_jpeg(data, image.size, box, size)
@@ -174,6 +182,26 @@ def cut_out(
   if turned is not None:
     found = np.asarray(Image.fromarray(found).transpose(turned))
   return found
+
+
+def plain_jpeg(data: bytes) -> tuple[int, int] | None:
+  """Width and height of a JPEG that nothing turns; None of all else.
+
+  Most are such, and Pillow takes a twentieth of the time to say so.
+
+  Args:
+    data: Of the file.
+  """
+  header = data[: data.find(b"\xff\xda")]  # up to where the pixels begin
+  if header[:2] != b"\xff\xd8" or any(name in header for name in _TURNING):
+    return None
+  try:
+    height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+  except ValueError:
+    return None
+  most = Image.MAX_IMAGE_PIXELS or math.inf
+  fits = colours in ("YCbCr", "Gray") and width * height <= most
+  return (width, height) if fits else None
 
 
 def crop_jpeg(

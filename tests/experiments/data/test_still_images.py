@@ -30,8 +30,9 @@ def seen(data):
   class Whole:
     """Draws the largest crop, of the proportions of a square."""
 
-    uniform = staticmethod(lambda low, high: high if high == 1 else 0.0)
-    integers = staticmethod(lambda high: 0)
+    def __init__(self):
+      # Of the area; of the proportions, their middle; of the place.
+      self.random = iter((0.0, 0.5, 0.0, 0.0)).__next__
 
   trained = crops.cut_out(data, (SIZE, SIZE), WHOLE, Whole())
   return evaluated, trained
