@@ -61,8 +61,9 @@ def run(
 
   The augmentation "basic": a crop of 70 to 100 % of a JPEG, resized to 224
   pixels, and a flip. Pillow decodes the whole JPEG, cuts out the same crop and
-  resizes it once, by its antialiased `BILINEAR`, as torchvision calls it. Times are CPU seconds of one process, in
-  which nothing else runs; medians over rounds in turn.
+  resizes it once, by its antialiased `BILINEAR`, as torchvision calls it. Times
+  are CPU seconds of one process, in which nothing else runs; medians over
+  rounds in turn.
 
   detail_ratio: the energy of frequencies above a quarter of a cycle per pixel,
   over that of Pillow's crop. Below 1 detail is lost, above it is made up by
