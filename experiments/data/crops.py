@@ -13,7 +13,7 @@ aliasing; its box ("area") adds a third.
 import io
 import math
 import os
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -196,9 +196,10 @@ def plain_jpeg(data: bytes) -> tuple[int, int] | None:
   if header[:2] != b"\xff\xd8" or any(name in header for name in _TURNING):
     return None
   try:
-    height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+    header_says: Any = simplejpeg.decode_jpeg_header(data)
   except ValueError:
     return None
+  height, width, colours, _ = header_says
   most = Image.MAX_IMAGE_PIXELS or math.inf
   fits = colours in ("YCbCr", "Gray") and width * height <= most
   return (width, height) if fits else None
