@@ -138,7 +138,8 @@ class ClipImageEncoder(nnx.Module):
 
   Attributes:
     vision: The image tower.
-    projection: To the space shared with texts; no bias.
+    projection: To the space shared with texts; no bias. None of a SigLIP, whose
+      features lie there.
   """
 
   def __init__(self, model: clip.CLIP):
@@ -147,7 +148,10 @@ class ClipImageEncoder(nnx.Module):
 
   def features(self, pixels: Images) -> Float[Array, "batch projection_dim"]:
     """What `model.encode_image` computes of normalised pixels."""
-    return normalize(self.projection(self.vision.features(pixels)))
+    features = self.vision.features(pixels)
+    if self.projection is not None:
+      features = self.projection(features)
+    return normalize(features)
 
 
 def linear(

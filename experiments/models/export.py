@@ -74,10 +74,9 @@ def to_hugging_face(
       "whole must be the CLIP whose text tower goes with the image tower, got"
       " None, and the classifier's head did not come from words."
     )
-  params = _params(whole) | {
-    "vision": _params(encoder.vision),
-    "vision_projection": _params(encoder.projection),
-  }
+  params = _params(whole) | {"vision": _params(encoder.vision)}
+  if encoder.projection is not None:
+    params["vision_projection"] = _params(encoder.projection)
   folder = pathlib.Path(folder)
   clip.save_pretrained(nnx.merge(nnx.graphdef(whole), params), folder)
   clip.save_normalization(folder, model.mean, model.std)
@@ -164,7 +163,7 @@ def from_hugging_face(
   model = clip.from_pretrained(folder, **settings)
   path = pathlib.Path(folder) / HEAD
   tensors = weights.Files([path])
-  width = model.vision_projection.out_features
+  width = model.config.projection_dim
   shape = tensors.shapes.get("weight", ())
   if len(shape) != 2 or tensors.shapes != {
     "weight": (shape[0], width),

@@ -68,7 +68,7 @@ def embed_pixels(mean: Sequence[float], std: Sequence[float]) -> Embed:
 
 def embed_features(model: clip.CLIP, features: Array) -> Array:
   """Embeds what the image tower has made of images before."""
-  return normalize(model.vision_projection(features))
+  return normalize(model.project_image(features))
 
 
 def fit(

@@ -1,4 +1,4 @@
-"""Hugging Face CLIP folders, in and out."""
+"""Hugging Face's folders of CLIP and SigLIP, in and out."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ from gmixout_jax.clip.model import CLIP
 
 
 def read_config(directory: Path, **fields: Any) -> CLIPConfig:
-  """Reads the config.json of a Hugging Face CLIP folder.
+  """Reads the config.json of a Hugging Face CLIP or SigLIP folder.
 
   Args:
     directory: The folder.
@@ -55,7 +55,7 @@ def from_pretrained(
   remat: bool = False,
   attention: Implementation = "xla",
 ) -> CLIP:
-  """Loads a Hugging Face CLIP folder: config.json and model.safetensors.
+  """Loads a Hugging Face CLIP or SigLIP: config.json and model.safetensors.
 
   The weights may be one file or shards with an index, of any float type.
 
@@ -107,19 +107,24 @@ def from_pretrained(
     weights.interpolate(
       tensors,
       "vision_model.embeddings.position_embedding.weight",
-      grid=image_size // resized.patch_size,
+      grid=resized.grid,
+      prefix=resized.placed,
     )
   # Older folders store these buffers; they only count from zero.
   buffers = [k for k in tensors.shapes if k.endswith(".position_ids")]
   # No weight is drawn only to be thrown away: the model is made of shapes.
   abstract = nnx.eval_shape(lambda: CLIP(config, rngs=nnx.Rngs(0)))
-  return weights.fill(abstract, tensors, names.hugging_face, ignore=buffers)
+  return weights.fill(abstract, tensors, _naming(config), ignore=buffers)
+
+
+def _naming(config: CLIPConfig) -> names.Naming:
+  return names.HUGGING_FACE_CLIP if config.vision_projection else names.SIGLIP
 
 
 def save_pretrained(
   model: CLIP, directory: Path, *, dtype: DTypeLike | None = None
 ) -> None:
-  """Saves a model as a Hugging Face CLIP folder, for us and for PyTorch.
+  """Saves a model as a Hugging Face CLIP or SigLIP, for us and for PyTorch.
 
   With a plain ViT for an image tower it is a folder for us alone; config.json
   then names a model type that PyTorch's loader does not know.
@@ -134,15 +139,16 @@ def save_pretrained(
       of the parameters, and then loading gives back the same model.
 
   Raises:
-    ValueError: If `directory` is the address of a bucket.
+    ValueError: If `directory` is the address of a bucket, or the form has no
+      place for something of the model.
 
   Example:
     See `from_pretrained`.
   """
   directory = local_path("directory", directory)
-  directory.mkdir(parents=True, exist_ok=True)
-  tensors = weights.collect(model, names.hugging_face, dtype)
-  weights.save(tensors, directory / "model.safetensors")
   text = json.dumps(huggingface.format_config(model.config), indent=2)
+  directory.mkdir(parents=True, exist_ok=True)
+  tensors = weights.collect(model, _naming(model.config), dtype)
+  weights.save(tensors, directory / "model.safetensors")
   with replacing(directory / "config.json") as temporary:
     temporary.write_text(text + "\n")

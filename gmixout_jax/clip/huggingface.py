@@ -3,9 +3,10 @@
 A CLIP whose image tower is a plain ViT (no first norm, a patch bias) has no
 config there: `transformers` would run it with a norm of its own invention. Its
 file names another model type, which `transformers` refuses, and the form of the
-tower.
+tower. A SigLIP is a CLIP of other towers, with a bias on its logits.
 """
 
+import dataclasses
 import json
 import pathlib
 import reprlib
@@ -29,7 +30,13 @@ _VISION = _TOWER | {
 }
 # The form of image tower that "clip" stands for; another one is spelled out.
 _CLIP_FORM = {"pre_norm": True, "patch_bias": False}
-_FORM = {name: name for name in _CLIP_FORM}
+_FORM = {
+  name: name
+  for name in (
+    *(*_CLIP_FORM, "class_token", "registers", "positions", "pool"),
+    *("norm_pooled", "mlp", "qkv_bias", "qk_norm", "layer_scale"),
+  )
+}
 _OTHER_FORM = "clip_with_plain_vit"
 _TEXT = _TOWER | {
   "vocab_size": "vocab_size",
@@ -38,6 +45,33 @@ _TEXT = _TOWER | {
   "eos_token_id": "eos_token_id",
   "pad_token_id": "pad_token_id",
 }
+
+
+_SIGLIP = "siglip"
+_SIGLIP_VISION = {
+  "patch_size": 16,
+  "pre_norm": False,
+  "patch_bias": True,
+  "class_token": False,
+  "pool": "attention",
+}
+_SIGLIP_TOWER = {"activation": "gelu_tanh", "eps": 1e-6}
+_SIGLIP_TEXT = {
+  "width": 768,
+  "heads": 12,
+  "mlp_width": 3072,
+  "vocab_size": 32000,
+  "context_length": 64,
+  "causal": False,
+  "pool": "last",
+  "projection_bias": True,
+}
+
+# What is no part of a model, but of how it is run.
+_HOW = ("dtype", "param_dtype", "remat", "attention")
+
+# Hugging Face's names of our activations, where they differ.
+_ACTIVATIONS = {"gelu_pytorch_tanh": "gelu_tanh"}
 
 
 def read_object(path: pathlib.Path) -> dict[str, Any]:
@@ -111,20 +145,44 @@ def parse_config(raw: Mapping[str, Any], **fields: Any) -> CLIPConfig:
     64
   """
   model_type = raw.get("model_type", "clip")
-  if model_type not in ("clip", _OTHER_FORM):
+  if model_type not in ("clip", _OTHER_FORM, _SIGLIP):
     raise ValueError(
-      f"model_type must be 'clip' or {_OTHER_FORM!r}, got {model_type!r}."
+      f"model_type must be 'clip', {_OTHER_FORM!r} or {_SIGLIP!r}, got"
+      f" {model_type!r}."
     )
-  vision_names = _VISION if model_type == "clip" else _VISION | _FORM
+  vision_names = _VISION | _FORM if model_type == _OTHER_FORM else _VISION
 
-  def tower(make, name, names):
+  def tower(make, name, names, **usual):
     content = section(raw, name)
     known = {names[k]: v for k, v in content.items() if k in names}
+    activation = known.get("activation")
+    if isinstance(activation, str):
+      known["activation"] = _ACTIVATIONS.get(activation, activation)
     try:
-      return make(**(known | fields))
+      return make(**(usual | known | fields))
     except ValueError as error:
       raise ValueError(f"{name}: {error}") from None
 
+  if model_type == _SIGLIP:
+    if not section(raw, "vision_config").get("vision_use_head", True):
+      raise ValueError(
+        "vision_config: vision_use_head must be true, got False: without its"
+        " attention pooling the image tower has no features."
+      )
+    usual = _SIGLIP_TOWER
+    vision = tower(
+      VisionConfig, "vision_config", _VISION, **usual, **_SIGLIP_VISION
+    )
+    text = tower(TextConfig, "text_config", _TEXT, **usual, **_SIGLIP_TEXT)
+    size = section(raw, "text_config").get("projection_size", text.width)
+    return CLIPConfig(
+      vision=vision,
+      text=text,
+      projection_dim=size,
+      vision_projection=False,
+      logit_scale_init=0.0,
+      logit_bias_init=0.0,
+    )
   return CLIPConfig(
     vision=tower(VisionConfig, "vision_config", vision_names),
     text=tower(TextConfig, "text_config", _TEXT),
@@ -134,17 +192,37 @@ def parse_config(raw: Mapping[str, Any], **fields: Any) -> CLIPConfig:
 
 
 def format_config(config: CLIPConfig) -> dict[str, Any]:
-  """Inverse of `parse_config`, with every field spelled out."""
+  """Inverse of `parse_config`, with every field spelled out.
+
+  Raises:
+    ValueError: Hugging Face has no form for it, nor have we.
+  """
+  theirs = {ours: name for name, ours in _ACTIVATIONS.items()}
 
   def tower(part, names, model_type):
     content = {key: getattr(part, name) for key, name in names.items()}
+    activation = content["hidden_act"]
     return content | {
+      "hidden_act": theirs.get(activation, activation),
       "model_type": model_type,
       "projection_dim": config.projection_dim,
     }
 
-  form = {name: getattr(config.vision, name) for name in _CLIP_FORM}
-  if form == _CLIP_FORM:
+  if not config.vision_projection:
+    _check_form(config.vision, _SIGLIP_VISION, *_VISION.values())
+    _check_form(config.text, _SIGLIP_TEXT, *_TEXT.values())
+    return {
+      "architectures": ["SiglipModel"],
+      "model_type": _SIGLIP,
+      "vision_config": tower(config.vision, _VISION, "siglip_vision_model")
+      | {"vision_use_head": True},
+      "text_config": tower(config.text, _TEXT, "siglip_text_model")
+      | {"projection_size": config.projection_dim},
+    }
+  _check_form(config.text, {}, *_TEXT.values())
+  _check_form(config.vision, {}, *_VISION.values(), *_FORM)
+  usual = VisionConfig()
+  if all(getattr(config.vision, n) == getattr(usual, n) for n in _FORM):
     head = {"architectures": ["CLIPModel"], "model_type": "clip"}
     vision_names = _VISION
   else:
@@ -156,3 +234,26 @@ def format_config(config: CLIPConfig) -> dict[str, Any]:
     "vision_config": tower(config.vision, vision_names, "clip_vision_model"),
     "text_config": tower(config.text, _TEXT, "clip_text_model"),
   }
+
+
+def _check_form(
+  config: VisionConfig | TextConfig, form: Mapping[str, Any], *free: str
+) -> None:
+  """Refuses a tower that the file would describe as another one.
+
+  Args:
+    config: Of the tower.
+    form: Fields that are so, and stand in no file; all others are the defaults.
+    *free: Fields that the file tells.
+  """
+  fixed = {
+    field.name: form.get(field.name, field.default)
+    for field in dataclasses.fields(config)
+    if field.name not in (*free, *_HOW)
+  }
+  for name, wanted in fixed.items():
+    if (value := getattr(config, name)) != wanted:
+      raise ValueError(
+        f"{type(config).__name__}.{name} must be {wanted!r} in a file of"
+        f" Hugging Face's form, got {value!r}."
+      )

@@ -34,6 +34,7 @@ def quick_gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
 ACTIVATIONS: dict[config_lib.Activation, Callable[[Array], Array]] = {
   "quick_gelu": quick_gelu,
   "gelu": functools.partial(jax.nn.gelu, approximate=False),
+  "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
 }
 
 
@@ -54,10 +55,15 @@ class LayerNorm(nnx.LayerNorm):
     return jax.checkpoint(apply)(x)
 
 
-def layer_norm(config: config_lib.TowerConfig, *, rngs: nnx.Rngs) -> LayerNorm:
-  """A LayerNorm over the width, in the config's types."""
+def layer_norm(
+  config: config_lib.TowerConfig,
+  *,
+  width: int | None = None,
+  rngs: nnx.Rngs,
+) -> LayerNorm:
+  """A LayerNorm over the config's width or another, in the config's types."""
   return LayerNorm(
-    config.width,
+    width or config.width,
     epsilon=config.eps,
     dtype=config.dtype,
     param_dtype=config.param_dtype,
@@ -103,11 +109,13 @@ def _linear(
   outputs: int,
   *,
   std: float,
+  use_bias: bool = True,
   rngs: nnx.Rngs,
 ) -> Linear:
   return Linear(
     inputs,
     outputs,
+    use_bias=use_bias,
     dtype=config.dtype,
     param_dtype=config.param_dtype,
     kernel_init=_normal(std),
@@ -137,10 +145,16 @@ class Attention(nnx.Module):
     attention_lib.check_device(config.attention)
     width = config.width
     make = functools.partial(_linear, config, width, width, rngs=rngs)
-    self.query = make(std=width**-0.5)
-    self.key = make(std=width**-0.5)
-    self.value = make(std=width**-0.5)
+    self.query, self.key, self.value = (
+      make(std=width**-0.5, use_bias=config.qkv_bias) for _ in range(3)
+    )
     self.out = make(std=_residual_std(config))
+    self.query_norm, self.key_norm = (
+      layer_norm(config, width=width // config.heads, rngs=rngs)
+      if config.qk_norm
+      else None
+      for _ in range(2)
+    )
     self.heads = config.heads
     self.causal = causal
     self.implementation: attention_lib.Implementation = config.attention
@@ -149,12 +163,13 @@ class Attention(nnx.Module):
     """Attends from every token to all, or, if causal, to no later one."""
     batch, length, width = x.shape
 
-    def heads(y):
-      return y.reshape(batch, length, self.heads, width // self.heads)
+    def heads(y, norm=None):
+      y = y.reshape(batch, length, self.heads, width // self.heads)
+      return y if norm is None else norm(y)
 
     y = attention_lib.attend(
-      heads(self.query(x)),
-      heads(self.key(x)),
+      heads(self.query(x), self.query_norm),
+      heads(self.key(x), self.key_norm),
       heads(self.value(x)),
       causal=self.causal,
       implementation=self.implementation,
@@ -163,12 +178,17 @@ class Attention(nnx.Module):
 
 
 class MLP(nnx.Module):
-  """Two linear layers with the config's activation between them."""
+  """Two linear layers with the config's activation between them, or SwiGLU."""
 
   def __init__(self, config: config_lib.TowerConfig, *, rngs: nnx.Rngs):
     width, hidden = config.width, config.mlp_width
+    self.gated = config.mlp == "swiglu"
     self.fc1 = _linear(
-      config, width, hidden, std=(2 * width) ** -0.5, rngs=rngs
+      config,
+      width,
+      hidden * (2 if self.gated else 1),
+      std=(2 * width) ** -0.5,
+      rngs=rngs,
     )
     self.fc2 = _linear(
       config, hidden, width, std=_residual_std(config), rngs=rngs
@@ -177,11 +197,30 @@ class MLP(nnx.Module):
 
   def __call__(self, x: Tokens) -> Tokens:
     """Maps each token on its own."""
-    return self.fc2(ACTIVATIONS[self.activation](self.fc1(x)))
+    x = self.fc1(x)
+    if self.gated:
+      gate, value = jnp.split(x, 2, axis=-1)
+      return self.fc2(jax.nn.silu(gate) * value)
+    return self.fc2(ACTIVATIONS[self.activation](x))
+
+
+class LayerScale(nnx.Module):
+  """A learned factor on each feature."""
+
+  def __init__(self, initial: float, config: config_lib.TowerConfig):
+    dtype = jnp.dtype(config.param_dtype)
+    self.scale = nnx.Param(jnp.full(config.width, initial, dtype))
+
+  def __call__(self, x: Tokens) -> Tokens:
+    """Scales the last axis."""
+    return x * self.scale[...].astype(x.dtype)[None, None]
 
 
 class Block(nnx.Module):
-  """x + attention(norm1(x)), then x + mlp(norm2(x))."""
+  """x + attention(norm1(x)), then x + mlp(norm2(x)).
+
+  With LayerScale both terms have learned factors.
+  """
 
   def __init__(
     self, config: config_lib.TowerConfig, *, causal: bool, rngs: nnx.Rngs
@@ -190,11 +229,19 @@ class Block(nnx.Module):
     self.attention = Attention(config, causal=causal, rngs=rngs)
     self.norm2 = layer_norm(config, rngs=rngs)
     self.mlp = MLP(config, rngs=rngs)
+    self.scale1, self.scale2 = (
+      None
+      if (initial := config.layer_scale) is None
+      else LayerScale(initial, config)
+      for _ in range(2)
+    )
 
   def __call__(self, x: Tokens) -> Tokens:
     """Adds the two residual branches."""
-    x = x + self.attention(self.norm1(x))
-    return x + self.mlp(self.norm2(x))
+    y = self.attention(self.norm1(x))
+    x = x + (y if self.scale1 is None else self.scale1(y))
+    y = self.mlp(self.norm2(x))
+    return x + (y if self.scale2 is None else self.scale2(y))
 
 
 def make_blocks(

@@ -1,5 +1,7 @@
 """CLIP: an image tower and a text tower that meet in one unit sphere."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -21,7 +23,8 @@ class CLIP(nnx.Module):
   """Contrastive language-image pre-training (Radford et al., 2021).
 
   logits[i, j] = exp(logit_scale) ⟨image_i, text_j⟩, where image_i and text_j
-  are the projected features of the towers, scaled to unit length.
+  are the projected features of the towers, scaled to unit length. SigLIP (Zhai
+  et al., 2023) adds logit_bias to them and does not project the image's.
 
   `CLIP(config, rngs=...)` is a fresh model to train; `clip.from_pretrained`
   reads a trained one.
@@ -52,21 +55,33 @@ class CLIP(nnx.Module):
     self.vision = ViT(config.vision, rngs=rngs)
     self.text = TextTransformer(config.text, rngs=rngs)
 
-    def projection(tower: TowerConfig) -> nnx.Linear:
+    def projection(tower: TowerConfig, use_bias: bool) -> nnx.Linear:
       return nnx.Linear(
         tower.width,
         config.projection_dim,
-        use_bias=False,
+        use_bias=use_bias,
         dtype=tower.dtype,
         param_dtype=tower.param_dtype,
         kernel_init=jax.nn.initializers.truncated_normal(tower.width**-0.5),
         rngs=rngs,
       )
 
-    self.vision_projection = projection(config.vision)
-    self.text_projection = projection(config.text)
-    self.logit_scale = nnx.Param(
-      jnp.asarray(config.logit_scale_init, jnp.dtype(config.text.param_dtype))
+    self.vision_projection = (
+      projection(config.vision, use_bias=False)
+      if config.vision_projection
+      else None
+    )
+    self.text_projection = projection(
+      config.text, use_bias=config.text.projection_bias
+    )
+    scalar = functools.partial(
+      jnp.asarray, dtype=jnp.dtype(config.text.param_dtype)
+    )
+    self.logit_scale = nnx.Param(scalar(config.logit_scale_init))
+    self.logit_bias = (
+      None
+      if config.logit_bias_init is None
+      else nnx.Param(scalar(config.logit_bias_init))
     )
 
   def encode_image(
@@ -83,7 +98,15 @@ class CLIP(nnx.Module):
     Raises:
       ValueError: The pixels have another shape or an integer type.
     """
-    return normalize(self.vision_projection(self.vision.features(pixels)))
+    return normalize(self.project_image(self.vision.features(pixels)))
+
+  def project_image(
+    self, features: Float[Array, "batch width"]
+  ) -> Float[Array, "batch projection_dim"]:
+    """The image tower's features in the space of the embeddings."""
+    if self.vision_projection is None:
+      return features
+    return self.vision_projection(features)
 
   def encode_text(
     self, token_ids: Int[ArrayLike, "batch length"]
@@ -106,7 +129,7 @@ class CLIP(nnx.Module):
   def __call__(
     self, pixels: Pixels, token_ids: Int[ArrayLike, "texts length"]
   ) -> Float[Array, "batch texts"]:
-    """The logits per image: exp(logit_scale) times the cosines.
+    """The logits per image: exp(logit_scale) times the cosines, plus a bias.
 
     Args:
       pixels: As for `encode_image`.
@@ -121,4 +144,7 @@ class CLIP(nnx.Module):
     image = self.encode_image(pixels)
     text = self.encode_text(token_ids)
     scale = jnp.exp(self.logit_scale[...].astype(image.dtype))
-    return scale * (image @ text.T)
+    logits = scale * (image @ text.T)
+    if self.logit_bias is None:
+      return logits
+    return logits + self.logit_bias[...].astype(logits.dtype)

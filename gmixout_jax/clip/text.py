@@ -1,4 +1,4 @@
-"""CLIP's text tower: a causal transformer, pooled at the end of the text."""
+"""The text tower: of CLIP, causal and pooled at the end; or of SigLIP."""
 
 import jax
 import jax.numpy as jnp
@@ -39,10 +39,12 @@ def end_of_text(
 
 
 class TextTransformer(nnx.Module):
-  """The causal transformer of CLIP (Radford et al., 2021).
+  """The text transformer of CLIP (Radford et al., 2021), or of SigLIP.
 
-  It needs no padding mask: a token sees only earlier ones, and the text is
-  pooled at its end, so what follows the end changes nothing.
+  CLIP's needs no padding mask: a token sees only earlier ones, and the text is
+  pooled at its end, so what follows the end changes nothing. SigLIP's has none
+  either: it reads padding as it does words, and pools at the last token, so its
+  texts must be filled up to the length that it was trained with.
 
   Example:
     >>> import jax.numpy as jnp
@@ -76,7 +78,7 @@ class TextTransformer(nnx.Module):
         jnp.dtype(config.param_dtype),
       )
     )
-    self.blocks = layers.make_blocks(config, causal=True, rngs=rngs)
+    self.blocks = layers.make_blocks(config, causal=config.causal, rngs=rngs)
     self.norm = layers.layer_norm(config, rngs=rngs)
 
   def tokens(
@@ -88,7 +90,7 @@ class TextTransformer(nnx.Module):
       token_ids: At most `context_length` tokens per text.
 
     Returns:
-      The features of every token, each made of the tokens up to it.
+      The features of every token, of CLIP each made of the tokens up to it.
 
     Raises:
       ValueError: The ids have another shape or type, or lie outside of the
@@ -104,11 +106,14 @@ class TextTransformer(nnx.Module):
   def features(
     self, token_ids: Int[ArrayLike, "batch length"]
   ) -> Float[Array, "batch width"]:
-    """The token at the end of the text, after the final norm.
+    """The token at the end of the text, or the last, after the final norm.
 
     Raises:
-      ValueError: As for `tokens`, or a text has no end (same condition).
+      ValueError: As for `tokens`, or a text has no end (same condition), or is
+        shorter than the model was trained with, where that matters.
     """
+    if self.config.pool == "last":
+      return self._last(token_ids)
     eos = self.config.eos_token_id
     ids = self._check(token_ids)
     if not isinstance(token_ids, jax.Array) and eos != LEGACY_EOS:
@@ -121,6 +126,17 @@ class TextTransformer(nnx.Module):
     end = end_of_text(ids, eos)
     x = jnp.take_along_axis(self.tokens(ids), end[:, None, None], axis=1)[:, 0]
     return self.norm(x)
+
+  def _last(
+    self, token_ids: Int[ArrayLike, "batch length"]
+  ) -> Float[Array, "batch width"]:
+    ids, length = self._check(token_ids), self.config.context_length
+    if ids.shape[1] != length:
+      raise ValueError(
+        f"token_ids must be filled up to {length} tokens, the last of which"
+        f" this model reads, got {ids.shape[1]}."
+      )
+    return self.norm(self.tokens(ids)[:, -1])
 
   def _check(self, token_ids: ArrayLike) -> Int[Array, "batch length"]:
     config = self.config

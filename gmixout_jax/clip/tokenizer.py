@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int
 
 from gmixout_jax.checkpoint.files import Path, local_path
-from gmixout_jax.clip import huggingface
+from gmixout_jax.clip import huggingface, open_clip
 from gmixout_jax.clip.config import LEGACY_EOS, TextConfig
 
 
@@ -151,7 +151,7 @@ def load_tokenizer(
     encoder = tokenizers.Tokenizer.from_file(str(path))
   except Exception as error:  # The Rust side raises bare Exceptions.
     raise ValueError(f"{path} is not a tokenizer: {error}.") from None
-  model = _model_ids(directory / "config.json")
+  model = _model_ids(directory)
   pad = _padding(encoder, directory / "tokenizer_config.json")
   try:
     tokenizer = Tokenizer(
@@ -161,19 +161,28 @@ def load_tokenizer(
       else context_length,
       pad_token_id=model["pad_token_id"] if pad is None else pad,
     )
-    _check(tokenizer, model["eos_token_id"])
+    _check(tokenizer, model["eos_token_id"], encoder.get_vocab())
   except ValueError as error:
     raise ValueError(f"{path}: {error}") from None
   return tokenizer
 
 
-def _model_ids(path: pathlib.Path) -> dict[str, Any]:
-  """What config.json says of tokens; an id that nothing is said of is None."""
+def _model_ids(directory: pathlib.Path) -> dict[str, Any]:
+  """What the model's config says of tokens; an id that it does not is None."""
+  path = directory / "config.json"
   ids = {
     "max_position_embeddings": TextConfig.context_length,
     "eos_token_id": None,
     "pad_token_id": None,
   }
+  if (directory / open_clip.CONFIG).is_file():
+    path = directory / open_clip.CONFIG
+    text = open_clip.parse(huggingface.read_object(path)).text
+    return {
+      "max_position_embeddings": text.context_length,
+      "eos_token_id": text.eos_token_id if text.pool == "end" else None,
+      "pad_token_id": text.pad_token_id,
+    }
   if not path.is_file():
     return ids
   raw = huggingface.read_object(path)
@@ -181,6 +190,10 @@ def _model_ids(path: pathlib.Path) -> dict[str, Any]:
     text = huggingface.section(raw, "text_config")
     ids["eos_token_id"] = TextConfig.eos_token_id
     ids |= {name: text[name] for name in ids if name in text}
+    if raw.get("model_type") == "siglip":
+      ids["max_position_embeddings"] = text.get("max_position_embeddings", 64)
+      ids["eos_token_id"] = None  # it pools at the last token, whichever it is
+      return ids
     for name, value in ids.items():
       least = 2 if name == "max_position_embeddings" else 0
       if value is None and name == "pad_token_id":
@@ -209,12 +222,21 @@ def _padding(encoder: Any, path: pathlib.Path) -> int | None:
   return encoder.token_to_id(token)
 
 
-def _check(tokenizer: Tokenizer, eos_token_id: int | None) -> None:
+def _check(
+  tokenizer: Tokenizer, eos_token_id: int | None, vocabulary: dict[str, int]
+) -> None:
   end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
   if eos_token_id == LEGACY_EOS and pad > end:
     raise ValueError(
       f"The model pools at the largest id (eos_token_id = {LEGACY_EOS}), which "
       f"would be the padding: pad id {pad} is above the end token's {end}."
+    )
+  last = max(vocabulary, key=vocabulary.__getitem__, default="")
+  if eos_token_id == LEGACY_EOS and vocabulary.get(last, end) > end:
+    raise ValueError(
+      f"The model pools at the largest id of a text (eos_token_id ="
+      f" {LEGACY_EOS}), which the end token's {end} is not: {last!r} has"
+      f" {vocabulary[last]}."
     )
   if eos_token_id not in (None, LEGACY_EOS, end):
     raise ValueError(

@@ -32,6 +32,7 @@ class Files:
   Attributes:
     source: The files' names, for messages.
     shapes: The shape of every tensor.
+    metadata: What the files note beside their tensors.
   """
 
   def __init__(self, paths: Iterable[pathlib.Path]):
@@ -39,9 +40,11 @@ class Files:
     self._files: dict[str, Any] = {}
     self._assigned: dict[str, np.ndarray] = {}
     self.shapes: dict[str, Shape] = {}
+    self.metadata: dict[str, str] = {}
     self.source = ", ".join(str(path) for path in paths)
     for path in paths:
       file = _open(path)
+      self.metadata |= file.metadata() or {}
       for name in file.keys():  # noqa: SIM118 (not a mapping)
         self.shapes[name] = tuple(file.get_slice(name).get_shape())
         self._files[name] = file
@@ -59,8 +62,12 @@ class Files:
 def _open(path: pathlib.Path) -> Any:
   if path.suffix in _PICKLES:
     raise CheckpointError(
-      f"{path} is a pickle, which can run code when it is read; save the "
-      f"weights as safetensors instead (safetensors.torch.save_file)."
+      f"{path} is a pickle, which can run code when it is read. Where PyTorch"
+      " is installed two lines convert one that you trust:\n"
+      "  import torch, safetensors.torch as st\n"
+      "  st.save_file({k: v.contiguous() for k, v in"
+      f" torch.load({str(path)!r}, 'cpu', weights_only=True).items()}},"
+      f" {str(path.with_name('model.safetensors'))!r})"
     )
   if not path.is_file():
     raise FileNotFoundError(f"There is no file {path}.")
@@ -72,45 +79,84 @@ def _open(path: pathlib.Path) -> Any:
     ) from None
 
 
-def find(directory: pathlib.Path) -> list[pathlib.Path]:
-  """The weights of a Hugging Face folder, in one file or in shards.
+def find(
+  directory: pathlib.Path, name: str = "model.safetensors"
+) -> list[pathlib.Path]:
+  """The weights of a folder, in one file or in shards.
+
+  Args:
+    directory: The folder.
+    name: Of the file; shards have an index beside it.
 
   Raises:
     FileNotFoundError: The folder holds no weights.
     CheckpointError: It holds only pickles, or the index is broken.
   """
-  single = directory / "model.safetensors"
-  index = directory / "model.safetensors.index.json"
+  single, index = directory / name, directory / f"{name}.index.json"
   if single.is_file():
     return [single]
   if index.is_file():
     try:
       shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+      if any(pathlib.PurePath(shard).name != shard for shard in shards):
+        raise ValueError(f"shards must lie beside it, got {shards}")
       return [directory / shard for shard in shards]
     except _NOT_WHAT_IT_SHOULD_BE as error:
       raise CheckpointError(f"{index} is not an index: {error!r}.") from None
   for path in sorted(directory.glob("*")):
     if path.suffix in _PICKLES:
       _open(path)
-  raise FileNotFoundError(f"There is no model.safetensors in {directory}.")
+  raise FileNotFoundError(f"There is no {name} in {directory}.")
 
 
-def interpolate(tensors: Files, name: str, *, grid: int) -> None:
+def interpolate(
+  tensors: Files, name: str, *, grid: int, prefix: int = 1
+) -> None:
   """Puts position embeddings of another grid in place of the file's.
 
+  Args:
+    tensors: The tensors.
+    name: Of the position embeddings.
+    grid: Patches along a side.
+    prefix: Other tokens that have positions; they come first.
+
   Raises:
-    CheckpointError: The file's are no class token and a square of patches.
+    CheckpointError: The file's are no square of patches after these.
   """
   if name not in tensors.shapes:
     return
   table = tensors[name].astype(np.float32)
   try:
-    resized = resize_positions(table.reshape(table.shape[-2:]), grid)
+    resized = resize_positions(
+      table.reshape(table.shape[-2:]), grid, prefix=prefix
+    )
   except ValueError as error:
     raise CheckpointError(
       f"{tensors.source}: {name} is {list(table.shape)}: {error}"
     ) from None
   tensors[name] = np.asarray(resized).reshape(*table.shape[:-2], *resized.shape)
+
+
+def refuse_prefix(tensors: Files, name: str) -> None:
+  """Refuses files whose names begin with what wrapped the model.
+
+  DataParallel, torch.compile, Lightning and training code leave such prefixes.
+
+  Args:
+    tensors: The tensors.
+    name: Of one that must be there.
+
+  Raises:
+    CheckpointError: It is there under a prefix, which is named.
+  """
+  for found in sorted(tensors.shapes):
+    prefix = found.removesuffix(name)
+    if prefix not in ("", found) and prefix.endswith("."):
+      raise CheckpointError(
+        f"{tensors.source} has the prefix {prefix!r}, as in {found}, of"
+        " something that wrapped the model when it was saved: save it again"
+        f" with names that begin after {prefix!r}."
+      )
 
 
 def parameters(model: nnx.Module) -> dict[str, nnx.Variable]:
@@ -196,19 +242,29 @@ def collect(
     if source.part is None:
       tensors[source.name] = value
     else:
-      tensors.setdefault(source.name, {})[source.part] = value
+      tensors.setdefault(source.name, {})[source.part[0]] = value
   for name, value in tensors.items():
     if isinstance(value, dict):
-      value = np.concatenate([value[i] for i in range(3)])
+      value = np.concatenate([value[i] for i in sorted(value)])
     # safetensors writes the buffer as it lies, whatever the strides say.
     tensors[name] = np.ascontiguousarray(value).reshape(value.shape)
   return tensors
 
 
-def save(tensors: Mapping[str, np.ndarray], path: pathlib.Path) -> None:
-  """Writes a safetensors file, whole or not at all."""
+def save(
+  tensors: Mapping[str, np.ndarray],
+  path: pathlib.Path,
+  metadata: Mapping[str, str] | None = None,
+) -> None:
+  """Writes a safetensors file, whole or not at all.
+
+  Args:
+    tensors: By name.
+    path: The file.
+    metadata: What to note beside them.
+  """
   with replacing(path) as temporary:
     # PyTorch's loaders refuse files that do not say this.
     safetensors.numpy.save_file(
-      dict(tensors), temporary, metadata={"format": "pt"}
+      dict(tensors), temporary, metadata={"format": "pt"} | dict(metadata or {})
     )

@@ -48,7 +48,7 @@ def test_old_second_copy_wins():
 @pytest.mark.parametrize(
   ("change", "message"),
   [
-    (dict(activation="relu"), "('quick_gelu', 'gelu'), got 'relu'"),
+    (dict(activation="relu"), "'gelu', 'gelu_tanh'), got 'relu'"),
     (dict(heads=5), "width = 12 and heads = 5"),
     (dict(patch_size=5), "image_size = 16 and patch_size = 5"),
     (dict(depth=0), "depth must be a positive integer, got 0"),
@@ -71,8 +71,8 @@ def test_bad_values_name_their_section():
     huggingface.parse_config(raw)
   with pytest.raises(ValueError, match=r"text_config must be an object"):
     huggingface.parse_config({"text_config": 3})
-  with pytest.raises(ValueError, match=r"must be 'clip' or .*, got 'siglip'"):
-    huggingface.parse_config({"model_type": "siglip"})
+  with pytest.raises(ValueError, match=r"must be 'clip', .*, got 'blip'"):
+    huggingface.parse_config({"model_type": "blip"})
   raw = {"text_config": {"eos_token_id": 49408}}
   with pytest.raises(ValueError, match=r"vocab_size = 49408, got 49408"):
     huggingface.parse_config(raw)

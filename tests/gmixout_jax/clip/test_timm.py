@@ -9,6 +9,7 @@ import safetensors.numpy
 from flax import nnx
 
 from gmixout_jax import clip
+from gmixout_jax.clip import timm, weights
 
 pytestmark = pytest.mark.slow
 
@@ -127,27 +128,75 @@ def test_a_clip_tower_of_timm_is_recognised(make, tmp_path):
   assert loaded.config == config
 
 
-def test_heads_are_width_over_64_or_must_be_given(path):
-  with pytest.raises(ValueError, match=r"heads must be given, as the width 12"):
+def test_heads_are_those_of_a_published_vit_or_must_be_given(path):
+  rewrite(path)  # without what was noted in the file
+  with pytest.raises(ValueError, match=r"heads must be given: .* is 12 wide"):
     clip.vit_from_safetensors(path)
   with pytest.raises(ValueError, match=r"width = 12 and heads = 5"):
     clip.vit_from_safetensors(path, heads=5)
 
 
 @pytest.mark.parametrize(
+  ("width", "heads"), [(192, 3), (768, 12), (1280, 16), (1664, 16)]
+)
+def test_the_heads_of_published_vits_are_known(path, width, heads):
+  rewrite(path)
+  tensors = weights.Files([path])
+  tensors.shapes["patch_embed.proj.weight"] = (width, 3, 8, 8)
+  assert timm.describe(tensors, {}).heads == heads
+
+
+def test_what_tensors_do_not_tell_is_asked_for(path):
+  rewrite(path)
+  ln = np.ones(12, np.float32)
+  rewrite(path, norm_pre__weight=ln, norm_pre__bias=ln)
+  for name in ("activation", "eps"):
+    given = {"activation": "gelu", "eps": 1e-5} | {name: None}
+    with pytest.raises(ValueError, match=f"^{name} must be given: "):
+      clip.vit_from_safetensors(path, heads=3, **given)
+  found = clip.vit_from_safetensors(path, heads=3, activation="gelu", eps=1e-5)
+  assert (found.config.pre_norm, found.config.eps) == (True, 1e-5)
+  rewrite(path, norm_pre__weight=None, norm_pre__bias=None)
+  rewrite(path, norm__weight=None, norm__bias=None)
+  rewrite(path, fc_norm__weight=ln, fc_norm__bias=ln)
+  with pytest.raises(
+    ValueError, match=r"^pool must be given, 'mean' or 'max' or 'class'"
+  ):
+    clip.vit_from_safetensors(path, heads=3)
+  found = clip.vit_from_safetensors(path, heads=3, pool="max")
+  assert (found.config.pool, found.config.norm_pooled) == ("max", True)
+  rewrite(path, cls_token=None, pos_embed=np.zeros((1, 4, 12), np.float32))
+  with pytest.raises(ValueError, match=r"'mean' or 'max': .* no class token"):
+    clip.vit_from_safetensors(path, heads=3)
+
+
+@pytest.mark.parametrize(
   ("name", "part"),
   [
     ("dist_token", "a distillation token"),
-    ("reg_token", "register tokens"),
-    ("fc_norm.weight", "average pooling"),
-    ("blocks.0.ls1.gamma", "LayerScale"),
-    ("blocks.1.attn.q_norm.weight", "query and key norms"),
     ("pre_logits.fc.weight", "a pre-logits layer"),
+    ("blocks.0.attn.norm.weight", "a norm inside attention"),
+    ("blocks.1.mlp.norm.weight", "a norm inside the MLP"),
+    ("blocks.0.mlp.fc1_g.weight", "a SwiGLU of three matrices"),
   ],
 )
 def test_variants_that_would_compute_nonsense_are_refused(path, name, part):
   rewrite(path, **{name: np.zeros(12, np.float32)})
   with pytest.raises(clip.CheckpointError, match=re.escape(f"{part}: {name}")):
+    clip.vit_from_safetensors(path, heads=3)
+
+
+@pytest.mark.parametrize(
+  ("name", "fault"),
+  [
+    ("blocks.0.ls1.gamma", "missing: blocks.1.ls2.gamma"),
+    ("blocks.1.attn.q_norm.weight", "extra: blocks.1.attn.q_norm.weight"),
+    ("reg_token", "extra: reg_token"),
+  ],
+)
+def test_half_of_a_part_is_refused(path, name, fault):
+  rewrite(path, **{name: np.zeros(12, np.float32)})
+  with pytest.raises(clip.CheckpointError, match=re.escape(fault)):
     clip.vit_from_safetensors(path, heads=3)
 
 
@@ -167,13 +216,39 @@ def test_all_faults_are_listed_at_once(path):
   assert "extra: extra [1]" in message
 
 
+def test_positions_of_patches_alone_are_added_to_them_alone(model, path):
+  patches = np.asarray(model.position_embedding[...])[1:]
+  rewrite(path, pos_embed=patches[None])
+  loaded = clip.vit_from_safetensors(path, heads=3)
+  assert loaded.config.positions == "patches"
+  pixels = jax.random.normal(jax.random.key(0), (2, 16, 16, 3))
+  # As a model whose class token has a position of zeros.
+  zeros = np.concatenate([np.zeros((1, 12), np.float32), patches])
+  model.position_embedding[...] = zeros
+  np.testing.assert_allclose(loaded(pixels), model(pixels), atol=1e-6)
+  larger = clip.vit_from_safetensors(path, heads=3, image_size=32)
+  assert larger.position_embedding.shape == (16, 12)
+
+
+@pytest.mark.parametrize(
+  "prefix", ["module.", "_orig_mod.", "model.", "backbone.", "visual.trunk."]
+)
+def test_what_wrapped_a_model_is_named(path, prefix):
+  tensors = safetensors.numpy.load_file(path)
+  wrapped = {prefix + name: value for name, value in tensors.items()}
+  safetensors.numpy.save_file(wrapped, path)
+  with pytest.raises(
+    clip.CheckpointError, match=re.escape(f"has the prefix {prefix!r}")
+  ):
+    clip.vit_from_safetensors(path)
+
+
 def test_other_models_are_refused(path, tmp_path):
-  rewrite(path, pos_embed=np.zeros((1, 4, 12), np.float32))
-  with pytest.raises(clip.CheckpointError, match=r"pos_embed is \[1, 4, 12\]"):
-    clip.vit_from_safetensors(path, heads=3)
-  message = rf"{path}: pos_embed is \[1, 4, 12\]: .* square of patches, got 4"
-  with pytest.raises(clip.CheckpointError, match=message):
-    clip.vit_from_safetensors(path, heads=3, image_size=32)
+  rewrite(path, pos_embed=np.zeros((1, 3, 12), np.float32))
+  message = r"pos_embed is \[1, 3, 12\], which is no square of patches"
+  for size in (None, 32):
+    with pytest.raises(clip.CheckpointError, match=message):
+      clip.vit_from_safetensors(path, heads=3, image_size=size)
   other = tmp_path / "other.safetensors"
   safetensors.numpy.save_file({"w": np.zeros(3)}, other)
   with pytest.raises(clip.CheckpointError, match=r"pos_embed: missing"):

@@ -1,0 +1,193 @@
+"""Pretrained models from a folder or a file, whoever saved them."""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+from jax.typing import DTypeLike
+
+from gmixout_jax.checkpoint.files import CheckpointError, Path, local_path
+from gmixout_jax.clip import (
+  convert,
+  huggingface,
+  huggingface_vit,
+  open_clip,
+  timm,
+  timm_config,
+  weights,
+)
+from gmixout_jax.clip.attention import Implementation
+from gmixout_jax.clip.config import Activation, Pool
+from gmixout_jax.clip.model import CLIP
+from gmixout_jax.clip.vision import ViT
+
+_CLIPS = ("clip", "siglip", "clip_with_plain_vit")
+
+
+def load(
+  path: Path,
+  *,
+  image_size: int | None = None,
+  num_classes: int | None = None,
+  heads: int | None = None,
+  pool: Pool | None = None,
+  activation: Activation | None = None,
+  eps: float | None = None,
+  dtype: DTypeLike = "float32",
+  param_dtype: DTypeLike = "float32",
+  remat: bool = False,
+  attention: Implementation = "xla",
+) -> CLIP | ViT:
+  """Loads a CLIP, a SigLIP or a vision transformer.
+
+  What lies at the path tells which it is:
+
+  - a folder of Hugging Face's CLIP, SigLIP, ViT or DINOv2, with registers or
+    without: config.json, and model.safetensors or its shards with their index;
+  - a folder of open_clip: open_clip_config.json, open_clip_model.safetensors;
+  - a folder of timm: config.json with an "architecture", model.safetensors;
+  - a file of a ViT with timm's names.
+
+  Weights may be of any float type. What neither tensors nor a config tell is
+  asked for: see `vit_from_safetensors`.
+
+  Args:
+    path: The folder or the file.
+    image_size: Another size than the pretrained one; position embeddings are
+      interpolated (see `resize_positions`).
+    num_classes: Of a ViT: None keeps the head, if any; 0 drops it; another
+      number than the file's puts a head of zeros in its place.
+    heads: Of a ViT with timm's names, where nothing else tells them.
+    pool: Likewise.
+    activation: Likewise.
+    eps: Likewise.
+    dtype: The type of the computation.
+    param_dtype: The type of the parameters.
+    remat: Recompute blocks in the backward pass to save memory.
+    attention: "xla" or "cudnn"; see `VisionConfig`.
+
+  Raises:
+    FileNotFoundError: There is nothing at the path, or a file is absent.
+    CheckpointError: A `ValueError`: weights are pickled, damaged, or do not fit
+      the config; every tensor at fault is listed.
+    ValueError: It is none of these, an argument is needed or has no meaning, or
+      `path` is the address of a bucket.
+
+  Example:
+    >>> import tempfile
+    >>> from flax import nnx
+    >>> from gmixout_jax import clip
+    >>> config = clip.VisionConfig.vit(
+    ...   image_size=16, patch_size=8, width=64, depth=1, heads=1, mlp_width=8
+    ... )
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   clip.save(clip.ViT(config, rngs=nnx.Rngs(0)), folder)
+    ...   type(clip.load(folder)).__name__
+    'ViT'
+  """
+  path = local_path("path", path)
+  how = {
+    "dtype": dtype,
+    "param_dtype": param_dtype,
+    "remat": remat,
+    "attention": attention,
+  }
+  untold = {
+    "heads": heads,
+    "pool": pool,
+    "activation": activation,
+    "eps": eps,
+  }
+  size = {"image_size": image_size}
+  if not path.is_dir():
+    return timm.vit_from_safetensors(
+      path, num_classes=num_classes, **size, **untold, **how
+    )
+  kind, raw = kind_of(path)
+  if kind != "timm":
+    _refuse(path, kind, untold)
+  if kind in ("clip", "open_clip"):
+    _refuse(path, kind, {"num_classes": num_classes})
+  if kind == "clip":
+    return convert.from_pretrained(path, **size, **how)
+  try:
+    if kind == "open_clip":
+      config = open_clip.parse(raw, **how)
+      tensors = weights.Files(weights.find(path, open_clip.WEIGHTS))
+      return open_clip.load(tensors, config, **size)
+    if kind == "vit":
+      config, make = huggingface_vit.parse(raw), huggingface_vit.load
+      tensors = weights.Files(weights.find(path))
+    else:
+      tensors = weights.Files(weights.find(path))
+      pre_norm = "norm_pre.weight" in tensors.shapes
+      told = timm_config.noted(tensors.metadata)
+      told |= timm_config.parse(raw, pre_norm=pre_norm)
+      told |= {name: v for name, v in untold.items() if v is not None}
+      config = timm.describe(tensors, told)
+      make = timm.fill
+  except CheckpointError:
+    raise
+  except ValueError as error:
+    raise ValueError(f"{path}: {error}") from None
+  return make(
+    tensors,
+    dataclasses.replace(config, **how),
+    num_classes=num_classes,
+    **size,
+  )
+
+
+def kind_of(folder: pathlib.Path) -> tuple[str, dict[str, Any]]:
+  """What a folder holds, and its config.
+
+  Args:
+    folder: It is there.
+
+  Returns:
+    "clip" (a SigLIP, too), "open_clip", "vit" (Hugging Face's) or "timm", and
+    the parsed JSON.
+
+  Raises:
+    FileNotFoundError: There is no config; it says what lies there.
+    CheckpointError: There are pickles alone.
+    ValueError: The config is damaged, or of something else.
+  """
+  for name in (open_clip.CONFIG, "config.json"):
+    if (folder / name).is_file():
+      break
+  else:
+    if any(folder.glob("*.safetensors.index.json")) or not any(
+      folder.glob("*.safetensors")
+    ):
+      weights.find(folder)  # says what is missing, or that there are pickles
+    found = ", ".join(sorted(path.name for path in folder.iterdir())[:8])
+    raise FileNotFoundError(
+      f"There is no config.json in {folder}, which would tell what its weights"
+      f" are; it holds {found or 'nothing'}."
+    )
+  raw = huggingface.read_object(folder / name)
+  if name == open_clip.CONFIG:
+    return "open_clip", raw
+  model = raw.get("model_type")
+  if model in huggingface_vit.TYPES:
+    return "vit", raw
+  if model in _CLIPS or (model is None and "text_config" in raw):
+    return "clip", raw
+  if model is None and "architecture" in raw:
+    return "timm", raw
+  raise ValueError(
+    f"{folder / name}: model_type must be one of"
+    f" {', '.join((*_CLIPS, *huggingface_vit.TYPES))}, or there must be timm's"
+    f" architecture, got {json.dumps(model)}."
+  )
+
+
+def _refuse(path: pathlib.Path, kind: str, given: dict[str, Any]) -> None:
+  for name, value in given.items():
+    if value is not None:
+      raise ValueError(
+        f"{name} has no meaning for {path}, whose config tells it (it is of"
+        f" the kind {kind!r}), got {value!r}."
+      )

@@ -1,0 +1,171 @@
+"""timm's config.json, and what our files note where there is none."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
+from gmixout_jax.clip.config import Activation, VisionConfig
+
+POOLS = {"token": "class", "avg": "mean", "max": "max", "map": "attention"}
+"""Ours by timm's `global_pool`."""
+
+_NOTE = "gmixout_jax.vit"
+# What tensors do not tell.
+_NOTED = ("heads", "pool", "activation", "eps", "image_size", "layer_scale")
+
+# Arguments that tensors tell, that are read here, or that steer training.
+_TOLD = frozenset(
+  {
+    *("img_size", "patch_size", "in_chans", "num_classes", "global_pool"),
+    *("embed_dim", "depth", "num_heads", "mlp_ratio", "qkv_bias", "qk_norm"),
+    *("init_values", "class_token", "no_embed_class", "reg_tokens", "pre_norm"),
+    *("fc_norm", "act_layer", "dynamic_img_size", "strict_img_size"),
+    *("drop_rate", "pos_drop_rate", "patch_drop_rate", "proj_drop_rate"),
+    *("attn_drop_rate", "drop_path_rate", "weight_init", "fix_init"),
+  }
+)
+# Others, and the values at which they change nothing.
+_UNCHANGING: dict[str, tuple[Any, ...]] = {
+  "pos_embed": ("learn",),
+  "final_norm": (True,),
+  "norm_layer": ("layernorm",),
+  "mlp_layer": ("mlp", "Mlp", "SwiGLUPacked", "swiglupacked"),
+}
+
+# timm's models of CLIP's image towers, and what they say of their activation.
+_CLIP, _QUICK = "_clip_", "quickgelu"
+
+
+def note(config: VisionConfig) -> dict[str, str]:
+  """Metadata for a file without a config."""
+  return {_NOTE: json.dumps({name: getattr(config, name) for name in _NOTED})}
+
+
+def noted(metadata: Mapping[str, str]) -> dict[str, Any]:
+  """Fields that a file's metadata tells; none of a file that is not ours.
+
+  Raises:
+    ValueError: If they are damaged.
+  """
+  if _NOTE not in metadata:
+    return {}
+  try:
+    raw = json.loads(metadata[_NOTE])
+    return {name: raw[name] for name in _NOTED if raw[name] is not None}
+  except (ValueError, LookupError, TypeError) as error:
+    raise ValueError(
+      f"the metadata {_NOTE!r} must be an object with {', '.join(_NOTED)}, got"
+      f" {metadata[_NOTE]!r}: {error!r}."
+    ) from None
+
+
+def parse(raw: Mapping[str, Any], *, pre_norm: bool) -> dict[str, Any]:
+  """The fields that timm's config.json tells and tensors do not.
+
+  Args:
+    raw: The parsed JSON.
+    pre_norm: Whether the tensors have a norm before the first block.
+
+  Raises:
+    ValueError: If a value is not allowed, or not supported; it is quoted.
+
+  Example:
+    >>> raw = {"architecture": "vit_base_patch16_224", "global_pool": "avg"}
+    >>> parse(raw, pre_norm=False)
+    {'pool': 'mean'}
+  """
+  args, pretrained = (
+    _object(raw, name) for name in ("model_args", "pretrained_cfg")
+  )
+  for name, value in args.items():
+    same = _UNCHANGING.get(name, (False,))
+    if name not in _TOLD and value is not None and value not in same:
+      raise ValueError(f"model_args: {name} is not supported, got {value!r}.")
+  found: dict[str, Any] = {}
+  if (heads := args.get("num_heads")) is not None:
+    found["heads"] = heads
+  pooled = raw.get("global_pool", args.get("global_pool"))
+  if pooled is not None:
+    if pooled not in POOLS:
+      raise ValueError(
+        f"global_pool must be one of {', '.join(map(repr, POOLS))}, got"
+        f" {pooled!r}."
+      )
+    found["pool"] = POOLS[pooled]
+  if (scale := args.get("init_values")) is not None:
+    found["layer_scale"] = scale
+  size = args.get("img_size")
+  if size is None:
+    size = (pretrained.get("input_size") or (None,))[-1]
+  if size is not None:
+    found["image_size"] = _side(size)
+  name = str(raw.get("architecture", ""))
+  if (activation := args.get("act_layer")) is not None:
+    if activation not in get_args(Activation):
+      raise ValueError(
+        f"act_layer must be one of {', '.join(get_args(Activation))}, got"
+        f" {activation!r}."
+      )
+    found["activation"] = activation
+  elif pre_norm and _CLIP in name:
+    found["activation"] = "quick_gelu" if _QUICK in name else "gelu"
+  if pre_norm and _CLIP in name:
+    found["eps"] = 1e-5
+  return found
+
+
+def format_config(
+  config: VisionConfig,
+  *,
+  mean: Sequence[float] | None,
+  std: Sequence[float] | None,
+) -> dict[str, Any]:
+  """Inverse of `parse`, and of what tensors tell, as timm writes it.
+
+  Its name is that of any plain ViT: all that differs is among its arguments.
+  """
+  pools = {ours: theirs for theirs, ours in POOLS.items()}
+  size = config.image_size
+  args = {
+    "img_size": size,
+    "patch_size": config.patch_size,
+    "in_chans": config.channels,
+    "embed_dim": config.width,
+    "depth": config.depth,
+    "num_heads": config.heads,
+    "mlp_ratio": config.mlp_width
+    * (2 if config.mlp == "swiglu" else 1)
+    / config.width,
+    "qkv_bias": config.qkv_bias,
+    "qk_norm": config.qk_norm,
+    "init_values": config.layer_scale,
+    "class_token": config.class_token,
+    "reg_tokens": config.registers,
+    "no_embed_class": config.positions == "patches",
+    "pre_norm": config.pre_norm,
+    "fc_norm": config.norm_pooled,
+    "act_layer": config.activation,
+  }
+  return {
+    "architecture": "vit_base_patch16_224",
+    "num_classes": config.num_classes,
+    "global_pool": pools[config.pool],
+    "model_args": args,
+    "pretrained_cfg": {"input_size": [config.channels, size, size]}
+    | ({} if mean is None or std is None else {"mean": [*mean], "std": [*std]}),
+  }
+
+
+def _object(raw: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+  found = raw.get(name)
+  found = {} if found is None else found
+  if not isinstance(found, Mapping):
+    raise ValueError(f"{name} must be an object, got {found!r}.")
+  return found
+
+
+def _side(size: Any) -> int:
+  sides = {size} if isinstance(size, int) else set(size)
+  if len(sides) != 1 or not all(isinstance(side, int) for side in sides):
+    raise ValueError(f"img_size must be one number of pixels, got {size!r}.")
+  return sides.pop()
