@@ -13,9 +13,9 @@ from gmixout_jax.clip.images import (
   preprocess,
   save_normalization,
 )
-from gmixout_jax.clip.load import load
+from gmixout_jax.clip.loading import load
 from gmixout_jax.clip.model import CLIP
-from gmixout_jax.clip.save import save
+from gmixout_jax.clip.saving import save
 from gmixout_jax.clip.text import TextTransformer
 from gmixout_jax.clip.timm import vit_from_safetensors, vit_to_safetensors
 from gmixout_jax.clip.tokenizer import Tokenizer, load_tokenizer

@@ -191,6 +191,10 @@ def towers(path: pathlib.Path, images: np.ndarray) -> jax.Array:
     config = clip.VisionConfig.vit(image_size=224, num_classes=10)
     vit = clip.ViT(config, rngs=nnx.Rngs(0))
   clip.vit_to_safetensors(vit, path)
+  clip.save(vit, path.parent / "vit", mean=clip.HALF, std=clip.HALF)
+  whole = clip.load(path.parent / "vit", image_size=112)
+  if isinstance(whole, clip.ViT):
+    print(whole.features(images))
   text = clip.TextTransformer(clip.TextConfig(width=64), rngs=nnx.Rngs(0))
   fresh = clip.CLIP(clip.CLIPConfig(projection_dim=64), rngs=nnx.Rngs(0))
   print(text.features(np.ones((1, 7), np.int32)), fresh.logit_scale)
