@@ -9,12 +9,16 @@ from gmixout_jax.clip.images import (
   HALF,
   IMAGENET_MEAN,
   IMAGENET_STD,
-  load_normalization,
   preprocess,
   save_normalization,
 )
 from gmixout_jax.clip.loading import load
 from gmixout_jax.clip.model import CLIP
+from gmixout_jax.clip.preprocessing import (
+  Preprocessing,
+  load_normalization,
+  load_preprocessing,
+)
 from gmixout_jax.clip.saving import save
 from gmixout_jax.clip.text import TextTransformer
 from gmixout_jax.clip.timm import vit_from_safetensors, vit_to_safetensors
@@ -37,6 +41,7 @@ __all__ = [
   "STYLE_TEMPLATES",
   "CLIPConfig",
   "CheckpointError",
+  "Preprocessing",
   "TextConfig",
   "TextTransformer",
   "Tokenizer",
@@ -45,6 +50,7 @@ __all__ = [
   "from_pretrained",
   "load",
   "load_normalization",
+  "load_preprocessing",
   "load_tokenizer",
   "preprocess",
   "resize_positions",

@@ -1,7 +1,6 @@
 """From stored images to what a tower expects."""
 
 import json
-import math
 from collections.abc import Sequence
 
 import jax
@@ -75,49 +74,6 @@ def preprocess(
   center = jnp.asarray(mean, jnp.float32).reshape(shape)
   spread = jnp.asarray(std, jnp.float32).reshape(shape)
   return ((x - center) / spread).astype(dtype)
-
-
-def load_normalization(
-  directory: Path,
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-  """The mean and deviation of a Hugging Face folder's images.
-
-  Args:
-    directory: The folder; its preprocessor_config.json is read.
-
-  Returns:
-    What `preprocess` takes as `mean` and `std`; CLIP's own if there is no such
-    file.
-
-  Raises:
-    ValueError: The file is damaged, its values are no mean and deviation, or
-      `directory` is the address of a bucket.
-
-  Example:
-    >>> import tempfile
-    >>> from gmixout_jax import clip
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...   clip.save_normalization(folder, clip.HALF, clip.HALF)
-    ...   clip.load_normalization(folder)
-    ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-  """
-  path = local_path("directory", directory) / _PREPROCESSOR
-  if not path.is_file():
-    return CLIP_MEAN, CLIP_STD
-  try:
-    raw = json.loads(path.read_text())
-    mean = tuple(map(float, raw["image_mean"]))
-    std = tuple(map(float, raw["image_std"]))
-  except (ValueError, LookupError, TypeError) as error:
-    raise ValueError(
-      f"{path} must hold lists of numbers image_mean and image_std: {error!r}."
-    ) from None
-  if len(mean) != len(std) or not all(0 < x < math.inf for x in std):
-    raise ValueError(
-      f"{path}: image_std must hold one positive number for each of image_mean,"
-      f" got {std} and {mean}."
-    )
-  return mean, std
 
 
 def save_normalization(

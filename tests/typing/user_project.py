@@ -205,5 +205,7 @@ def towers(path: pathlib.Path, images: np.ndarray) -> jax.Array:
     images = np.asarray(clip.preprocess(images, mean=mean, std=std))
   clip.save_normalization(path.parent, clip.HALF, clip.HALF)
   print(clip.load_normalization(path.parent))
+  found = clip.load_preprocessing(path.parent)
+  print(found == clip.Preprocessing(clip.HALF, clip.HALF))
   print(clip.resize_positions(np.zeros((17, 64), np.float32), 7))
   return vit.features(images)

@@ -46,6 +46,10 @@ def save_a_clip(path):
   gx.clip.save_pretrained(gx.clip.CLIP(config, rngs=nnx.Rngs(0)), path)
 
 
+def save_in_any_form(path):
+  gx.clip.save(gx.clip.ViT(VISION, rngs=nnx.Rngs(0)), path)
+
+
 def save_a_vit(path):
   model = gx.clip.ViT(
     gx.clip.VisionConfig.vit(image_size=16, patch_size=8, **TOWER),
@@ -73,6 +77,9 @@ TAKING_PATHS = {
   "vit_to_safetensors": (save_a_vit, "path"),
   "vit_from_safetensors": (gx.clip.vit_from_safetensors, "path"),
   "load_tokenizer": (gx.clip.load_tokenizer, "directory"),
+  "load_preprocessing": (gx.clip.load_preprocessing, "directory"),
+  "load": (gx.clip.load, "path"),
+  "save": (save_in_any_form, "path"),
   "load_normalization": (gx.clip.load_normalization, "directory"),
   "save_normalization": (
     lambda path: gx.clip.save_normalization(path, [0.5], [0.5]),

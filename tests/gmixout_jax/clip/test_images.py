@@ -44,11 +44,9 @@ def test_normalisation_is_kept_in_the_file_that_hugging_face_reads(tmp_path):
 @pytest.mark.parametrize(
   ("text", "message"),
   [
-    ("{", "must hold lists"),
-    ("[]", "must hold lists"),
-    ('{"image_mean": [0.5]}', "'image_std'"),
-    ('{"image_mean": "half", "image_std": [1]}', "must hold lists"),
-    ('{"image_mean": [0.5], "image_std": [0]}', "one positive number"),
+    ("{", "expected JSON"),
+    ("[]", "expected an object"),
+    ('{"image_mean": [0.5]}', "image_std must be a list of numbers, got None"),
     ('{"image_mean": [0.5], "image_std": [1, 1]}', "for each of image_mean"),
   ],
 )
