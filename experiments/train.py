@@ -49,7 +49,7 @@ from experiments import methods
 from experiments.harness.cell import Cell
 from experiments.harness.command import Session
 from experiments.harness.run import run
-from experiments.models import export
+from experiments.models import backbones, export
 from experiments.reporting import display_names, records
 from experiments.reporting.entries import task_of
 from experiments.run_options import RunOptions, check_seed
@@ -79,8 +79,13 @@ class Config(TaskOptions, RunOptions):
       written = [path.resolve() for path in export.places(self.export)]
       if self.backbone.resolve() in written:
         raise ValueError(f"--export {self.export} would replace --backbone.")
-    is_clip = self.backbone is not None and self.backbone.is_dir()
-    if is_clip and self.export and self.export.suffix == ".safetensors":
+    to_file = self.export is not None and self.export.suffix == ".safetensors"
+    if (
+      to_file
+      and self.backbone is not None
+      and self.backbone.exists()
+      and backbones.is_clip(self.backbone)
+    ):
       raise ValueError(
         f"--export must be a folder for a CLIP, got {self.export}."
       )

@@ -75,7 +75,7 @@ def load(
     std: Likewise.
     **settings: Of the format's reader.
   """
-  read = export.from_hugging_face if path.is_dir() else backbones.from_timm
+  read = export.from_hugging_face if path.is_dir() else backbones.from_vit
   return read(path, mean=mean, std=std, **settings)
 
 

@@ -20,6 +20,8 @@ from gmixout_jax.clip.model import normalize
 class FLYP(Method):
   """Trains both towers on images and the prompts of their classes.
 
+  With the loss that they were pretrained with: CLIP's, or SigLIP's sigmoid.
+
   Goyal et al., 2023 (https://arxiv.org/abs/2212.00638). Each image of a batch
   is to find its prompt among those of the batch and each prompt its image.
   Images of one class have prompts that mean the same, and remain each other's
@@ -77,9 +79,10 @@ class FLYP(Method):
     """The contrastive loss, with a prompt drawn for each image."""
     images = model.features(batch["image"])
     towers: Any = model
-    return contrastive_loss(
-      images, towers.embed(batch["label"], key), towers.logit_scale[...]
-    )
+    texts, scale = towers.embed(batch["label"], key), towers.logit_scale[...]
+    if towers.logit_bias is not None:
+      return sigmoid_loss(images, texts, scale, towers.logit_bias[...])
+    return contrastive_loss(images, texts, scale)
 
   def export(self, model: Classifier) -> Classifier:
     """A classifier with the head that the words make now.
@@ -120,6 +123,22 @@ def contrastive_loss(
   )
 
 
+def sigmoid_loss(
+  images: Float[Array, "batch dim"],
+  texts: Float[Array, "batch dim"],
+  log_scale: Float[Array, ""],
+  bias: Float[Array, ""],
+) -> Float[Array, ""]:
+  """−log σ(±(exp(log_scale) · images · textsᵀ + bias)), + on the diagonal.
+
+  Summed over pairs and divided by the batch: SigLIP's loss (Zhai et al., 2023,
+  https://arxiv.org/abs/2303.15343).
+  """
+  logits = jnp.exp(log_scale) * (images @ texts.T) + bias
+  sign = 2 * jnp.eye(len(images)) - 1
+  return -jax.nn.log_sigmoid(sign * logits).sum() / len(images)
+
+
 class TwoTowers(Classifier):
   """A classifier beside the text tower that its head came from.
 
@@ -127,6 +146,7 @@ class TwoTowers(Classifier):
     text: The text tower.
     text_projection: To the space shared with images.
     logit_scale: The logarithm of what multiplies cosines.
+    logit_bias: What is added to them; None of a CLIP.
   """
 
   def __init__(self, model: Classifier, prompts: Prompts):
@@ -140,6 +160,7 @@ class TwoTowers(Classifier):
     self.text = prompts.model.text
     self.text_projection = prompts.model.text_projection
     self.logit_scale = prompts.model.logit_scale
+    self.logit_bias = prompts.model.logit_bias
 
   def embed(
     self, labels: Array, key: jax.Array
@@ -169,8 +190,14 @@ class TwoTowers(Classifier):
       "text": self.text,
       "text_projection": self.text_projection,
     }
-    params = {name: _params(module) for name, module in tuned.items()}
+    params = {
+      name: _params(module)
+      for name, module in tuned.items()
+      if module is not None
+    }
     params["logit_scale"] = self.logit_scale[...]
+    if self.logit_bias is not None:
+      params["logit_bias"] = self.logit_bias[...]
     model = nnx.merge(nnx.graphdef(whole), params)
     return dataclasses.replace(self._prompts, model=model)
 

@@ -1,8 +1,8 @@
 """Pretrained classifiers from files: what every experiment starts from.
 
-A folder is a CLIP as Hugging Face saves it, and its head is made of words. A
-file is a vision transformer with timm's names, and its head is blank, for a
-linear probe to fill, or the file's own.
+A CLIP's head is made of words. A vision transformer's is blank, for a linear
+probe to fill, or its own. Which it is, is told by what lies at the path, see
+`clip.load`.
 """
 
 import functools
@@ -18,7 +18,7 @@ from experiments.models import export
 from experiments.models.classifier import Classifier, ClipImageEncoder, Prompts
 from gmixout_jax import clip
 from gmixout_jax.clip import attention as attention_lib
-from gmixout_jax.clip import convert, timm
+from gmixout_jax.clip import loading
 
 Path = str | os.PathLike[str]
 Dtype = Literal["float32", "bfloat16"]
@@ -48,8 +48,8 @@ def check_path(path: Path) -> None:
   """
   if not pathlib.Path(path).exists():
     raise FileNotFoundError(
-      f"no weights at {path}: --backbone must name a CLIP folder of Hugging"
-      " Face's form, or a ViT in safetensors with timm's names."
+      f"no weights at {path}: --backbone must name a folder as Hugging Face,"
+      " open_clip or timm save it, or a ViT in safetensors with timm's names."
     )
 
 
@@ -61,9 +61,21 @@ def image_size(path: Path) -> int:
     ValueError: If it is neither a CLIP nor a ViT.
   """
   check_path(path)
-  if pathlib.Path(path).is_dir():
-    return convert.read_config(path).vision.image_size
-  return timm.pretrained_image_size(path)
+  config = loading.describe(path)
+  if isinstance(config, clip.CLIPConfig):
+    config = config.vision
+  return config.image_size
+
+
+def is_clip(path: Path) -> bool:
+  """Whether there is a CLIP or a SigLIP at a path, or a vision transformer.
+
+  Raises:
+    FileNotFoundError: If there is nothing at the path.
+    ValueError: If it is neither.
+  """
+  check_path(path)
+  return isinstance(loading.describe(path), clip.CLIPConfig)
 
 
 def digest(path: Path) -> str:
@@ -114,17 +126,17 @@ def load(
   """A classifier on whatever the path is.
 
   Args:
-    path: A Hugging Face CLIP folder, or a ViT in safetensors.
+    path: The folder or file; see `clip.load`.
     classes: How many outputs.
     words: What the classes are called in prompts; asked of a CLIP only.
     templates: Prompts of a CLIP.
     own_head: Whether a ViT that comes with as many outputs keeps its head. Only
       where the order of the classes is known to be the file's, as on ImageNet.
     mean: Of the pixels the backbone was trained on; by default what the
-      folder of a CLIP says, and 0.5 for a ViT.
+      folder says, and 0.5 for a ViT that is a file.
     std: Likewise.
     **settings: `image_size`, `dtype`, `remat`, `attention` and the like, as
-      for `clip.from_pretrained` and `clip.vit_from_safetensors`. Parameters
+      for `clip.load`. Parameters
       and heads are float32 whatever the model computes in.
 
   Raises:
@@ -132,7 +144,7 @@ def load(
     ValueError: If it is neither, or a number of words that is not `classes`.
   """
   path = pathlib.Path(path)
-  if path.is_dir():
+  if is_clip(path):
     names = tuple(words())
     if len(names) != classes:
       raise ValueError(
@@ -140,8 +152,7 @@ def load(
         " classes."
       )
     return from_clip(path, names, templates, mean=mean, std=std, **settings)
-  check_path(path)
-  return from_timm(
+  return from_vit(
     path, classes, own_head=own_head, mean=mean, std=std, **settings
   )
 
@@ -158,16 +169,23 @@ def from_clip(
   """The image tower of a CLIP under the zero-shot head of its text tower.
 
   Args:
-    folder: With config.json, model.safetensors and tokenizer.json;
-      preprocessor_config.json says how pixels are normalised, else it is
-      CLIP's way.
+    folder: Of the model, with tokenizer.json; a file beside it says how pixels
+      are normalised, else it is CLIP's way.
     names: What the classes are called; "_" is read as a space.
     templates: Prompts, each with {} where a name goes.
     mean: See `load`.
     std: See `load`.
-    **settings: As for `clip.from_pretrained`.
+    **settings: As for `clip.load`.
+
+  Raises:
+    ValueError: If it is no CLIP.
   """
-  model = clip.from_pretrained(folder, **settings)
+  model = clip.load(folder, **settings)
+  if not isinstance(model, clip.CLIP):
+    raise ValueError(
+      f"{folder} holds a vision transformer, which has no words: a CLIP is"
+      " needed for a head of words."
+    )
   tokenizer = clip.load_tokenizer(folder)
   names = [name.replace("_", " ") for name in names]
   usual_mean, usual_std = clip.load_normalization(folder)
@@ -183,7 +201,7 @@ def from_clip(
   )
 
 
-def from_timm(
+def from_vit(
   path: Path,
   classes: int | None = None,
   *,
@@ -192,31 +210,42 @@ def from_timm(
   std: Sequence[float] | None = None,
   **settings: Any,
 ) -> Classifier:
-  """A ViT with timm's names under a head of zeros, or its own.
+  """A ViT under a head of zeros, or its own.
 
   Args:
-    path: The safetensors file.
+    path: The folder or file.
     classes: How many outputs; None takes the file's own head.
     own_head: See `load`.
     mean: See `load`.
     std: See `load`.
-    **settings: As for `clip.vit_from_safetensors`.
+    **settings: As for `clip.load`.
 
   Raises:
-    ValueError: If the file's own head is wanted and it has none.
+    ValueError: If its own head is wanted and it has none, or it is a CLIP; or
+      nothing says how pixels are normalised.
   """
   kernel = bias = None
+  usual = clip.HALF, clip.HALF
+  if pathlib.Path(path).is_dir() and (mean is None or std is None):
+    usual = clip.load_normalization(path)
   if classes is None or own_head:
-    whole = clip.vit_from_safetensors(path, **settings)
+    whole = _vit(path, **settings)
     found = whole.config.num_classes
     if classes is None and not found:
       raise ValueError(f"{path} has no head, which was to be the classifier's.")
     if classes is None or classes == found:
       head: Any = whole.head
       kernel, bias = head.kernel[...], head.bias[...]
-  vit = clip.vit_from_safetensors(path, num_classes=0, **settings)
+  vit = _vit(path, num_classes=0, **settings)
   if kernel is None:
     kernel = jnp.zeros((vit.config.width, classes or 0))
   return Classifier(
-    vit, kernel, bias, mean=mean or clip.HALF, std=std or clip.HALF
+    vit, kernel, bias, mean=mean or usual[0], std=std or usual[1]
   )
+
+
+def _vit(path: Path, **settings: Any) -> clip.ViT:
+  found = clip.load(path, **settings)
+  if not isinstance(found, clip.ViT):
+    raise ValueError(f"{path} holds a CLIP, and no vision transformer.")
+  return found

@@ -63,7 +63,9 @@ def train(texts: Iterable[str], *, size: int) -> tokenizers.Tokenizer:
     trainers.BpeTrainer(
       vocab_size=size,
       min_frequency=2,
-      special_tokens=[PAD, BEGIN, END],
+      # The end is not the third: an end token of id 2 stands for "the largest
+      # id of the text" in configs of CLIP.
+      special_tokens=[PAD, END, BEGIN],
       initial_alphabet=_ALPHABET,
       show_progress=False,
     ),

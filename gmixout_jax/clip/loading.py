@@ -18,7 +18,12 @@ from gmixout_jax.clip import (
   weights,
 )
 from gmixout_jax.clip.attention import Implementation
-from gmixout_jax.clip.config import Activation, Pool
+from gmixout_jax.clip.config import (
+  Activation,
+  CLIPConfig,
+  Pool,
+  VisionConfig,
+)
 from gmixout_jax.clip.model import CLIP
 from gmixout_jax.clip.vision import ViT
 
@@ -111,32 +116,74 @@ def load(
     _refuse(path, kind, {"num_classes": num_classes})
   if kind == "clip":
     return convert.from_pretrained(path, **size, **how)
+  config, tensors = _described(path, kind, raw, untold)
+  if isinstance(config, CLIPConfig):
+    config = dataclasses.replace(
+      config,
+      vision=dataclasses.replace(config.vision, **how),
+      text=dataclasses.replace(config.text, **how),
+    )
+    return open_clip.load(tensors, config, **size)
+  make = timm.fill if kind == "timm" else huggingface_vit.load
+  config = dataclasses.replace(config, **how)
+  return make(tensors, config, num_classes=num_classes, **size)
+
+
+def describe(
+  path: Path,
+  *,
+  heads: int | None = None,
+  pool: Pool | None = None,
+  activation: Activation | None = None,
+  eps: float | None = None,
+) -> CLIPConfig | VisionConfig:
+  """The config of what `load` would give; no weight is read.
+
+  Args:
+    path: As for `load`, and so the others and the errors.
+    heads: Likewise.
+    pool: Likewise.
+    activation: Likewise.
+    eps: Likewise.
+  """
+  path = local_path("path", path)
+  untold = {
+    "heads": heads,
+    "pool": pool,
+    "activation": activation,
+    "eps": eps,
+  }
+  if not path.is_dir():
+    return timm.described(path, untold)[0]
+  kind, raw = kind_of(path)
+  if kind != "timm":
+    _refuse(path, kind, untold)
+  if kind == "clip":
+    return convert.read_config(path)
+  return _described(path, kind, raw, untold)[0]
+
+
+def _described(
+  path: pathlib.Path, kind: str, raw: dict[str, Any], untold: dict[str, Any]
+) -> tuple[CLIPConfig | VisionConfig, weights.Files]:
+  """Config and tensors of a folder, of which no weight is read yet."""
   try:
     if kind == "open_clip":
-      config = open_clip.parse(raw, **how)
-      tensors = weights.Files(weights.find(path, open_clip.WEIGHTS))
-      return open_clip.load(tensors, config, **size)
+      config = open_clip.parse(raw)
+      return config, weights.Files(weights.find(path, open_clip.WEIGHTS))
     if kind == "vit":
-      config, make = huggingface_vit.parse(raw), huggingface_vit.load
-      tensors = weights.Files(weights.find(path))
-    else:
-      tensors = weights.Files(weights.find(path))
-      pre_norm = "norm_pre.weight" in tensors.shapes
-      told = timm_config.noted(tensors.metadata)
-      told |= timm_config.parse(raw, pre_norm=pre_norm)
-      told |= {name: v for name, v in untold.items() if v is not None}
-      config = timm.describe(tensors, told)
-      make = timm.fill
+      config = huggingface_vit.parse(raw)
+      return config, weights.Files(weights.find(path))
+    tensors = weights.Files(weights.find(path))
+    told = timm_config.noted(tensors.metadata) | timm_config.parse(
+      raw, pre_norm="norm_pre.weight" in tensors.shapes
+    )
+    told |= {name: v for name, v in untold.items() if v is not None}
+    return timm.describe(tensors, told), tensors
   except CheckpointError:
     raise
   except ValueError as error:
     raise ValueError(f"{path}: {error}") from None
-  return make(
-    tensors,
-    dataclasses.replace(config, **how),
-    num_classes=num_classes,
-    **size,
-  )
 
 
 def kind_of(folder: pathlib.Path) -> tuple[str, dict[str, Any]]:

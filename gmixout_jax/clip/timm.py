@@ -106,18 +106,13 @@ def vit_from_safetensors(
     >>> model.config.depth, model.config.patch_size, model.head.kernel.shape
     (1, 8, (64, 7))
   """
-  path = local_path("path", path)
-  tensors = weights.Files([path])
   given = {
     "heads": heads,
     "pool": pool,
     "activation": activation,
     "eps": eps,
   }
-  told = timm_config.noted(tensors.metadata) | {
-    name: value for name, value in given.items() if value is not None
-  }
-  config = describe(tensors, told)
+  config, tensors = described(local_path("path", path), given)
   return fill(
     tensors,
     dataclasses.replace(
@@ -130,6 +125,22 @@ def vit_from_safetensors(
     image_size=image_size,
     num_classes=num_classes,
   )
+
+
+def described(
+  path: pathlib.Path, given: dict[str, Any]
+) -> tuple[VisionConfig, weights.Files]:
+  """The config of a file, and its tensors, of which none is read yet.
+
+  Args:
+    path: The file.
+    given: Fields that were asked for; None is none.
+  """
+  tensors = weights.Files([path])
+  told = timm_config.noted(tensors.metadata) | {
+    name: value for name, value in given.items() if value is not None
+  }
+  return describe(tensors, told), tensors
 
 
 def fill(
@@ -166,22 +177,6 @@ def fill(
 
 def _naming(config: VisionConfig) -> names.Naming:
   return names.TIMM_NORM_POOLED if config.norm_pooled else names.TIMM
-
-
-def pretrained_image_size(path: Path) -> int:
-  """Side of the images, in pixels, that a ViT in safetensors was trained on.
-
-  Only the file's header is read.
-
-  Args:
-    path: As for `vit_from_safetensors`.
-
-  Raises:
-    CheckpointError: If it is not a ViT with timm's names.
-  """
-  tensors = weights.Files([local_path("path", path)])
-  shape = _shape(tensors, timm_config.noted(tensors.metadata))
-  return shape["image_size"]
 
 
 def vit_to_safetensors(

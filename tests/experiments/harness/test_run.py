@@ -108,7 +108,7 @@ def test_lines_of_another_kind_are_passed_over(tmp_path):
   assert run_all([cell], where) == [newer]  # of several the last counts
 
 
-@pytest.mark.parametrize("garbled", ['{"config": {"da', "[1]", ""])
+@pytest.mark.parametrize("garbled", ['{"config": {"da', "[1]", "no"])
 def test_a_garbled_results_file_is_refused(tmp_path, garbled):
   where, task = places(tmp_path), Small()
   where.results.write_text(f"{{}}\n{garbled}\n")

@@ -11,7 +11,7 @@ from flax import nnx
 
 from experiments.data.batches import batches, stream
 from experiments.methods.ema import EMA
-from experiments.methods.flyp import FLYP, contrastive_loss
+from experiments.methods.flyp import FLYP, contrastive_loss, sigmoid_loss
 from experiments.methods.full_finetuning import FullFinetuning
 from experiments.methods.lora import LoRA, LowRank
 from experiments.methods.run import Run, Snapshot
@@ -202,6 +202,57 @@ def test_flyps_loss_is_a_symmetric_cross_entropy_in_numpy(rng):
     total -= np.log(np.exp(logits[i, i]) / np.exp(logits[:, i]).sum())
   got = contrastive_loss(*map(jnp.asarray, (images, texts, 1.3)))
   assert float(got) == pytest.approx(total / 10, rel=1e-5)
+
+
+def test_siglips_loss_is_a_sigmoid_of_every_pair():
+  """Against the sum by hand, in float64."""
+  rng = np.random.default_rng(0)
+  images, texts = rng.normal(size=(2, 3, 4))
+  images /= np.linalg.norm(images, axis=-1, keepdims=True)
+  expected = 0.0
+  for i in range(3):
+    for j in range(3):
+      logit = np.exp(1.3) * images[i] @ texts[j] - 2.5
+      share = 1 / (1 + np.exp(-logit))
+      expected -= np.log(share if i == j else 1 - share)
+  got = sigmoid_loss(*map(jnp.asarray, (images, texts, 1.3, -2.5)))
+  np.testing.assert_allclose(got, expected / 3, rtol=1e-5)
+
+
+def test_flyp_trains_a_siglip_with_its_own_loss(tmp_path):
+  config = clip.CLIPConfig(
+    vision=clip.VisionConfig(
+      image_size=16, patch_size=8, pre_norm=False, patch_bias=True,
+      class_token=False, pool="attention", width=8, depth=1, heads=2,
+      mlp_width=16,
+    ),
+    text=clip.TextConfig(
+      vocab_size=10, context_length=4, causal=False, pool="last",
+      projection_bias=True, width=8, depth=1, heads=2, mlp_width=16,
+    ),
+    projection_dim=8,
+    vision_projection=False,
+    logit_bias_init=-2.0,
+  )  # fmt: skip
+  siglip = clip.CLIP(config, rngs=nnx.Rngs(0))
+  ids = np.arange(12).reshape(3, 1, 4) % 10
+  model = Classifier(
+    ClipImageEncoder(siglip), jnp.zeros((8, 3)), prompts=Prompts(siglip, ids)
+  )
+  source = tiny.source()
+  method = FLYP(learning_rate=1e-2)
+  _, fitted = train(method, model, source)
+  tuned = fitted.model.prompts.model
+  assert float(tuned.logit_bias[...]) != -2.0
+  batch = {"image": source.train.images[:3], "label": source.train.labels[:3]}
+  prepared = method.prepare(model, source, KEY)
+  embedded = prepared.embed(batch["label"], KEY)
+  expected = sigmoid_loss(
+    prepared.features(batch["image"]), embedded, siglip.logit_scale[...], -2.0
+  )
+  np.testing.assert_allclose(
+    method.loss(prepared, batch, KEY), expected, rtol=1e-6
+  )
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from flax import nnx
 
 from experiments.data import rendered_digits
 from experiments.models import backbones, export, probe
@@ -44,7 +45,7 @@ def test_a_vit_has_a_blank_head_or_its_own(vit_file):
 def test_pixels_are_normalised_as_asked(vit_file):
   images = tiny.split().images[:4]
   look = {"mean": clip.IMAGENET_MEAN, "std": clip.IMAGENET_STD}
-  model = backbones.from_timm(vit_file, **look)
+  model = backbones.from_vit(vit_file, **look)
   pixels = clip.preprocess(images, **look)
   expected = clip.vit_from_safetensors(vit_file)(pixels)
   np.testing.assert_array_equal(model(images), expected)
@@ -73,4 +74,42 @@ def test_what_is_wrong_is_named(tmp_path, vit_file):
   headless = tmp_path / "headless.safetensors"
   clip.vit_to_safetensors(tiny.vit(width=64, heads=1), headless)
   with pytest.raises(ValueError, match=r"headless\.safetensors has no head"):
-    backbones.from_timm(headless)
+    backbones.from_vit(headless)
+
+
+@pytest.mark.parametrize("form", ["timm", "huggingface"])
+def test_a_folder_of_a_vit_says_how_pixels_are_normalised(tmp_path, form):
+  config = clip.VisionConfig.vit(
+    image_size=16, patch_size=8, width=12, depth=1, heads=2, mlp_width=20,
+    eps=1e-12, num_classes=3,
+  )  # fmt: skip
+  vit = clip.ViT(config, rngs=nnx.Rngs(0))
+  mean, std = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
+  clip.save(vit, tmp_path / "said", form=form, mean=mean, std=std)
+  assert not backbones.is_clip(tmp_path / "said")
+  assert backbones.image_size(tmp_path / "said") == 16
+  model = backbones.load(tmp_path / "said", classes=3, words=no_words)
+  assert (model.mean, model.std) == (mean, std)
+  assert probe.is_blank(model)
+  own = backbones.load(
+    tmp_path / "said", classes=3, words=no_words, own_head=True
+  )
+  images = tiny.split().images[:4]
+  pixels = clip.preprocess(images, mean=mean, std=std)
+  np.testing.assert_allclose(own(images), vit(pixels), atol=1e-5)
+  # Nobody guesses it.
+  clip.save(vit, tmp_path / "unsaid", form=form)
+  with pytest.raises(ValueError, match=r"^mean and std must be given: "):
+    backbones.load(tmp_path / "unsaid", classes=3, words=no_words)
+  asked = backbones.load(
+    tmp_path / "unsaid", classes=3, words=no_words, mean=mean, std=std
+  )
+  assert (asked.mean, asked.std) == (mean, std)
+
+
+def test_a_clip_is_no_vit_and_a_vit_no_clip(vit_file):
+  assert backbones.is_clip(digits.FOLDER)
+  with pytest.raises(ValueError, match="a CLIP, and no vision transformer"):
+    backbones.from_vit(digits.FOLDER)
+  with pytest.raises(ValueError, match="a vision transformer, which has no"):
+    backbones.from_clip(vit_file, ["a"], ["{}"])

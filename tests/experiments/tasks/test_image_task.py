@@ -52,7 +52,7 @@ def test_images_have_the_size_of_the_backbone_unless_another_is_asked_for(
 
 def test_a_vit_starts_from_the_linear_probe_of_the_seed(pacs, vit_file):
   first, again, other = (task(pacs, vit_file).open(s) for s in (0, 0, 1))
-  model = backbones.from_timm(vit_file, 3, image_size=16)
+  model = backbones.from_vit(vit_file, 3, image_size=16)
   assert probe.is_blank(model)
   wanted = probe.fit_head(model, first.source).head.kernel[...]
   np.testing.assert_array_equal(first.model.head.kernel[...], wanted)
