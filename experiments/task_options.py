@@ -29,7 +29,8 @@ class TaskOptions:
   """What to train on, from what, and how long.
 
   Attributes:
-    backbone: What to start from: a Hugging Face CLIP folder, or a ViT in
+    backbone: What to start from: a CLIP, a SigLIP or a ViT in a folder, as
+      Hugging Face, open_clip or timm save it, or a ViT in a file of
       safetensors with timm's names.
     train: Your own images to train on: a folder of class folders.
     val: Class folders to choose by and to report ID accuracy on; by default a
@@ -115,8 +116,8 @@ class TaskOptions:
     """
     if self.backbone is None:
       raise ValueError(
-        "--backbone must name a Hugging Face CLIP folder, or a ViT in"
-        " safetensors with timm's names."
+        "--backbone must name a folder as Hugging Face, open_clip or timm save"
+        " it, or a ViT in safetensors with timm's names."
       )
     if self.steps is not None or self.epochs is not None:
       own = own | {"steps": None, "epochs": None}

@@ -76,12 +76,11 @@ class Setup:
   """What training starts from, and how a step and a run are made.
 
   Attributes:
-    backbone: A Hugging Face CLIP folder, or a ViT in safetensors with timm's
-      names.
+    backbone: The folder or file of a CLIP or a ViT; see `clip.load`.
     image_size: Side of the images in pixels, a multiple of the patch size; None
       for the backbone's own.
     mean: Of the pixels that the backbone was trained on, per channel, in
-      [0, 1]; None for what its files say, and 0.5 for a ViT.
+      [0, 1]; None for what its folder says, and 0.5 for a ViT that is a file.
     std: Likewise.
     dtype: What the model computes in; what is stored is float32.
     attention: "cudnn" needs an NVIDIA GPU since Ampere, and bfloat16.

@@ -135,8 +135,8 @@ def test_lines_that_are_there_are_not_run_again(request, tmp_path, monkeypatch):
   ("wrong", "message"),
   [
     ({"config": "imagnet"}, "one of cifar100_c, .*; got 'imagnet'"),
-    ({"backbone": None}, "--backbone must name a Hugging Face CLIP folder"),
-    ({"backbone": "no"}, "no weights at .*no: --backbone must name a CLIP"),
+    ({"backbone": None}, "--backbone must name a folder as"),
+    ({"backbone": "no"}, "no weights at .*no: --backbone must name a folder"),
     ({"cases": ("real",)}, "--cases must name some of all; got 'real'"),
     ({"methods": ("mixup",)}, "'mixup' is not one of"),
     ({"set": ("gmixout.rate=1",)}, "gmixout has .* got 'gmixout.rate=1'"),

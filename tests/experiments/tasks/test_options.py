@@ -118,7 +118,7 @@ PACS = (*VIT, "--data", "pacs", "--root", "x", "--source", "a")
   [
     (VIT, "--train must .* or --data .* got None and None"),
     ((*TRAIN, "--data", "pacs"), "give one of them, got x and 'pacs'"),
-    (("--train", "x"), "--backbone must name a Hugging Face CLIP folder, or"),
+    (("--train", "x"), "--backbone must name a folder as Hugging Face,"),
     ((*VIT, "--data", "pacs"), "--root must name the folder of --data pacs"),
     ((*VIT, "--data", "imagenet"), "--root must name the folder of --data im"),
     ((*TRAIN, "--root", "y"), "--root does not go with --train, got y"),
