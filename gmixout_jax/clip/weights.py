@@ -268,3 +268,20 @@ def save(
     safetensors.numpy.save_file(
       dict(tensors), temporary, metadata={"format": "pt"} | dict(metadata or {})
     )
+    _sort_metadata(temporary)
+
+
+def _sort_metadata(path: pathlib.Path) -> None:
+  """Puts a header in order: safetensors writes metadata in a random one.
+
+  So equal models are equal files.
+  """
+  with open(path, "r+b") as file:
+    size = int.from_bytes(file.read(8), "little")
+    header = json.loads(file.read(size))
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False)
+    ordered = text.encode().ljust(size)
+    assert len(ordered) == size
+    file.seek(8)
+    file.write(ordered)

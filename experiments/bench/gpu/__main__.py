@@ -79,8 +79,13 @@ def main(arguments: list[str] | None = None) -> int:
     return 1
   print(f"{found['device']}, jax {found['versions']['jax']}: {given.out}")
   # A kill leaves no process behind that holds the GPU.
-  signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-  records = run(given.out, end, found, given.reduced_on_cpu)
+  before = signal.signal(
+    signal.SIGTERM, lambda number, frame: sys.exit(128 + number)
+  )
+  try:
+    records = run(given.out, end, found, given.reduced_on_cpu)
+  finally:
+    signal.signal(signal.SIGTERM, before)
   print(f"\n{table(records)}")
   lacking = [
     part.name
