@@ -72,10 +72,10 @@ def is_clip(path: Path) -> bool:
 
   Raises:
     FileNotFoundError: If there is nothing at the path.
-    ValueError: If it is neither.
+    ValueError: If a folder is neither.
   """
   check_path(path)
-  return isinstance(loading.describe(path), clip.CLIPConfig)
+  return loading.holds_clip(path)
 
 
 def digest(path: Path) -> str:
@@ -184,7 +184,7 @@ def from_clip(
   if not isinstance(model, clip.CLIP):
     raise ValueError(
       f"{folder} holds a vision transformer, which has no words: a CLIP is"
-      " needed for a head of words."
+      " needed for a zero-shot head."
     )
   tokenizer = clip.load_tokenizer(folder)
   names = [name.replace("_", " ") for name in names]

@@ -20,6 +20,26 @@ TextPool = Literal["end", "last"]
 LEGACY_EOS = 2
 
 
+HOW = ("dtype", "param_dtype", "remat", "attention")
+"""Fields of a tower that are no part of the model, but of how it is run."""
+
+
+def one_side(name: str, size: Any) -> int:
+  """The side of a square, of a config that has a number or one for each side.
+
+  Args:
+    name: Of the field, for the message.
+    size: Its value.
+
+  Raises:
+    ValueError: It is no square.
+  """
+  sides = {size} if isinstance(size, int) else set(size)
+  if len(sides) != 1 or not all(isinstance(side, int) for side in sides):
+    raise ValueError(f"{name} must be one number of pixels, got {size!r}.")
+  return sides.pop()
+
+
 def _check_sizes(config: Any, *names: str) -> None:
   for name in names:
     value = getattr(config, name)

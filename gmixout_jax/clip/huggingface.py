@@ -13,7 +13,12 @@ import reprlib
 from collections.abc import Mapping
 from typing import Any
 
-from gmixout_jax.clip.config import CLIPConfig, TextConfig, VisionConfig
+from gmixout_jax.clip.config import (
+  HOW,
+  CLIPConfig,
+  TextConfig,
+  VisionConfig,
+)
 
 _TOWER = {
   "hidden_size": "width",
@@ -37,7 +42,11 @@ _FORM = {
     *("norm_pooled", "mlp", "qkv_bias", "qk_norm", "layer_scale"),
   )
 }
-_OTHER_FORM = "clip_with_plain_vit"
+OTHER_FORM = "clip_with_plain_vit"
+_SIGLIP = "siglip"
+TYPES = ("clip", OTHER_FORM, _SIGLIP)
+"""What config.json calls the models that are read here."""
+
 _TEXT = _TOWER | {
   "vocab_size": "vocab_size",
   "max_position_embeddings": "context_length",
@@ -45,9 +54,6 @@ _TEXT = _TOWER | {
   "eos_token_id": "eos_token_id",
   "pad_token_id": "pad_token_id",
 }
-
-
-_SIGLIP = "siglip"
 _SIGLIP_VISION = {
   "patch_size": 16,
   "pre_norm": False,
@@ -67,11 +73,17 @@ _SIGLIP_TEXT = {
   "projection_bias": True,
 }
 
-# What is no part of a model, but of how it is run.
-_HOW = ("dtype", "param_dtype", "remat", "attention")
-
-# Hugging Face's names of our activations, where they differ.
 _ACTIVATIONS = {"gelu_pytorch_tanh": "gelu_tanh"}
+
+
+def our_activation(name: Any) -> Any:
+  """Ours by Hugging Face's name; another value as it is, to be checked."""
+  return _ACTIVATIONS.get(name, name) if isinstance(name, str) else name
+
+
+def their_activation(name: str) -> str:
+  """Inverse of `our_activation`."""
+  return {ours: theirs for theirs, ours in _ACTIVATIONS.items()}.get(name, name)
 
 
 def read_object(path: pathlib.Path) -> dict[str, Any]:
@@ -145,19 +157,18 @@ def parse_config(raw: Mapping[str, Any], **fields: Any) -> CLIPConfig:
     64
   """
   model_type = raw.get("model_type", "clip")
-  if model_type not in ("clip", _OTHER_FORM, _SIGLIP):
+  if model_type not in TYPES:
     raise ValueError(
-      f"model_type must be 'clip', {_OTHER_FORM!r} or {_SIGLIP!r}, got"
+      f"model_type must be 'clip', {OTHER_FORM!r} or {_SIGLIP!r}, got"
       f" {model_type!r}."
     )
-  vision_names = _VISION | _FORM if model_type == _OTHER_FORM else _VISION
+  vision_names = _VISION | _FORM if model_type == OTHER_FORM else _VISION
 
   def tower(make, name, names, **usual):
     content = section(raw, name)
     known = {names[k]: v for k, v in content.items() if k in names}
-    activation = known.get("activation")
-    if isinstance(activation, str):
-      known["activation"] = _ACTIVATIONS.get(activation, activation)
+    if "activation" in known:
+      known["activation"] = our_activation(known["activation"])
     try:
       return make(**(usual | known | fields))
     except ValueError as error:
@@ -197,13 +208,11 @@ def format_config(config: CLIPConfig) -> dict[str, Any]:
   Raises:
     ValueError: Hugging Face has no form for it, nor have we.
   """
-  theirs = {ours: name for name, ours in _ACTIVATIONS.items()}
 
   def tower(part, names, model_type):
     content = {key: getattr(part, name) for key, name in names.items()}
-    activation = content["hidden_act"]
     return content | {
-      "hidden_act": theirs.get(activation, activation),
+      "hidden_act": their_activation(content["hidden_act"]),
       "model_type": model_type,
       "projection_dim": config.projection_dim,
     }
@@ -226,7 +235,7 @@ def format_config(config: CLIPConfig) -> dict[str, Any]:
     head = {"architectures": ["CLIPModel"], "model_type": "clip"}
     vision_names = _VISION
   else:
-    head, vision_names = {"model_type": _OTHER_FORM}, _VISION | _FORM
+    head, vision_names = {"model_type": OTHER_FORM}, _VISION | _FORM
   return {
     **head,
     "projection_dim": config.projection_dim,
@@ -249,7 +258,7 @@ def _check_form(
   fixed = {
     field.name: form.get(field.name, field.default)
     for field in dataclasses.fields(config)
-    if field.name not in (*free, *_HOW)
+    if field.name not in (*free, *HOW)
   }
   for name, wanted in fixed.items():
     if (value := getattr(config, name)) != wanted:

@@ -6,13 +6,12 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
 from gmixout_jax.checkpoint.files import CheckpointError, replacing
-from gmixout_jax.clip import names, weights
-from gmixout_jax.clip.config import VisionConfig
+from gmixout_jax.clip import huggingface, names, weights
+from gmixout_jax.clip.config import HOW, VisionConfig
 from gmixout_jax.clip.vision import ViT
 
 TYPES = ("vit", "dinov2", "dinov2_with_registers")
@@ -29,11 +28,7 @@ _NAMES = {
   "patch_size": "patch_size",
   "num_channels": "channels",
 }
-_ACTIVATIONS = {"gelu_pytorch_tanh": "gelu_tanh"}
 _DINOV2_PATCH = 14
-
-# What is no part of a model, but of how it is run.
-_HOW = ("dtype", "param_dtype", "remat", "attention")
 
 # Beside the encoder: a pooler that only pretraining reads, a token for masks.
 _UNREAD = (
@@ -58,9 +53,8 @@ def parse(raw: Mapping[str, Any]) -> VisionConfig:
   """
   dino = raw["model_type"] != "vit"
   found = {ours: raw[name] for name, ours in _NAMES.items() if name in raw}
-  activation = found.get("activation", "gelu")
-  if isinstance(activation, str):
-    found["activation"] = _ACTIVATIONS.get(activation, activation)
+  if "activation" in found:
+    found["activation"] = huggingface.our_activation(found["activation"])
   usual: dict[str, Any] = {"eps": 1e-6 if dino else 1e-12, "num_classes": 0}
   if not dino:
     found["mlp_width"] = raw.get("intermediate_size", 3072)
@@ -126,7 +120,7 @@ def load(
       prefix=config.placed,
     )
   head, width = tensors.shapes.get("classifier.weight", (0, config.width))
-  ignore = [prefix + name for name in _UNREAD]
+  ignore = tuple(prefix + name for name in _UNREAD)
   if num_classes is None and width != config.width:
     raise CheckpointError(
       f"{tensors.source} has a head of {width} features, the class token and"
@@ -134,13 +128,8 @@ def load(
       " given, 0 for none or another number for a new one."
     )
   if (num_classes is not None and num_classes != head) or width != config.width:
-    ignore += ["classifier.weight", "classifier.bias"]
-    if num_classes:
-      zeros = np.zeros((num_classes, config.width), np.float32)
-      tensors["classifier.weight"] = zeros
-      tensors["classifier.bias"] = zeros[:, 0]
-      ignore = ignore[:-2]
     head = num_classes or 0
+    ignore += weights.replace_head(tensors, "classifier", head, config.width)
   config = dataclasses.replace(config, num_classes=head)
   abstract = nnx.eval_shape(lambda: ViT(config, rngs=nnx.Rngs(0)))
   return weights.fill(abstract, tensors, _naming(config, prefix), ignore=ignore)
@@ -150,10 +139,8 @@ def _naming(config: VisionConfig, prefix: str) -> names.NameMap:
   kind = names.HUGGING_FACE_VIT
   if config.layer_scale is not None:
     kind = names.DINOV2_SWIGLU if config.mlp == "swiglu" else names.DINOV2
-  inner, head = (
-    kind.within(prefix),
-    names.Naming(((r"^head/", r"classifier/"), (r"/kernel$", r"/weight"))),
-  )
+  inner = kind.within(prefix)
+  head = names.Naming(((r"^head/", r"classifier/"), (r"/kernel$", r"/weight")))
   return lambda path, shape: (head if path.startswith("head/") else inner)(
     path, shape
   )
@@ -166,15 +153,15 @@ def save(
 
   Args:
     model: A plain ViT, or one of DINOv2's form.
-    folder: It must exist.
+    folder: It is made if it does not exist.
     dtype: The type to store; None keeps that of the parameters.
 
   Raises:
     ValueError: Neither form has a place for something of the model.
   """
-  raw = format_config(model.config)
-  kind = "vit" if raw["model_type"] == "vit" else raw["model_type"]
-  prefix = f"{kind}." if model.config.num_classes else ""
+  raw = format_config(model.config)  # before anything is written
+  folder.mkdir(parents=True, exist_ok=True)
+  prefix = "vit." if model.config.num_classes else ""
   tensors = weights.collect(model, _naming(model.config, prefix), dtype)
   weights.save(tensors, folder / "model.safetensors")
   with replacing(folder / "config.json") as temporary:
@@ -187,9 +174,8 @@ def format_config(config: VisionConfig) -> dict[str, Any]:
   Raises:
     ValueError: Neither form has a place for it; the field is named.
   """
-  theirs = {ours: name for name, ours in _ACTIVATIONS.items()}
   raw = {name: getattr(config, ours) for name, ours in _NAMES.items()}
-  raw["hidden_act"] = theirs.get(config.activation, config.activation)
+  raw["hidden_act"] = huggingface.their_activation(config.activation)
   if config.layer_scale is None:
     raw |= {
       "architectures": [
@@ -224,7 +210,7 @@ def format_config(config: VisionConfig) -> dict[str, Any]:
     ours, read = getattr(config, name), getattr(again, name)
     if name == "positions":
       ours, read = config.placed, again.placed
-    if ours != read and name not in ("num_classes", *_HOW):
+    if ours != read and name not in ("num_classes", *HOW):
       raise ValueError(
         f"{name} must be {read!r} in a file of Hugging Face's form, got"
         f" {ours!r}."

@@ -14,7 +14,6 @@ from gmixout_jax.clip import (
   huggingface_vit,
   open_clip,
   timm,
-  timm_config,
   weights,
 )
 from gmixout_jax.clip.attention import Implementation
@@ -27,7 +26,7 @@ from gmixout_jax.clip.config import (
 from gmixout_jax.clip.model import CLIP
 from gmixout_jax.clip.vision import ViT
 
-_CLIPS = ("clip", "siglip", "clip_with_plain_vit")
+_CLIPS = ("clip", "open_clip")  # kinds of folders that hold two towers
 
 
 def load(
@@ -112,7 +111,7 @@ def load(
   kind, raw = kind_of(path)
   if kind != "timm":
     _refuse(path, kind, untold)
-  if kind in ("clip", "open_clip"):
+  if kind in _CLIPS:
     _refuse(path, kind, {"num_classes": num_classes})
   if kind == "clip":
     return convert.from_pretrained(path, **size, **how)
@@ -129,38 +128,32 @@ def load(
   return make(tensors, config, num_classes=num_classes, **size)
 
 
-def describe(
-  path: Path,
-  *,
-  heads: int | None = None,
-  pool: Pool | None = None,
-  activation: Activation | None = None,
-  eps: float | None = None,
-) -> CLIPConfig | VisionConfig:
-  """The config of what `load` would give; no weight is read.
+def describe(path: Path) -> CLIPConfig | VisionConfig:
+  """The config of what `load` gives without arguments; no weight is read.
 
   Args:
-    path: As for `load`, and so the others and the errors.
-    heads: Likewise.
-    pool: Likewise.
-    activation: Likewise.
-    eps: Likewise.
+    path: As for `load`, as are the errors.
   """
   path = local_path("path", path)
-  untold = {
-    "heads": heads,
-    "pool": pool,
-    "activation": activation,
-    "eps": eps,
-  }
   if not path.is_dir():
-    return timm.described(path, untold)[0]
+    return timm.described(weights.Files([path]), {})
   kind, raw = kind_of(path)
-  if kind != "timm":
-    _refuse(path, kind, untold)
   if kind == "clip":
     return convert.read_config(path)
-  return _described(path, kind, raw, untold)[0]
+  return _described(path, kind, raw, {})[0]
+
+
+def holds_clip(path: Path) -> bool:
+  """Whether `load` gives a `CLIP` or a `ViT`; no weight is read.
+
+  Args:
+    path: As for `load`.
+
+  Raises:
+    ValueError: As for `load`, of a folder's config.
+  """
+  path = local_path("path", path)
+  return path.is_dir() and kind_of(path)[0] in _CLIPS
 
 
 def _described(
@@ -175,11 +168,7 @@ def _described(
       config = huggingface_vit.parse(raw)
       return config, weights.Files(weights.find(path))
     tensors = weights.Files(weights.find(path))
-    told = timm_config.noted(tensors.metadata) | timm_config.parse(
-      raw, pre_norm="norm_pre.weight" in tensors.shapes
-    )
-    told |= {name: v for name, v in untold.items() if v is not None}
-    return timm.describe(tensors, told), tensors
+    return timm.described(tensors, untold, raw), tensors
   except CheckpointError:
     raise
   except ValueError as error:
@@ -220,14 +209,14 @@ def kind_of(folder: pathlib.Path) -> tuple[str, dict[str, Any]]:
   model = raw.get("model_type")
   if model in huggingface_vit.TYPES:
     return "vit", raw
-  if model in _CLIPS or (model is None and "text_config" in raw):
+  if model in huggingface.TYPES or (model is None and "text_config" in raw):
     return "clip", raw
   if model is None and "architecture" in raw:
     return "timm", raw
+  known = ", ".join((*huggingface.TYPES, *huggingface_vit.TYPES))
   raise ValueError(
-    f"{folder / name}: model_type must be one of"
-    f" {', '.join((*_CLIPS, *huggingface_vit.TYPES))}, or there must be timm's"
-    f" architecture, got {json.dumps(model)}."
+    f"{folder / name}: model_type must be one of {known}, or there must be"
+    f" timm's architecture, got {json.dumps(model)}."
   )
 
 

@@ -12,6 +12,7 @@ from gmixout_jax.clip.config import (
   CLIPConfig,
   TextConfig,
   VisionConfig,
+  one_side,
 )
 from gmixout_jax.clip.model import CLIP
 
@@ -55,12 +56,11 @@ _POOLS = {"tok": "class", "avg": "mean"}
 _TEXT_POOLS = {"argmax": "end", "eos": "end", "last": "last"}
 
 
-def parse(raw: Mapping[str, Any], **fields: Any) -> CLIPConfig:
+def parse(raw: Mapping[str, Any]) -> CLIPConfig:
   """Reads open_clip_config.json; what it leaves out has open_clip's default.
 
   Args:
     raw: The parsed JSON.
-    **fields: `dtype`, `param_dtype`, `remat` and `attention` of both towers.
 
   Raises:
     ValueError: A value is not allowed, or something is not supported; it is
@@ -70,7 +70,6 @@ def parse(raw: Mapping[str, Any], **fields: Any) -> CLIPConfig:
   usual: dict[str, Any] = dict(
     activation="quick_gelu" if model.get("quick_gelu") else "gelu",
     eps=1e-5,
-    **fields,
   )
   vision = _fields(model, "vision_cfg", _VISION)
   text = _fields(model, "text_cfg", _TEXT)
@@ -89,8 +88,8 @@ def parse(raw: Mapping[str, Any], **fields: Any) -> CLIPConfig:
       depth=vision["layers"],
       heads=heads,
       mlp_width=int(vision["width"] * vision["mlp_ratio"]),
-      image_size=_side(vision["image_size"]),
-      patch_size=_side(vision["patch_size"]),
+      image_size=one_side("image_size", vision["image_size"]),
+      patch_size=one_side("patch_size", vision["patch_size"]),
       layer_scale=vision["ls_init_value"],
       pre_norm=not vision["no_ln_pre"],
       pool=_one_of(vision, "vision_cfg", _POOLS),
@@ -185,10 +184,3 @@ def _one_of(
       f" {value!r}."
     )
   return known[value]
-
-
-def _side(size: Any) -> int:
-  sides = {size} if isinstance(size, int) else set(size)
-  if len(sides) != 1:
-    raise ValueError(f"image_size must be one number of pixels, got {size!r}.")
-  return sides.pop()

@@ -120,9 +120,8 @@ def load_normalization(
     return found.mean, found.std
   path = pathlib.Path(directory) / "config.json"
   raw = huggingface.read_object(path) if path.is_file() else {}
-  if raw.get("model_type", "clip") not in ("clip", "clip_with_plain_vit") or (
-    "architecture" in raw
-  ):
+  documented = raw.get("model_type", "clip") in ("clip", huggingface.OTHER_FORM)
+  if "architecture" in raw or not documented:
     raise ValueError(
       f"mean and std must be given: neither {PREPROCESSOR} nor config.json in"
       f" {directory} says how its images were normalised."

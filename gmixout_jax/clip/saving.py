@@ -50,8 +50,6 @@ def save(
       raise ValueError("form must be 'huggingface' for a CLIP, got 'timm'.")
     convert.save_pretrained(model, path, dtype=dtype)
   elif form == "huggingface":
-    huggingface_vit.format_config(model.config)  # before anything is written
-    path.mkdir(parents=True, exist_ok=True)
     huggingface_vit.save(model, path, dtype=dtype)
   elif path.suffix == ".safetensors":
     timm.vit_to_safetensors(model, path, dtype=dtype)
@@ -69,8 +67,7 @@ def _timm_folder(
   std: Sequence[float] | None,
   dtype: DTypeLike | None,
 ) -> None:
-  folder.mkdir(parents=True, exist_ok=True)
-  timm.save(model, folder / "model.safetensors", dtype=dtype)
+  timm.vit_to_safetensors(model, folder / "model.safetensors", dtype=dtype)
   raw = timm_config.format_config(model.config, mean=mean, std=std)
   with replacing(folder / "config.json") as temporary:
     temporary.write_text(json.dumps(raw, indent=2) + "\n")

@@ -2,11 +2,10 @@
 
 import dataclasses
 import math
-import pathlib
 import re
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
@@ -112,11 +111,11 @@ def vit_from_safetensors(
     "activation": activation,
     "eps": eps,
   }
-  config, tensors = described(local_path("path", path), given)
+  tensors = weights.Files([local_path("path", path)])
   return fill(
     tensors,
     dataclasses.replace(
-      config,
+      described(tensors, given),
       dtype=dtype,
       param_dtype=param_dtype,
       remat=remat,
@@ -128,19 +127,23 @@ def vit_from_safetensors(
 
 
 def described(
-  path: pathlib.Path, given: dict[str, Any]
-) -> tuple[VisionConfig, weights.Files]:
-  """The config of a file, and its tensors, of which none is read yet.
+  tensors: weights.Files,
+  given: Mapping[str, Any],
+  raw: Mapping[str, Any] | None = None,
+) -> VisionConfig:
+  """The config of tensors, by all that tells it.
 
   Args:
-    path: The file.
-    given: Fields that were asked for; None is none.
+    tensors: Of which names, shapes and notes are read.
+    given: Fields that were asked for, which win; None is none.
+    raw: The config.json beside them, if there is one, which wins over notes.
   """
-  tensors = weights.Files([path])
-  told = timm_config.noted(tensors.metadata) | {
-    name: value for name, value in given.items() if value is not None
-  }
-  return describe(tensors, told), tensors
+  told = timm_config.noted(tensors.metadata)
+  if raw is not None:
+    pre_norm = "norm_pre.weight" in tensors.shapes
+    told |= timm_config.parse(raw, pre_norm=pre_norm)
+  asked = {name: value for name, value in given.items() if value is not None}
+  return describe(tensors, told | asked)
 
 
 def fill(
@@ -166,11 +169,7 @@ def fill(
   ignore = ()
   if num_classes is not None and num_classes != config.num_classes:
     config = dataclasses.replace(config, num_classes=num_classes)
-    if num_classes == 0:
-      ignore = ("head.weight", "head.bias")
-    else:
-      zeros = np.zeros((num_classes, config.width), np.float32)
-      tensors["head.weight"], tensors["head.bias"] = zeros, zeros[:, 0]
+    ignore = weights.replace_head(tensors, "head", num_classes, config.width)
   abstract = nnx.eval_shape(lambda: ViT(config, rngs=nnx.Rngs(0)))
   return weights.fill(abstract, tensors, _naming(config), ignore=ignore)
 
@@ -201,13 +200,6 @@ def vit_to_safetensors(
   """
   path = local_path("path", path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  save(model, path, dtype=dtype)
-
-
-def save(
-  model: ViT, path: pathlib.Path, *, dtype: DTypeLike | None = None
-) -> None:
-  """The same, in a folder that is there."""
   tensors = weights.collect(model, _naming(model.config), dtype)
   weights.save(tensors, path, timm_config.note(model.config))
 

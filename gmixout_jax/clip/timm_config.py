@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
-from gmixout_jax.clip.config import Activation, VisionConfig
+from gmixout_jax.clip.config import Activation, VisionConfig, one_side
 
 POOLS = {"token": "class", "avg": "mean", "max": "max", "map": "attention"}
 """Ours by timm's `global_pool`."""
@@ -98,7 +98,7 @@ def parse(raw: Mapping[str, Any], *, pre_norm: bool) -> dict[str, Any]:
   if size is None:
     size = (pretrained.get("input_size") or (None,))[-1]
   if size is not None:
-    found["image_size"] = _side(size)
+    found["image_size"] = one_side("img_size", size)
   name = str(raw.get("architecture", ""))
   if (activation := args.get("act_layer")) is not None:
     if activation not in get_args(Activation):
@@ -162,10 +162,3 @@ def _object(raw: Mapping[str, Any], name: str) -> Mapping[str, Any]:
   if not isinstance(found, Mapping):
     raise ValueError(f"{name} must be an object, got {found!r}.")
   return found
-
-
-def _side(size: Any) -> int:
-  sides = {size} if isinstance(size, int) else set(size)
-  if len(sides) != 1 or not all(isinstance(side, int) for side in sides):
-    raise ValueError(f"img_size must be one number of pixels, got {size!r}.")
-  return sides.pop()

@@ -137,6 +137,28 @@ def interpolate(
   tensors[name] = np.asarray(resized).reshape(*table.shape[:-2], *resized.shape)
 
 
+def replace_head(
+  tensors: Files, name: str, num_classes: int, width: int
+) -> tuple[str, ...]:
+  """Puts a head of zeros in place of the file's, or none.
+
+  Args:
+    tensors: The tensors.
+    name: Of the head, without ".weight" and ".bias".
+    num_classes: Outputs; 0 for no head.
+    width: Inputs.
+
+  Returns:
+    Tensors to pass over: those of a head that is to be none.
+  """
+  weight, bias = f"{name}.weight", f"{name}.bias"
+  if not num_classes:
+    return weight, bias
+  zeros = np.zeros((num_classes, width), np.float32)
+  tensors[weight], tensors[bias] = zeros, zeros[:, 0]
+  return ()
+
+
 def refuse_prefix(tensors: Files, name: str) -> None:
   """Refuses files whose names begin with what wrapped the model.
 
