@@ -1,306 +1,178 @@
-"""Evaluates a classifier on the source domain and on all others.
+"""Evaluates a finished classifier on class folders.
 
-What is measured is in `experiments.metrics`; this file runs models over images,
-in memory or on disk, on one device or on all of several processes.
+  python -m experiments.evaluate MODEL --val photos/val --ood night=photos/night
+  python -m experiments.evaluate CLIP --ood night=photos/night \
+    --templates "a photo of a {}."
+
+A folder has class folders, <folder>/<class>/<image>, or is a CSV with the
+columns file and label. Its classes are those of MODEL, by name. Images are
+prepared as in the evaluation of MODEL when it was trained. One run appends one
+JSON line.
 """
 
-import functools
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+import dataclasses
+import pathlib
+import sys
+from collections.abc import Mapping
 
-import jax
-import numpy as np
-from flax import nnx
-from jax.sharding import Mesh
-from jaxtyping import Array, Float, UInt8
+import rich.table
+import tyro
+from rich.markup import escape
 
-from experiments import metrics
-from experiments.data import on_devices
+from experiments.data import listing
 from experiments.data.images import ImageSet
-from experiments.data.split import Split
-from gmixout_jax import parallel
+from experiments.data.listing import Listing
+from experiments.harness.command import session
+from experiments.model_options import ModelOptions
+from experiments.models import backbones, evaluation
+from experiments.models.deployed import Deployed
+from experiments.reporting import records
+from experiments.run_options import check_writable, one_each
+from experiments.tasks import memory, user_images
 
-Images = UInt8[np.ndarray, "n height width 3"]
+ID = "ID"
+"""What the images of --val are called."""
 
-Progress = Callable[[str, int, int], None]
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(ModelOptions):
+  """A classifier and the images to evaluate it on.
 
-def map_batches(
-  apply: Callable[[Any], Array],
-  images: Images | ImageSet,
-  batch_size: int,
-  *,
-  mesh: Mesh | None = None,
-  progress: Callable[[int], None] = lambda done: None,
-) -> np.ndarray:
-  """Applies a jitted function to images, batch by batch.
-
-  Args:
-    apply: from a batch of images to an array with the same leading axis.
-    images: any number of them, at least one. A set on disk is decoded as it
-      goes, by threads, while the device works.
-    batch_size: on each device; the last batch is padded to it, so one program
-      is compiled.
-    mesh: whose devices share each batch; ``apply`` takes it cut up, and returns
-      an array that is whole on all of them.
-    progress: called with the number of images that are done.
-
-  Returns:
-    ``apply(images)``, the padding removed.
+  Attributes:
+    val: ID images.
+    ood: OOD images, NAME=DIR; any number of them.
+    skip_broken: Leave out images that cannot be decoded, and count them; by
+      default the first one stops the command.
+    results: The file that the line is appended to.
   """
-  total = len(images)
-  size = on_devices.batch_size(total, batch_size, mesh)
-  batches: Iterator[Any] = (
-    _padded(images, size)
-    if mesh is None
-    else on_devices.chunks(images, size, mesh)
-  )
-  outputs = []
-  for batch in batches:
-    # Not fetched here: the device works on while the host cuts the next batch.
-    outputs.append(apply(batch))
-    if len(outputs) > 1:
-      jax.block_until_ready(outputs[-2])
-      progress((len(outputs) - 1) * size)
-  found = np.concatenate(jax.device_get(outputs))[:total]
-  progress(total)
-  return found
+
+  val: pathlib.Path | None = None
+  ood: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+  skip_broken: bool = False
+  results: pathlib.Path = pathlib.Path("runs/evaluations.jsonl")
+
+  def sets(self) -> dict[str, Listing]:
+    """What to evaluate on, by name.
+
+    Raises:
+      FileNotFoundError: If a folder is not there, or has no images.
+      ValueError: If there is none, or two share images.
+    """
+    paths = {} if self.val is None else {"--val": self.val}
+    for name, path in user_images.parse_ood(self.ood):
+      paths[f"--ood {name}"] = path
+    if not paths:
+      raise ValueError(
+        "--ood must name the images to evaluate on, as NAME=DIR, or --val those"
+        " of the kind that was trained on."
+      )
+    found = {
+      flag: listing.read(path, skip_missing=self.skip_broken)
+      for flag, path in paths.items()
+    }
+    user_images.check_apart(found)
+    return found
 
 
-def _padded(images: Images | ImageSet, size: int) -> Iterator[np.ndarray]:
-  chunks = (
-    images.chunks(size)
-    if isinstance(images, ImageSet)
-    else (images[i : i + size] for i in range(0, len(images), size))
-  )
-  for batch in chunks:
-    padding = [(0, size - len(batch))] + [(0, 0)] * (batch.ndim - 1)
-    yield np.pad(batch, padding)
+def main(config: Config) -> None:
+  """Evaluates, appends the line and shows the table."""
+  with session(saves=False) as started:
+    check_writable("results", config.results.parent)
+    sets = config.sets()
+    first = next(iter(sets.values()))
+    found = config.load(first.classes)
+    images = {flag: opened(config, one, found) for flag, one in sets.items()}
+    say = started.display.say
+    for one, some in zip(sets.values(), images.values(), strict=True):
+      for note in (*one.notes(), *memory.notes(some)):
+        say(note)
+    with (
+      started.display.shown(),
+      started.display.running("evaluating", steps=0, runs=0) as row,
+    ):
+      metrics = evaluation.evaluate(
+        found.model,
+        images.pop("--val", None),
+        {flag.removeprefix("--ood "): some for flag, some in images.items()},
+        batch_size=config.batch_size,
+        progress=row.evaluating,
+      )
+    line = {
+      "config": described(config, found, sets),
+      **records.environment(),
+      "metrics": metrics,
+    }
+    with records.alone(config.results):
+      records.append(config.results, line)
+    started.console.print(table(config.model.name, metrics))
+    say(f"Its line is in {config.results}.")
 
 
-# Jitted once for the process, with the model's structure as a static argument,
-# so that evaluating four domains, or one model after another, compiles once.
-@functools.partial(jax.jit, static_argnames="graphdef")
-def _logits(graphdef: Any, state: Any, images: Array) -> Array:
-  return nnx.merge(graphdef, state)(images)
-
-
-@functools.partial(jax.jit, static_argnames=("graphdef", "mesh"))
-def _shared_logits(
-  graphdef: Any, mesh: Mesh, state: Any, images: Array
-) -> Array:
-  return parallel.over_examples(
-    lambda state, images: nnx.merge(graphdef, state)(images), mesh
-  )(state, images)
-
-
-def logits(
-  model: nnx.Module,
-  images: Split | ImageSet,
-  *,
-  batch_size: int = 256,
-  mesh: Mesh | None = None,
-  progress: Callable[[int], None] = lambda done: None,
-) -> Float[np.ndarray, "n classes"]:
-  """The logits of a set's own classes.
-
-  Args:
-    model: maps uint8 images to the logits of all its outputs.
-    images: a split, or a set on disk whose ``outputs`` say which of the head's
-      outputs its classes are.
-    batch_size: images per forward pass and device.
-    mesh: from `parallel.data_mesh`: whose devices share the images. All its
-      processes call this, with the same images, and get all logits.
-    progress: called with the number of images that are done.
+def opened(config: Config, found: Listing, model: Deployed) -> ImageSet:
+  """Images whose labels count the outputs of a model.
 
   Raises:
-    ValueError: if the head does not match the set's classes.
+    ValueError: If their classes are not those of the model, or one is broken.
   """
-  graphdef, state = nnx.split(model)
-  pixels = images if isinstance(images, ImageSet) else images.images
-  apply = functools.partial(_logits, graphdef, state)
-  if mesh is not None:
-    everywhere = parallel.replicate(state, mesh)
-    apply = functools.partial(_shared_logits, graphdef, mesh, everywhere)
-  every = map_batches(apply, pixels, batch_size, mesh=mesh, progress=progress)
-  try:
-    return metrics.select(
-      every, _outputs(images), classes=len(images.class_names)
-    )
-  except ValueError as error:
-    first = f" of {images.name(0)}" if isinstance(images, ImageSet) else ""
-    raise ValueError(
-      f"the set{first} with classes such as {images.class_names[0]!r} does not"
-      f" fit the model: {error}"
-    ) from error
+  names = model.class_names or ()
+  user_images.same_classes(found.root, found.classes, config.model, names)
+  images = user_images.labelled(found, model.view, names)
+  return memory.without_broken(images) if config.skip_broken else images
 
 
-def accuracy(
-  model: nnx.Module,
-  split: Split | ImageSet,
-  *,
-  batch_size: int,
-  mesh: Mesh | None = None,
-  progress: Callable[[int], None] = lambda done: None,
-) -> float:
-  """The fraction of images whose highest logit is the label's, in [0, 1].
-
-  The arguments are those of `logits`.
-  """
-  found = logits(
-    model, split, batch_size=batch_size, mesh=mesh, progress=progress
-  )
-  return metrics.top1(found.argmax(-1), split.labels)
-
-
-def measure(
-  logits: Float[np.ndarray, "n classes"],
-  labels: np.ndarray,
-  *,
-  train_counts: np.ndarray | None = None,
-) -> dict[str, Any]:
-  """Everything that one set's logits and labels tell; JSON.
-
-  Args:
-    logits: of the set's own classes.
-    labels: of the same images.
-    train_counts: how many training images every class has, for a long tail.
-
-  Returns:
-    ``top1``, ``mean_per_class``, ``macro_f1`` and ``ece`` in [0, 1], ``brier``
-    in [0, 2], and ``reliability``: count, accuracy and confidence of 15 bins.
-    With ``train_counts`` also ``groups``: accuracy on many-, medium- and
-    few-shot classes.
-  """
-  predictions, classes = logits.argmax(-1), logits.shape[1]
-  probabilities = metrics.softmax(logits)
-  bins = metrics.reliability(probabilities, labels)
-  groups = {}
-  if train_counts is not None:
-    found = metrics.by_group(predictions, labels, train_counts)
-    groups = {"groups": found}
-  return {
-    "top1": metrics.top1(predictions, labels),
-    "mean_per_class": metrics.mean_per_class(
-      predictions, labels, classes=classes
-    ),
-    "macro_f1": metrics.macro_f1(predictions, labels),
-    "ece": bins.ece,
-    "brier": metrics.brier(probabilities, labels),
-    "reliability": {
-      "count": bins.count.tolist(),
-      "accuracy": bins.accuracy.round(5).tolist(),
-      "confidence": bins.confidence.round(5).tolist(),
+def described(
+  config: Config, found: Deployed, sets: Mapping[str, Listing]
+) -> records.Record:
+  """All that the metrics depend on; JSON."""
+  told: records.Record = {
+    "model": config.model.name,
+    "digest": backbones.digest(config.model),
+    "image_size": found.view.size,
+    "data": {
+      flag.removeprefix("--"): user_images.told(one)
+      for flag, one in sets.items()
     },
-    **groups,
   }
+  for name in ("templates", "mean", "std", "skip_broken"):
+    if value := getattr(config, name):
+      told[name] = value
+  if config.dtype != "float32":
+    told["dtype"] = config.dtype
+  return records.plain(told)
 
 
-def evaluate(
-  model: nnx.Module,
-  validation: Split | ImageSet,
-  targets: Mapping[str, Split | ImageSet],
-  *,
-  batch_size: int = 256,
-  train_counts: np.ndarray | None = None,
-  by_domain: bool = False,
-  mesh: Mesh | None = None,
-  progress: Progress = lambda name, done, total: None,
-) -> dict[str, Any]:
-  """In-distribution and out-of-distribution accuracy, and calibration.
-
-  Args:
-    model: maps uint8 images to logits.
-    validation: the held-out images of the source domain.
-    targets: all images of every other domain; there may be none.
-    batch_size: images per forward pass and device.
-    train_counts: how many training images every class has; see `measure`.
-      Targets with classes of their own (``outputs``) have no such groups.
-    by_domain: whether to tell the domains of ``validation`` apart, which is
-      then an `ImageSet`.
-    mesh: see `logits`.
-    progress: called with "id" or "ood/NAME", the number of its images that are
-      done, and that of all of them.
-
-  Returns:
-    ``id``: accuracy on ``validation``; ``ood``: accuracy by domain;
-    ``mean_ood``: the mean over domains, each counted once whatever its size;
-    ``worst_ood``: the lowest of them, all in [0, 1], if there is a target.
-    ``details``: what
-    :func:`measure` says of ``"id"`` and of every domain. With ``by_domain``
-    also ``id_by_domain`` and its mean ``mean_id``, by which DomainBed chooses.
-
-  Raises:
-    ValueError: if a target's classes are not those of ``validation``, nor
-      mapped to the head's outputs.
-  """
-  for name, target in targets.items():
-    _same_classes(name, target, validation.class_names)
-  sets = {"id": validation} | {
-    f"ood/{name}": target for name, target in targets.items()
+def table(model: str, metrics: records.Record) -> rich.table.Table:
+  """What is told of each set, in percent."""
+  view = rich.table.Table("images", title=escape(f"{model} (%)"))
+  names = {
+    "top1": "accuracy",
+    "mean_per_class": "mean per class",
+    "macro_f1": "macro F1",
+    "ece": "calibration error",
   }
-  details, at_home = {}, {}
-  for name, images in sets.items():
-    found = logits(
-      model,
-      images,
-      batch_size=batch_size,
-      mesh=mesh,
-      progress=functools.partial(_told, progress, name, len(images)),
-    )
-    details[name] = measure(
-      found,
-      images.labels,
-      train_counts=None if _outputs(images) else train_counts,
-    )
-    if by_domain and name == "id" and isinstance(images, ImageSet):
-      at_home = _by_domain(found.argmax(-1), images)
-  ood = {name: details[f"ood/{name}"]["top1"] for name in targets}
-  return {
-    "id": details["id"]["top1"],
-    "ood": ood,
-    **(metrics.out_of_distribution(ood) if ood else {}),
-    **at_home,
-    "details": details,
-  }
+  for name in names.values():
+    view.add_column(name, justify="right")
+  for key, found in metrics["details"].items():
+    title = ID if key == "id" else key.removeprefix("ood/")
+    shown = [f"{100 * found[name]:.1f}" for name in names]
+    view.add_row(escape(title), *shown)
+  if len(metrics["ood"]) > 1:
+    view.add_section()
+    view.add_row("mean OOD", f"{100 * metrics['mean_ood']:.1f}")
+    view.add_row("worst OOD", f"{100 * metrics['worst_ood']:.1f}")
+  return view
 
 
-def _told(progress: Progress, name: str, total: int, done: int) -> None:
-  progress(name, done, total)
-
-
-def _by_domain(predictions: np.ndarray, images: ImageSet) -> dict[str, Any]:
-  """Accuracy on each domain that has images, and the mean."""
-  accuracies = {
-    images.domain_names[d]: metrics.top1(
-      predictions[here := images.domains == d], images.labels[here]
-    )
-    for d in np.unique(images.domains)
-  }
-  mean = float(np.mean(list(accuracies.values())))
-  return {"id_by_domain": accuracies, "mean_id": mean}
-
-
-def _outputs(images: Split | ImageSet) -> tuple[tuple[int, ...], ...] | None:
-  """Which of the head's outputs the classes are; None if they are the same."""
-  return images.outputs if isinstance(images, ImageSet) else None
-
-
-def _same_classes(
-  name: str, target: Split | ImageSet, expected: tuple[str, ...]
-) -> None:
-  """As many classes in another order would be scored without a complaint."""
-  found = target.class_names
-  if _outputs(target) is not None or found == expected:
-    return
-  if len(found) != len(expected):
-    raise ValueError(
-      f"target {name!r} has {len(found)} classes, the source {len(expected)}:"
-      " expected the same, or a list of which outputs of the head they are."
-    )
-  c = next(c for c, pair in enumerate(zip(found, expected, strict=True))
-           if pair[0] != pair[1])  # fmt: skip
-  raise ValueError(
-    f"target {name!r} calls class {c} {found[c]!r}, the source {expected[c]!r}:"
-    " expected the same names in the same order."
+def parse(arguments: list[str] | None = None) -> Config:
+  """Reads the command line."""
+  arguments = sys.argv[1:] if arguments is None else arguments
+  return tyro.cli(
+    Config,
+    args=one_each(arguments),
+    prog="python -m experiments.evaluate",
+    description=__doc__,
   )
+
+
+if __name__ == "__main__":
+  main(parse())

@@ -139,6 +139,30 @@ def refuse_repeated(arguments: Sequence[str]) -> None:
       sys.exit(f"error: {flag} is given twice; give all its values after one.")
 
 
+def one_each(arguments: Sequence[str]) -> list[str]:
+  """Lets --ood be followed by several of NAME=DIR.
+
+  Example:
+    >>> one_each(["--ood", "a=b", "c=d", "--steps", "3"])
+    ['--ood', 'a=b', '--ood', 'c=d', '--steps', '3']
+  """
+  found: list[str] = []
+  given = False
+  for word in arguments:
+    if (
+      given
+      and "=" in word
+      and not word.startswith("-")
+      and found[-1] != ("--ood")
+    ):
+      found.append("--ood")
+    given = word == "--ood" or (
+      given and "=" in word and not word.startswith("-")
+    )
+    found.append(word)
+  return found
+
+
 def check_seed(seed: int) -> None:
   """Whether generators take it.
 

@@ -53,6 +53,7 @@ from experiments.run_options import (
   RunOptions,
   check_seed,
   check_writable,
+  one_each,
   refuse_repeated,
 )
 from experiments.task_options import TaskOptions
@@ -380,7 +381,7 @@ def _tables(lines: Sequence[Record]) -> Iterator[rich.table.Table]:
 
 def parse(arguments: Sequence[str] | None = None) -> Config:
   """Reads the command line; with --config, --help says what it stands for."""
-  arguments = sys.argv[1:] if arguments is None else list(arguments)
+  arguments = one_each(sys.argv[1:] if arguments is None else arguments)
   refuse_repeated(arguments)
   description = f"{__doc__}\nNAME is one of {', '.join(configs.names())}."
   words = itertools.chain(*(word.split("=", 1) for word in arguments))

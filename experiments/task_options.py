@@ -9,13 +9,13 @@ import tyro
 from experiments import configs
 from experiments.data.augmentation import Augmentation
 from experiments.models import backbones
-from experiments.tasks import class_folders, length
-from experiments.tasks.class_folders import ClassFolders
+from experiments.tasks import length, user_images
 from experiments.tasks.domains import Domains
 from experiments.tasks.experiment import ONLY, Experiment
 from experiments.tasks.image_task import ImageTask, Setup
 from experiments.tasks.recipe import Recipe
 from experiments.tasks.task import Task
+from experiments.tasks.user_images import UserImages
 from gmixout_jax import clip
 
 DOMAINBED = (
@@ -32,10 +32,11 @@ class TaskOptions:
     backbone: What to start from: a CLIP, a SigLIP or a ViT in a folder, as
       Hugging Face, open_clip or timm save it, or a ViT in a file of
       safetensors with timm's names.
-    train: Your own images to train on: a folder of class folders.
-    val: Class folders to choose by and to report ID accuracy on; by default a
-      seeded share of --train is held out.
-    ood: Further class folders, NAME=DIR; shown, and never used to choose.
+    train: Your own images to train on: a folder of class folders, or a CSV with
+      the columns file and label, whose paths are relative to its folder.
+    val: The same to choose by and to report ID accuracy on; by default a seeded
+      share of --train is held out.
+    ood: Further folders or CSVs, NAME=DIR; shown, and never used to choose.
     data: Or images by name: domainbed, pacs, vlcs, office_home,
       terra_incognita, domain_net; or one of the experiments in
       experiments/configs, such as imagenet.
@@ -45,12 +46,15 @@ class TaskOptions:
       of the others as of another.
     held_out: The share of the training images, class by class, that is kept to
       choose by where these are not given.
-    skip_broken: Leave out images that cannot be decoded, with a warning that
-      counts them; by default the first one stops the run.
+    skip_broken: Leave out images that cannot be decoded, and count them; by
+      default the first one stops the run.
+    templates: Prompts for the zero-shot head of a CLIP, such as "a photo of a
+      {}.", with {} where the name of a class goes. With them the head is made
+      of words, also of a CLIP that was exported with a head.
     image_size: Side of the images in pixels, a multiple of the patch size; by
       default the backbone's own, or that of an experiment.
     mean: Of the pixels the backbone was trained on, per channel, in [0, 1]; by
-      default what its files say, and 0.5 for a ViT.
+      default what its files say.
     std: Likewise.
     batch_size: Images per step; 32 unless an experiment has its own.
     steps: Optimizer steps of a run; 300 if there are no epochs either, and no
@@ -87,6 +91,7 @@ class TaskOptions:
   target: str | None = None
   held_out: float = 0.2
   skip_broken: bool = False
+  templates: tuple[str, ...] | None = None
   image_size: int | None = None
   mean: tuple[float, float, float] | None = None
   std: tuple[float, float, float] | None = None
@@ -128,6 +133,13 @@ class TaskOptions:
     asked = {name: getattr(self, name) for name in names}
     if self.remat:
       asked["remat"] = True
+    if self.templates is not None:
+      backbones.check_templates(self.backbone, self.templates)
+      asked |= {
+        "templates": self.templates,
+        "tell_templates": True,
+        "use_head": "never",
+      }
     given = own | {k: v for k, v in asked.items() if v is not None}
     return Setup(backbone=self.backbone, recipe=self.training, **given)
 
@@ -148,10 +160,10 @@ class TaskOptions:
       if self.val is not None:
         self._refuse("--val", "held_out")
       return ImageTask(
-        ClassFolders(
+        UserImages(
           train=self.train,
           validation=self.val,
-          ood=class_folders.parse_ood(self.ood),
+          ood=user_images.parse_ood(self.ood),
           held_out=self.held_out,
           skip_broken=self.skip_broken,
         ),

@@ -9,7 +9,8 @@
   python -m experiments.train gmixout --help
 
 --train, --val and --ood name folders of class folders,
-<folder>/<class>/<image>, whose classes are matched by name. --data pacs (or
+<folder>/<class>/<image>, or CSVs with the columns file and label; classes are
+matched by name. --data pacs (or
 vlcs, domainbed, ...) is a folder in DomainBed's layout,
 <root>/<domain>/<class>/<image>, of which one domain is the source, or is left
 out as the target. --data imagenet is the experiment of that name, with its
@@ -52,7 +53,7 @@ from experiments.harness.run import run
 from experiments.models import backbones, export
 from experiments.reporting import display_names, records
 from experiments.reporting.entries import task_of
-from experiments.run_options import RunOptions, check_seed
+from experiments.run_options import RunOptions, check_seed, one_each
 from experiments.task_options import TaskOptions
 from experiments.tasks.recipe import Recipe
 
@@ -154,7 +155,7 @@ def parse(arguments: list[str] | None = None) -> Config:
     arguments = sys.argv[1:]
   arguments = [
     argument.removeprefix("--method=")
-    for argument in arguments
+    for argument in one_each(arguments)
     if argument != "--method"
   ]
   choices = tyro.extras.subcommand_type_from_defaults(

@@ -11,9 +11,9 @@ import gmixout_jax as gx
 from experiments.bench import figures
 from experiments.data.source import Source
 from experiments.data.split import Split
-from experiments.evaluate import evaluate
 from experiments.methods.gmixout import GMixout
 from experiments.models.classifier import Classifier
+from experiments.models.evaluation import evaluate
 from experiments.tasks.task import Opened
 from experiments.training import train_step
 from experiments.training.runs import Runs

@@ -35,5 +35,5 @@ EXPERIMENT = dataclasses.replace(
     imagenet.GMIXOUT,
     WiseFT(of=imagenet.GMIXOUT),
   ),
-  own_head=True,
+  use_head="any",
 )

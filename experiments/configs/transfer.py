@@ -17,9 +17,9 @@ The backbone is what `imagenet` or `imagenet_vision_only` exports: run that with
 full_finetuning and gmixout, --seeds 0 and --export RUNS, and this on each of
 the two models there, to see which transfers better.
 
-The head of ImageNet is dropped: a CLIP starts from the words of the new task, a
-ViT from a linear probe. A tenth of the training images is held out to choose
-by. Steps, batch size and rates are ours.
+The head of ImageNet is dropped, for its classes are others: a CLIP starts from
+the words of the new task, a ViT from a linear probe. A tenth of the training
+images is held out to choose by. Steps, batch size and rates are ours.
 """
 
 import pathlib

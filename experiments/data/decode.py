@@ -31,6 +31,8 @@ class View:
     zoom: Under "crop", the shorter side of the image over that of the central
       square, at least 1. The usual "resize to 256, crop 224" is 256 / 224;
       CLIP's preprocessing is 1.
+    interpolation: Of the resizing, antialiased; None is bilinear under
+      "squeeze" and bicubic under "crop", as the two are usual.
     border: Pixels to cut off each side of the file's image first. ObjectNet has
       a red frame of 2, which tells a model that this is ObjectNet.
 
@@ -41,6 +43,7 @@ class View:
   size: int
   fit: Literal["squeeze", "crop"] = "squeeze"
   zoom: float = 1.0
+  interpolation: Literal["bilinear", "bicubic"] | None = None
   border: int = 0
 
   def __post_init__(self):
@@ -50,8 +53,19 @@ class View:
       raise ValueError(f"fit must be 'squeeze' or 'crop', got {self.fit!r}.")
     if self.zoom < 1:
       raise ValueError(f"zoom must be at least 1, got {self.zoom}.")
+    if self.interpolation not in (None, "bilinear", "bicubic"):
+      raise ValueError(
+        "interpolation must be 'bilinear', 'bicubic' or None, got"
+        f" {self.interpolation!r}."
+      )
     if self.border < 0:
       raise ValueError(f"border must be at least 0, got {self.border}.")
+
+  @property
+  def resampling(self) -> Literal["bilinear", "bicubic"]:
+    """The interpolation, be it said or the usual one."""
+    usual = "bilinear" if self.fit == "squeeze" else "bicubic"
+    return self.interpolation or usual
 
   def of(self, image: Image.Image) -> UInt8[np.ndarray, "size size 3"]:
     """The view of an image, upright and in RGB.
@@ -75,10 +89,9 @@ class View:
       side = min(width, height) / self.zoom
       left, top = left + (width - side) / 2, top + (height - side) / 2
       width = height = side
-    filters = Image.Resampling
     resized = image.resize(
       (self.size, self.size),
-      filters.BILINEAR if self.fit == "squeeze" else filters.BICUBIC,
+      Image.Resampling[self.resampling.upper()],
       # Cropping and resizing at once rounds the crop to no whole pixel.
       box=(left, top, left + width, top + height),
     )

@@ -18,7 +18,7 @@ import optax
 from flax import nnx
 
 import gmixout_jax as gx
-from experiments import evaluate, metrics
+from experiments import metrics
 from experiments.data.batches import Batch
 from experiments.data.images import ImageSet
 from experiments.data.split import Split
@@ -26,7 +26,7 @@ from experiments.diagnostics import bvcl, diversity
 from experiments.methods import parametrization
 from experiments.methods.method import Method
 from experiments.methods.schedule import Schedule
-from experiments.models import probe
+from experiments.models import evaluation, probe
 from experiments.models.classifier import Classifier
 from experiments.training import train_step
 
@@ -141,7 +141,7 @@ class Scorer:
     self, weights: Weights, images: Split | ImageSet
   ) -> np.ndarray:
     """Class probabilities, [n, classes]."""
-    return metrics.softmax(evaluate.logits(self.model(weights), images))
+    return metrics.softmax(evaluation.logits(self.model(weights), images))
 
   def accuracy(self, weights: Weights, images: Split | ImageSet) -> float:
     """Top-1 accuracy, in [0, 1]."""

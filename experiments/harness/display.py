@@ -26,6 +26,7 @@ class Display:
 
   def __init__(self, console: rich.console.Console):
     self.console = console
+    self._noted: set[str] = set()
     self.bar = rich.progress.Progress(
       *rich.progress.Progress.get_default_columns(),
       rich.progress.TextColumn("{task.fields[loss]}{task.fields[seen]}"),
@@ -42,11 +43,24 @@ class Display:
     """Shows a sentence above the rows, without reading it as markup."""
     self.console.print(sentence, markup=False, soft_wrap=True)
 
+  def note(self, sentence: str) -> None:
+    """Says a sentence, unless it was noted before."""
+    if sentence not in self._noted:
+      self._noted.add(sentence)
+      self.say(sentence)
+
   @contextlib.contextmanager
   def reading(self, what: str) -> Iterator[None]:
     """A row without an end, while images and weights are read."""
     row = self.bar.add_task(_plain(f"reading {what}"), total=None, **_EMPTY)
     yield
+    self.bar.remove_task(row)
+
+  @contextlib.contextmanager
+  def predicting(self, total: int) -> Iterator[Callable[[int], None]]:
+    """A row of images; yields what is called with how many are done."""
+    row = self.bar.add_task("predicting", total=total, **_EMPTY)
+    yield lambda done: self.bar.update(row, completed=done)
     self.bar.remove_task(row)
 
   @contextlib.contextmanager

@@ -20,7 +20,7 @@ from experiments.data.split import Split
 from experiments.methods import Method, Run
 from experiments.methods.composition import Pool
 from experiments.methods.validator import Validator
-from experiments.models import backbones, export
+from experiments.models import backbones, deployed, own_head
 from experiments.models.classifier import Classifier
 from experiments.reporting import records
 from experiments.tasks.experiment import Case
@@ -63,20 +63,31 @@ def name_of(path: pathlib.Path) -> str:
 def load(
   path: pathlib.Path,
   *,
-  mean: Sequence[float] | None = None,
-  std: Sequence[float] | None = None,
+  class_names: Sequence[str] | None = None,
   **settings: Any,
 ) -> Classifier:
-  """The classifier of one checkpoint; errors as of its format's reader.
+  """The classifier of one checkpoint.
 
   Args:
     path: From `find`.
-    mean: See `backbones.load`.
-    std: Likewise.
-    **settings: Of the format's reader.
+    class_names: What its outputs must mean, if the checkpoint says it.
+    **settings: See `deployed.load`, as are further errors.
+
+  Raises:
+    ValueError: If they mean something else.
   """
-  read = export.from_hugging_face if path.is_dir() else backbones.from_vit
-  return read(path, mean=mean, std=std, **settings)
+  found = deployed.load(path, **settings)
+  known, wanted = set(found.class_names or ()), set(class_names or ())
+  # Others may call the same classes otherwise: "tench", and not "n01440764".
+  foreign = path.is_dir() and not (path / own_head.FILE).is_file()
+  differs = found.class_names != tuple(class_names or ())
+  if known and wanted and differs and (known & wanted or not foreign):
+    raise ValueError(
+      f"{path} must have the classes of the images, in their order:\n  {path}:"
+      f" {', '.join(found.class_names or ())}\n  images:"
+      f" {', '.join(class_names or ())}"
+    )
+  return found.model
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -123,6 +134,7 @@ class Combining:
     finished = Finished(
       self.paths,
       sets.source.validation,
+      class_names=sets.source.validation.class_names,
       image_size=self.view.size,
       **pixels,
     )
@@ -135,6 +147,7 @@ class Combining:
       test=sets.test,
       ood=sets.ood,
       headline=self.headline,
+      view=self.view,
       outcomes=finished,
     )
 

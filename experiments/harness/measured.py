@@ -8,9 +8,9 @@ import jax
 import numpy as np
 from flax import nnx
 
-from experiments import evaluate
 from experiments.harness.cell import Cell
 from experiments.methods import Method
+from experiments.models import evaluation
 from experiments.reporting import records
 from experiments.tasks.task import Opened
 from experiments.training.runs import Outcome
@@ -29,9 +29,9 @@ def measure(
   model: nnx.Module,
   *,
   mesh: jax.sharding.Mesh | None = None,
-  progress: evaluate.Progress = lambda name, done, total: None,
+  progress: evaluation.Progress = lambda name, done, total: None,
 ) -> records.Record:
-  """The metrics of a model on a task; see `evaluate.evaluate`.
+  """The metrics of a model on a task; see `evaluation.evaluate`.
 
   Args:
     opened: The task.
@@ -45,7 +45,7 @@ def measure(
     is on other images; and the task's `headline`, if it has its own.
   """
   validation = opened.source.validation
-  found = evaluate.evaluate(
+  found = evaluation.evaluate(
     model,
     validation if opened.test is None else opened.test,
     opened.ood,
@@ -55,8 +55,10 @@ def measure(
     progress=progress,
   )
   if opened.test is not None:
-    logits = evaluate.logits(model, validation, mesh=mesh)
-    found["details"]["validation"] = evaluate.measure(logits, validation.labels)
+    logits = evaluation.logits(model, validation, mesh=mesh)
+    found["details"]["validation"] = evaluation.measure(
+      logits, validation.labels
+    )
   if opened.headline is not None:
     found["headline"] = opened.headline(found)
   return found

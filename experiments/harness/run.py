@@ -181,6 +181,8 @@ class _Once:
     if self._opened is None:
       with self._display.reading("images and weights"):
         self._opened = self._cell.task.open(self._cell.seed)
+      for note in self._opened.notes:
+        self._display.note(note)
     return self._opened
 
 
@@ -295,7 +297,12 @@ class _Group:
       # An ensemble is several models, and no file of one format holds them.
       path = places.exported(cell)
       if path is not None and leads() and not isinstance(model, Ensemble):
-        export.save(model, path)
+        export.save(
+          model,
+          path,
+          class_names=opened.source.train.class_names,
+          view=opened.view,
+        )
         export.note(path, cell.identity)
 
     line = records.plain(measured.line(cell, outcomes, measure, save))

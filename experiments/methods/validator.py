@@ -125,8 +125,8 @@ class Validator:
     return float(np.sum(correct)), float(np.sum(losses))
 
 
-# Jitted once for the process, as in `experiments.evaluate`: runs on one task
-# have a validator each.
+# Jitted once for the process, as in `models.evaluation`: runs on one task have
+# a validator each.
 @functools.partial(jax.jit, static_argnames=("graphdef", "mesh"))
 def _score(
   graphdef: Any,

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import jax.numpy as jnp
 
-from experiments.models import export
+from experiments.models import own_head, preprocessing
 from experiments.models.classifier import Classifier, ClipImageEncoder, Prompts
 from gmixout_jax import clip
 from gmixout_jax.clip import attention as attention_lib
@@ -23,6 +23,11 @@ from gmixout_jax.clip import loading
 Path = str | os.PathLike[str]
 Dtype = Literal["float32", "bfloat16"]
 Attention = attention_lib.Implementation
+UseHead = Literal["never", "named", "any"]
+"""Whether to start from the head in a backbone's files. "named": where they say
+that it is of these classes, as our exports do. "any": that of a ViT also where
+it has as many outputs and nobody says of what, as on ImageNet, whose order is
+known."""
 
 
 def check(*, dtype: Dtype, attention: Attention) -> None:
@@ -51,6 +56,26 @@ def check_path(path: Path) -> None:
       f"no weights at {path}: --backbone must name a folder as Hugging Face,"
       " open_clip or timm save it, or a ViT in safetensors with timm's names."
     )
+
+
+def check_templates(path: Path, templates: Sequence[str]) -> None:
+  """Whether a backbone can be asked by prompts like these.
+
+  Raises:
+    FileNotFoundError: If there is nothing at the path.
+    ValueError: If it is a vision transformer, or there is no place for a name.
+  """
+  if not is_clip(path):
+    raise ValueError(
+      "--templates needs a CLIP, whose text tower reads them:"
+      f" {path} holds a vision transformer."
+    )
+  for template in templates:
+    if "{}" not in template:
+      raise ValueError(
+        "--templates must each hold {} where the name of a class goes, got"
+        f" {template!r}."
+      )
 
 
 def image_size(path: Path) -> int:
@@ -92,8 +117,7 @@ def digest(path: Path) -> str:
   files = [path]
   if path.is_dir():
     # Pixels are normalised as a JSON file says, and so are words cut.
-    found = {*path.glob("*.json"), *path.glob("*.safetensors")}
-    files = sorted(found - {path / export.HEAD})
+    files = sorted({*path.glob("*.json"), *path.glob("*.safetensors")})
   state = tuple((str(f.absolute()), *_state(f)) for f in files if f.is_file())
   return _digest(state)
 
@@ -114,11 +138,11 @@ def _digest(state: tuple[tuple[str, int, int], ...]) -> str:
 
 def load(
   path: Path,
+  class_names: Sequence[str],
   *,
-  classes: int,
   words: Callable[[], Sequence[str]],
   templates: Sequence[str] = clip.PHOTO_TEMPLATES,
-  own_head: bool = False,
+  use_head: UseHead = "named",
   mean: Sequence[float] | None = None,
   std: Sequence[float] | None = None,
   **settings: Any,
@@ -127,40 +151,64 @@ def load(
 
   Args:
     path: The folder or file; see `clip.load`.
-    classes: How many outputs.
+    class_names: What the outputs mean, in order.
     words: What the classes are called in prompts; asked of a CLIP only.
     templates: Prompts of a CLIP.
-    own_head: Whether a ViT that comes with as many outputs keeps its head. Only
-      where the order of the classes is known to be the file's, as on ImageNet.
-    mean: Of the pixels the backbone was trained on; by default what the
-      folder says, and 0.5 for a ViT that is a file.
+    use_head: See `UseHead`.
+    mean: Of the pixels the backbone was trained on; by default what its files
+      say.
     std: Likewise.
     **settings: `image_size`, `dtype`, `remat`, `attention` and the like, as
-      for `clip.load`. Parameters
-      and heads are float32 whatever the model computes in.
+      for `clip.load`. Parameters and heads are float32 whatever the model
+      computes in.
 
   Raises:
     FileNotFoundError: If there is nothing at the path.
-    ValueError: If it is neither, or a number of words that is not `classes`.
+    ValueError: If it is neither, or a number of words that is not that of the
+      classes.
   """
   path = pathlib.Path(path)
-  if is_clip(path):
-    names = tuple(words())
-    if len(names) != classes:
-      raise ValueError(
-        f"there are {len(names)} words such as {names[:2]} for {classes}"
-        " classes."
-      )
-    return from_clip(path, names, templates, mean=mean, std=std, **settings)
-  return from_vit(
-    path, classes, own_head=own_head, mean=mean, std=std, **settings
-  )
+  outputs = None if use_head == "never" else own_head_of(path, class_names)
+  pixels = {"mean": mean, "std": std}
+  if not is_clip(path):
+    if outputs is None and use_head == "any":
+      outputs = range(len(class_names))
+    return from_vit(path, len(class_names), outputs, **pixels, **settings)
+  names = tuple(words())
+  if len(names) != len(class_names):
+    raise ValueError(
+      f"there are {len(names)} words such as {names[:2]} for"
+      f" {len(class_names)} classes."
+    )
+  return from_clip(path, names, templates, outputs, **pixels, **settings)
+
+
+def needs_words(path: Path) -> bool:
+  """Whether it is a CLIP without a head, whose head words are to make."""
+  return is_clip(path) and not (pathlib.Path(path) / own_head.FILE).is_file()
+
+
+def own_head_of(path: Path, class_names: Sequence[str]) -> list[int] | None:
+  """Which outputs of a backbone's own head mean these classes.
+
+  Args:
+    path: The folder or file.
+    class_names: Of the classes, in any order.
+
+  Returns:
+    The outputs in the order of the classes; None if it has no head whose
+    classes are called so.
+  """
+  if needs_words(path):
+    return None
+  return own_head.outputs_of(path, class_names)
 
 
 def from_clip(
   folder: Path,
   names: Sequence[str],
   templates: Sequence[str],
+  outputs: Sequence[int] | None = None,
   *,
   mean: Sequence[float] | None = None,
   std: Sequence[float] | None = None,
@@ -169,10 +217,12 @@ def from_clip(
   """The image tower of a CLIP under the zero-shot head of its text tower.
 
   Args:
-    folder: Of the model, with tokenizer.json; a file beside it says how pixels
+    folder: Of the model, with tokenizer.json; files beside it say how pixels
       are normalised, else it is CLIP's way.
     names: What the classes are called; "_" is read as a space.
     templates: Prompts, each with {} where a name goes.
+    outputs: Of the head beside the model, which then is in the place of the
+      zero-shot one.
     mean: See `load`.
     std: See `load`.
     **settings: As for `clip.load`.
@@ -180,32 +230,58 @@ def from_clip(
   Raises:
     ValueError: If it is no CLIP.
   """
-  model = clip.load(folder, **settings)
-  if not isinstance(model, clip.CLIP):
-    raise ValueError(
-      f"{folder} holds a vision transformer, which has no words: a CLIP is"
-      " needed for a zero-shot head."
+  model = load_clip(folder, **settings)
+  found = prompts(folder, model, names, templates)
+  head = None if outputs is None else own_head.load(folder, model)
+  if head is None or outputs is None:
+    tokenizer, spoken = clip.load_tokenizer(folder), list(map(_spoken, names))
+    kernel, bias = (
+      clip.zero_shot_head(model, tokenizer, spoken, templates, scaled=True),
+      None,
     )
-  tokenizer = clip.load_tokenizer(folder)
-  names = [name.replace("_", " ") for name in names]
-  usual_mean, usual_std = clip.load_normalization(folder)
-  head = clip.zero_shot_head(model, tokenizer, names, templates, scaled=True)
-  texts = [text.replace("{}", name) for name in names for text in templates]
-  token_ids = tokenizer(texts).reshape(len(names), len(templates), -1)
+  else:
+    kernel, bias = head.take(outputs)
+  prepared = preprocessing.load(folder, mean=mean, std=std)
   return Classifier(
     ClipImageEncoder(model),
-    head,
-    mean=mean or usual_mean,
-    std=std or usual_std,
-    prompts=Prompts(model, token_ids, pathlib.Path(folder) / "tokenizer.json"),
+    kernel,
+    bias,
+    mean=prepared.mean,
+    std=prepared.std,
+    prompts=found,
   )
+
+
+def prompts(
+  folder: Path,
+  model: clip.CLIP,
+  names: Sequence[str],
+  templates: Sequence[str],
+) -> Prompts:
+  """What the classes are called, to methods that train the text tower too.
+
+  Args:
+    folder: Of the model, with its tokenizer.
+    model: From there.
+    names: See `from_clip`.
+    templates: See `from_clip`.
+  """
+  texts = [t.replace("{}", name) for name in map(_spoken, names)
+           for t in templates]  # fmt: skip
+  tokenizer = clip.load_tokenizer(folder)
+  token_ids = tokenizer(texts).reshape(len(names), len(templates), -1)
+  return Prompts(model, token_ids, pathlib.Path(folder))
+
+
+def _spoken(name: str) -> str:
+  return name.replace("_", " ")
 
 
 def from_vit(
   path: Path,
-  classes: int | None = None,
+  classes: int,
+  outputs: Sequence[int] | None = None,
   *,
-  own_head: bool = False,
   mean: Sequence[float] | None = None,
   std: Sequence[float] | None = None,
   **settings: Any,
@@ -214,38 +290,52 @@ def from_vit(
 
   Args:
     path: The folder or file.
-    classes: How many outputs; None takes the file's own head.
-    own_head: See `load`.
+    classes: How many outputs.
+    outputs: Of its own head, which is taken if it has as many as these.
     mean: See `load`.
     std: See `load`.
     **settings: As for `clip.load`.
 
   Raises:
-    ValueError: If its own head is wanted and it has none, or it is a CLIP; or
-      nothing says how pixels are normalised.
+    ValueError: If it is a CLIP, or nothing says how pixels are normalised.
   """
-  kernel = bias = None
-  usual = clip.HALF, clip.HALF
-  if pathlib.Path(path).is_dir() and (mean is None or std is None):
-    usual = clip.load_normalization(path)
-  if classes is None or own_head:
-    whole = _vit(path, **settings)
-    found = whole.config.num_classes
-    if classes is None and not found:
-      raise ValueError(f"{path} has no head, which was to be the classifier's.")
-    if classes is None or classes == found:
-      head: Any = whole.head
-      kernel, bias = head.kernel[...], head.bias[...]
-  vit = _vit(path, num_classes=0, **settings)
-  if kernel is None:
-    kernel = jnp.zeros((vit.config.width, classes or 0))
-  return Classifier(
-    vit, kernel, bias, mean=mean or usual[0], std=std or usual[1]
-  )
+  prepared = preprocessing.load(path, mean=mean, std=std)
+  head = None
+  if outputs is not None:
+    whole = load_vit(path, **settings)
+    if whole.config.num_classes == classes:
+      head = own_head.load(path, whole)
+  vit = load_vit(path, num_classes=0, **settings)
+  if head is None or outputs is None:
+    kernel, bias = jnp.zeros((vit.config.width, classes)), None
+  else:
+    kernel, bias = head.take(outputs)
+  return Classifier(vit, kernel, bias, mean=prepared.mean, std=prepared.std)
 
 
-def _vit(path: Path, **settings: Any) -> clip.ViT:
-  found = clip.load(path, **settings)
-  if not isinstance(found, clip.ViT):
+def load_clip(folder: Path, **settings: Any) -> clip.CLIP:
+  """As `clip.load`, where a CLIP is needed.
+
+  Raises:
+    ValueError: If it is none.
+  """
+  model = clip.load(folder, **settings)
+  if not isinstance(model, clip.CLIP):
+    raise ValueError(
+      f"{folder} holds a vision transformer, which has no words: a CLIP is"
+      " needed for a zero-shot head."
+    )
+  return model
+
+
+def load_vit(path: Path, **settings: Any) -> clip.ViT:
+  """As `clip.load`, where a vision transformer is needed.
+
+  Raises:
+    ValueError: If it is none.
+  """
+  if is_clip(path):
     raise ValueError(f"{path} holds a CLIP, and no vision transformer.")
+  found = clip.load(path, **settings)
+  assert isinstance(found, clip.ViT)
   return found

@@ -33,7 +33,7 @@ class Prompts:
   Attributes:
     model: The CLIP that the classifier is made of.
     token_ids: Each class in each template.
-    tokenizer: The tokenizer.json that these are made by, if it is known.
+    tokenizer: The folder of the tokenizer that made these, if it is known.
   """
 
   model: clip.CLIP

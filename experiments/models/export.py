@@ -1,8 +1,9 @@
 """Deployed classifiers as safetensors that other libraries read.
 
 A ViT with its head is one file with timm's names. A CLIP is a Hugging Face
-folder, which has no place for a head: that goes into a file of its own beside
-the model, with the names of a linear layer in PyTorch.
+folder with its text tower and tokenizer, and has its head in a file beside the
+model. Both say what the outputs mean and how images are prepared, and are a
+backbone again.
 """
 
 import dataclasses
@@ -11,21 +12,30 @@ import shutil
 from collections.abc import Sequence
 from typing import Any
 
-import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
+from experiments.data.decode import View
+from experiments.models import own_head, preprocessing
 from experiments.models.classifier import Classifier, ClipImageEncoder
 from gmixout_jax import clip
 from gmixout_jax.checkpoint.files import Path, replacing
-from gmixout_jax.clip import weights
 
-HEAD = "head.safetensors"
+TOKENIZER = (
+  "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+  "vocab.json", "merges.txt", "spiece.model",
+)  # fmt: skip
+"""What a folder may hold of a tokenizer."""
 
 _SUFFIX = ".safetensors"
 
 
-def to_timm(model: nnx.Module, path: Path) -> None:
+def to_timm(
+  model: nnx.Module,
+  path: Path,
+  *,
+  class_names: Sequence[str] | None = None,
+  view: View | None = None,
+) -> None:
   """Saves a classifier on a ViT, head included, under timm's names.
 
   `clip.vit_from_safetensors(path)` then gives the same logits, of normalised
@@ -34,6 +44,8 @@ def to_timm(model: nnx.Module, path: Path) -> None:
   Args:
     model: The classifier.
     path: The file; it appears whole or not at all.
+    class_names: What its outputs mean.
+    view: What it sees of an image; by default what `clip.Preprocessing` has.
 
   Raises:
     ValueError: If it is not a classifier on a `clip.ViT`.
@@ -47,11 +59,21 @@ def to_timm(model: nnx.Module, path: Path) -> None:
   whole = nnx.merge(nnx.graphdef(abstract), params)
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  clip.vit_to_safetensors(whole, path)
+  clip.vit_to_safetensors(
+    whole,
+    path,
+    preprocessing=_prepared(model, view, vit.config.image_size),
+    class_names=class_names,
+  )
 
 
 def to_hugging_face(
-  model: nnx.Module, folder: Path, whole: clip.CLIP | None = None
+  model: nnx.Module,
+  folder: Path,
+  whole: clip.CLIP | None = None,
+  *,
+  class_names: Sequence[str] | None = None,
+  view: View | None = None,
 ) -> None:
   """Saves a classifier on CLIP's image tower as a Hugging Face folder.
 
@@ -60,6 +82,8 @@ def to_hugging_face(
     folder: It is made if it does not exist.
     whole: The CLIP whose text tower goes with it; by default the one that the
       head's words came from.
+    class_names: See `to_timm`.
+    view: See `to_timm`.
 
   Raises:
     ValueError: If it is not a classifier on a `ClipImageEncoder`, or there is
@@ -78,34 +102,55 @@ def to_hugging_face(
   if encoder.projection is not None:
     params["vision_projection"] = _params(encoder.projection)
   folder = pathlib.Path(folder)
-  clip.save_pretrained(nnx.merge(nnx.graphdef(whole), params), folder)
-  clip.save_normalization(folder, model.mean, model.std)
-  head = {
-    "weight": np.ascontiguousarray(np.asarray(model.head.kernel[...]).T),
-    "bias": np.asarray(_params(model.head)["bias"]),
-  }
-  weights.save(head, folder / HEAD)
-  tokenizer = model.prompts and model.prompts.tokenizer
-  if tokenizer is not None and tokenizer.is_file():
-    with replacing(folder / tokenizer.name) as temporary:
-      shutil.copyfile(tokenizer, temporary)
+  clip.save(
+    nnx.merge(nnx.graphdef(whole), params),
+    folder,
+    preprocessing=_prepared(model, view, encoder.vision.config.image_size),
+  )
+  layer = _params(model.head)
+  head = own_head.Head(layer["kernel"], layer["bias"])
+  own_head.save(folder, head, class_names)
+  if model.prompts is None or model.prompts.tokenizer is None:
+    return
+  for name in TOKENIZER:
+    if (file := model.prompts.tokenizer / name).is_file():
+      with replacing(folder / name) as temporary:
+        shutil.copyfile(file, temporary)
 
 
-def save(model: nnx.Module, path: Path) -> None:
+def save(
+  model: nnx.Module,
+  path: Path,
+  *,
+  class_names: Sequence[str] | None = None,
+  view: View | None = None,
+) -> None:
   """Saves a classifier in the form of its backbone.
 
   Args:
     model: On a ViT: `to_timm`, and the file's name ends in ".safetensors". On
       CLIP's image tower: `to_hugging_face`.
     path: With ".safetensors" or without.
+    class_names: See `to_timm`.
+    view: See `to_timm`.
 
   Raises:
     ValueError: If it is neither.
   """
   if isinstance(getattr(model, "backbone", None), ClipImageEncoder):
-    to_hugging_face(model, _bare(path))
+    to_hugging_face(model, _bare(path), class_names=class_names, view=view)
   else:
-    to_timm(model, _file(path))
+    to_timm(model, _file(path), class_names=class_names, view=view)
+
+
+def _prepared(
+  model: Classifier, view: View | None, size: int
+) -> clip.Preprocessing:
+  if view is None:
+    return clip.Preprocessing(model.mean, model.std, size)
+  # A task's images may be of another size than the first of the backbone.
+  view = dataclasses.replace(view, size=size)
+  return preprocessing.of_view(view, model.mean, model.std)
 
 
 def note(path: Path, what: str) -> None:
@@ -116,7 +161,7 @@ def note(path: Path, what: str) -> None:
 
 def is_of(path: Path, what: str) -> bool:
   """Whether a classifier is there, and was noted to be this one."""
-  found = _file(path).is_file() or (_bare(path) / HEAD).is_file()
+  found = _file(path).is_file() or (_bare(path) / own_head.FILE).is_file()
   note = _note(path)
   return found and note.is_file() and note.read_text() == what
 
@@ -139,48 +184,6 @@ def _bare(path: Path) -> pathlib.Path:
 def _file(path: Path) -> pathlib.Path:
   bare = _bare(path)
   return bare.with_name(bare.name + _SUFFIX)
-
-
-def from_hugging_face(
-  folder: Path,
-  *,
-  mean: Sequence[float] | None = None,
-  std: Sequence[float] | None = None,
-  **settings: Any,
-) -> Classifier:
-  """The classifier that `to_hugging_face` saved.
-
-  Args:
-    folder: The folder.
-    mean: Of the pixels it was trained on; by default what the folder says.
-    std: Likewise.
-    **settings: As for `clip.from_pretrained`.
-
-  Raises:
-    FileNotFoundError: If a file is absent; it is named.
-    CheckpointError: A `ValueError`: if a file is damaged, or does not fit.
-  """
-  model = clip.from_pretrained(folder, **settings)
-  path = pathlib.Path(folder) / HEAD
-  tensors = weights.Files([path])
-  width = model.config.projection_dim
-  shape = tensors.shapes.get("weight", ())
-  if len(shape) != 2 or tensors.shapes != {
-    "weight": (shape[0], width),
-    "bias": (shape[0],),
-  }:
-    raise clip.CheckpointError(
-      f"{path} must hold a weight [classes, {width}] and a bias [classes], got"
-      f" {tensors.shapes}."
-    )
-  usual_mean, usual_std = clip.load_normalization(folder)
-  return Classifier(
-    ClipImageEncoder(model),
-    jnp.asarray(tensors["weight"].T),
-    jnp.asarray(tensors["bias"]),
-    mean=mean or usual_mean,
-    std=std or usual_std,
-  )
 
 
 def _backbone[B: nnx.Module](model: nnx.Module, kind: type[B]) -> B:

@@ -17,10 +17,10 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
-from experiments import evaluate
 from experiments.data.images import ImageSet
 from experiments.data.source import Source
 from experiments.data.split import Split
+from experiments.models import evaluation
 from experiments.models.classifier import Classifier, linear
 
 # The inverse strength of the L2 penalty, weak last: of equals the strongest
@@ -39,7 +39,7 @@ def features(
   """The frozen features of un-augmented images, in float64."""
   apply = functools.partial(_features, *nnx.split(model))
   pixels = images if isinstance(images, ImageSet) else images.images
-  return evaluate.map_batches(apply, pixels, batch_size).astype(float)
+  return evaluation.map_batches(apply, pixels, batch_size).astype(float)
 
 
 def some_of_each(images: ImageSet, count: int, *, seed: int) -> ImageSet:

@@ -11,9 +11,10 @@ import rich.progress
 from flax import nnx
 from jaxtyping import Array, Float
 
-from experiments import evaluate, metrics
+from experiments import metrics
 from experiments.data.captions import CaptionSet
 from experiments.data.images import ImageSet
+from experiments.models import evaluation
 from experiments.pretraining import contrastive
 from gmixout_jax import clip
 
@@ -99,7 +100,7 @@ def _with_progress(
       bar.advance(task, len(batch))
       return done
 
-    return evaluate.map_batches(counted, images, batch_size=128)
+    return evaluation.map_batches(counted, images, batch_size=128)
 
 
 def embed_texts(
@@ -108,4 +109,4 @@ def embed_texts(
   """The embeddings of captions."""
   graph, state = nnx.split(model)
   apply = jax.jit(lambda ids: nnx.merge(graph, state).encode_text(ids))
-  return evaluate.map_batches(apply, token_ids, batch_size=256)
+  return evaluation.map_batches(apply, token_ids, batch_size=256)

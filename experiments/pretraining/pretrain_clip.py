@@ -47,6 +47,7 @@ from experiments.data.decode import View
 from experiments.data.images import ImageSet
 from experiments.data.pairs import Pairs
 from experiments.methods.schedule import Schedule
+from experiments.models import preprocessing
 from experiments.pretraining import (
   contrastive,
   embeddings,
@@ -287,12 +288,15 @@ def run(
     The line for the results file.
   """
   check(config)
-  everything = config.data.open(View(config.image_size))
+  view = View(config.image_size)
+  everything = config.data.open(view)
   train, held_out = everything.split(config.held_out, seed=config.seed)
   model, tokenizer, took = pretrain(config, train, stop)
   with appearing(config.out) as folder:
     clip.save_pretrained(model, folder)
-    clip.save_normalization(folder, config.mean, config.std)
+    clip.save_preprocessing(
+      folder, preprocessing.of_view(view, config.mean, config.std)
+    )
     tokenizer.save(str(folder / "tokenizer.json"))
     found: records.Record = {
       "retrieval": embeddings.retrieval(folder, held_out)

@@ -25,9 +25,9 @@ from flax import nnx
 from jaxtyping import Int, UInt8
 from rich import progress
 
-from experiments import evaluate
 from experiments.data import rendered_digits, scanned_digits, shifts
 from experiments.data.split import Split
+from experiments.models import evaluation
 from experiments.pretraining import contrastive
 from experiments.tasks import digits
 from gmixout_jax import clip
@@ -169,7 +169,7 @@ def report(folder: pathlib.Path) -> rich.table.Table:
   sets = {"rendered, held out": held_out, "scans": test}
   view = rich.table.Table("set", "zero-shot accuracy (%)")
   for name, split in (sets | shifts.out_of_distribution(test)).items():
-    accuracy = evaluate.accuracy(model, split, batch_size=256)
+    accuracy = evaluation.accuracy(model, split, batch_size=256)
     view.add_row(name, f"{100 * accuracy:.1f}")
   return view
 
@@ -186,7 +186,13 @@ def main(config: Config) -> None:
   model = pretrain(config, images, token_ids, model)
   config.out.mkdir(parents=True, exist_ok=True)
   tokenizer.save(str(config.out / "tokenizer.json"))
-  clip.save_pretrained(model, config.out, dtype="float16")
+  prepared = clip.Preprocessing(
+    clip.CLIP_MEAN,
+    clip.CLIP_STD,
+    model.config.vision.image_size,
+    interpolation="bicubic",
+  )
+  clip.save(model, config.out, preprocessing=prepared, dtype="float16")
   seconds = time.perf_counter() - start
   rich.print(
     report(config.out), f"wrote {config.out.name} after {seconds:.0f} s"

@@ -3,10 +3,10 @@
 import os
 from typing import Any
 
-from experiments import evaluate, metrics
+from experiments import metrics
 from experiments.data import domainbed
 from experiments.data.decode import View
-from experiments.models import backbones
+from experiments.models import backbones, evaluation
 from gmixout_jax.clip import convert
 
 TEMPLATES = (
@@ -45,7 +45,9 @@ def accuracy(
   model = backbones.from_clip(folder, names, TEMPLATES)
   found = {}
   for domain, part in images.by_domain().items():
-    predictions = evaluate.logits(model, part, batch_size=batch_size).argmax(-1)
+    predictions = evaluation.logits(model, part, batch_size=batch_size).argmax(
+      -1
+    )
     shares = metrics.per_class(predictions, part.labels, classes=len(names))
     found[domain] = {
       "top1": metrics.top1(predictions, part.labels),

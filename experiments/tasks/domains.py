@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import os
 import pathlib
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -39,7 +39,6 @@ class Domains:
     train_images: How many images to train on, drawn by the seed; all if None.
     fingerprint: Whether lines tell which images these are beside the folder's
       name.
-    fit: See `View`: DomainBed squeezes.
 
   Raises:
     ValueError: Unless there is one of source and target.
@@ -54,7 +53,6 @@ class Domains:
   per_domain: int | None = None
   train_images: int | None = None
   fingerprint: bool = True
-  fit: Literal["squeeze", "crop"] = "squeeze"
 
   def __post_init__(self):
     if (self.source is None) == (self.target is None):
@@ -62,6 +60,11 @@ class Domains:
         "--source names the one domain to train on, --target the one to leave"
         f" out: give one of them, got {self.source!r} and {self.target!r}."
       )
+
+  @property
+  def view(self) -> View:
+    """See `Images`: DomainBed squeezes."""
+    return View(1, fit="squeeze")
 
   @property
   def chosen(self) -> tuple[str, str]:
@@ -125,6 +128,7 @@ class Domains:
       ood,
       words=lambda: images.class_names,
       balanced=option == "target" and self.balanced,
+      notes=memory.notes(images),
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from experiments.data.decode import View
 from experiments.methods import Method
+from experiments.models import backbones
 from experiments.reporting.records import Record
 from experiments.tasks.image_task import ImageTask, Sets, Setup
 from experiments.tasks.task import Metrics
@@ -35,13 +36,12 @@ class Experiment:
       steps, where the case decides.
     cases: From the folder of the data to the names of what is trained on apart:
       a domain left out, a training-set size.
-    headline: From the metrics of `experiments.evaluate` to the numbers that the
+    headline: From the metrics of `models.evaluation` to the numbers that the
       experiment is about, if these are others than ID and mean OOD accuracy.
     long_tail: Whether accuracy is also told by how many training images the
       classes have.
     templates: Prompts of a CLIP.
-    own_head: Whether a ViT may start from the head in its file, see
-      `experiments.models.backbones.load`.
+    use_head: Whether to start from the head in the backbone's files.
     combines: Whether it trains nothing and combines finished checkpoints.
     view: What of an image is seen, and its size.
     warmup: The share of the steps in which the learning rate rises.
@@ -66,7 +66,7 @@ class Experiment:
   headline: Callable[[Metrics], dict[str, float]] | None = None
   long_tail: bool = False
   templates: tuple[str, ...] = clip.PHOTO_TEMPLATES
-  own_head: bool = False
+  use_head: backbones.UseHead = "named"
   combines: bool = False
   view: View = dataclasses.field(default_factory=lambda: View(224, fit="crop"))
   warmup: float = 0.1
@@ -95,7 +95,7 @@ class Experiment:
       "warmup": self.warmup,
       "remat": self.remat,
       "templates": self.templates,
-      "own_head": self.own_head,
+      "use_head": self.use_head,
       "probe_images": self.probe_images,
     }
 
@@ -118,7 +118,6 @@ class Experiment:
     return ImageTask(
       Case(self, name, root, case),
       setup,
-      view=self.view,
       headline=self.headline_of,
       long_tail=self.long_tail,
     )
@@ -147,9 +146,9 @@ class Case:
   case: str
 
   @property
-  def fit(self) -> Any:
-    """Of the view."""
-    return self.experiment.view.fit
+  def view(self) -> View:
+    """See `Images`: the experiment's."""
+    return self.experiment.view
 
   @property
   def title(self) -> str:

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 WHOLE = 4 * 2**30
 """Bytes of images up to which all of their content counts."""
@@ -11,7 +11,11 @@ WHOLE = 4 * 2**30
 _ENDS = 4096
 
 
-def of_files(root: pathlib.Path, files: Iterable[pathlib.Path]) -> str:
+def of_files(
+  root: pathlib.Path,
+  files: Sequence[pathlib.Path],
+  labels: Sequence[str] = (),
+) -> str:
   """A hash of files below a folder: names, sizes and content.
 
   Of more than `WHOLE` bytes the first and last 4,096 of each file count, as
@@ -20,6 +24,7 @@ def of_files(root: pathlib.Path, files: Iterable[pathlib.Path]) -> str:
   Args:
     root: The folder; its own name does not matter.
     files: In it, in any order.
+    labels: Of each, where their names do not tell.
 
   Returns:
     Twelve hexadecimal digits.
@@ -36,4 +41,6 @@ def of_files(root: pathlib.Path, files: Iterable[pathlib.Path]) -> str:
         found.update(content.read(_ENDS))
         content.seek(-_ENDS, os.SEEK_END)
         found.update(content.read(_ENDS))
+  for label, file in sorted(zip(labels, files, strict=False)):
+    found.update(f"{label}\0{os.path.relpath(file, root)}\0".encode())
   return found.hexdigest()[:12]

@@ -8,14 +8,14 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from experiments.data.augmentation import Augmentation
 from experiments.data.decode import View
 from experiments.data.images import ImageSet
 from experiments.data.source import Source
 from experiments.data.split import Split
-from experiments.models import backbones, probe
+from experiments.models import backbones, preprocessing, probe
 from experiments.models.classifier import Classifier
 from experiments.reporting import records
 from experiments.reporting.records import Record
@@ -40,6 +40,7 @@ class Sets:
     test: ID images that no choice sees; None where the protocol reports on the
       validation images.
     balanced: Whether a batch has as many images of one domain as of another.
+    notes: Sentences on what was left out.
   """
 
   source: Source
@@ -47,14 +48,15 @@ class Sets:
   words: Callable[[], Sequence[str]]
   test: Split | ImageSet | None = None
   balanced: bool = False
+  notes: tuple[str, ...] = ()
 
 
 class Images(Protocol):
   """Where the images of a task come from."""
 
   @property
-  def fit(self) -> Any:
-    """Of the view; see `experiments.data.decode.View`."""
+  def view(self) -> View | None:
+    """What is seen of an image, but for its size; None as the backbone says."""
     ...
 
   def described(self, image_size: int, batch_size: int) -> Record:
@@ -80,7 +82,7 @@ class Setup:
     image_size: Side of the images in pixels, a multiple of the patch size; None
       for the backbone's own.
     mean: Of the pixels that the backbone was trained on, per channel, in
-      [0, 1]; None for what its folder says, and 0.5 for a ViT that is a file.
+      [0, 1]; None for what its files say.
     std: Likewise.
     dtype: What the model computes in; what is stored is float32.
     attention: "cudnn" needs an NVIDIA GPU since Ampere, and bfloat16.
@@ -95,7 +97,8 @@ class Setup:
       gradient is not finite.
     recipe: What a step does that is no part of a method.
     templates: Prompts of a CLIP.
-    own_head: Whether a ViT may start from the head in its file.
+    tell_templates: Whether lines tell them, as others than those of the data.
+    use_head: Whether to start from the head in the backbone's files.
     probe_images: From how many training images, class by class, a blank head is
       fitted; None for all. scikit-learn's solver on all of ImageNet's would
       take days.
@@ -120,7 +123,8 @@ class Setup:
   skip_nonfinite: int = 0
   recipe: Recipe = dataclasses.field(default_factory=Recipe)
   templates: tuple[str, ...] = clip.PHOTO_TEMPLATES
-  own_head: bool = False
+  tell_templates: bool = False
+  use_head: backbones.UseHead = "named"
   probe_images: int | None = None
   fingerprint: bool = True
 
@@ -164,11 +168,22 @@ class Setup:
         found[name] = list(value) if isinstance(value, tuple) else value
     if self.augment != "none":
       found["crops"] = records.CROPS
+    if self.tell_templates:
+      found["templates"] = list(self.templates)
+    if self.guessed:
+      found["preprocessing"] = "CLIP's"
     return found | self.recipe.described()
 
-  def look(self) -> dict[str, Any]:
-    """How the backbone sees images, as `backbones.load` takes it."""
-    return {"image_size": self.size, "mean": self.mean, "std": self.std}
+  @property
+  def guessed(self) -> bool:
+    """Whether nothing says how images are prepared, and it is CLIP's way."""
+    asked = self.mean is not None and self.std is not None
+    return not asked and clip.load_preprocessing(self.backbone) is None
+
+  @functools.cached_property
+  def prepared(self) -> clip.Preprocessing:
+    """How the backbone wants its images; errors as of `preprocessing.load`."""
+    return preprocessing.load(self.backbone, mean=self.mean, std=self.std)
 
   @functools.cached_property
   def size(self) -> int:
@@ -185,7 +200,6 @@ class ImageTask:
   Attributes:
     images: Where they come from.
     setup: What training starts from, and how.
-    view: What is seen of an image, but for its size.
     headline: See `Opened`.
     long_tail: Whether accuracy is also told by how many training images the
       classes have.
@@ -193,7 +207,6 @@ class ImageTask:
 
   images: Images
   setup: Setup
-  view: View | None = None
   headline: Callable[[Metrics], dict[str, float]] | None = None
   long_tail: bool = False
 
@@ -215,15 +228,14 @@ class ImageTask:
     # Before anything is read, which may take minutes.
     backbones.check(dtype=setup.dtype, attention=setup.attention)
     backbones.check_path(setup.backbone)
-    view = dataclasses.replace(
-      self.view or View(1, fit=self.images.fit), size=setup.size
-    )
+    own = self.images.view or preprocessing.view(setup.prepared, setup.size)
+    view = dataclasses.replace(own, size=setup.size)
     sets = self.images.open(view, seed)
     train = sets.source.train
     counts = None
     if self.long_tail:
       counts = train.counts().sum(axis=0)  # pyright: ignore
-    model, probed = _started(setup, sets, seed)
+    model, made, notes = _started(setup, sets, seed)
     return Opened(
       model=model,
       source=sets.source,
@@ -241,27 +253,56 @@ class ImageTask:
       ood=sets.ood,
       train_counts=counts,
       headline=self.headline,
-      zero_shot=not probed,
+      zero_shot=made,
+      view=view,
+      notes=(*sets.notes, *notes),
     )
 
 
-def _started(setup: Setup, sets: Sets, seed: int) -> tuple[Classifier, bool]:
-  """The backbone under a head that works, and whether it had to be fitted."""
+def _started(
+  setup: Setup, sets: Sets, seed: int
+) -> tuple[Classifier, bool, list[str]]:
+  """The backbone under a head that works.
+
+  Returns:
+    The model; whether its head was made without images; and what to say of it.
+  """
   train = sets.source.train
   model = backbones.load(
     setup.backbone,
-    classes=len(train.class_names),
+    train.class_names,
     words=sets.words,
     templates=setup.templates,
-    own_head=setup.own_head,
+    use_head=setup.use_head,
     remat=setup.remat,
     dtype=setup.dtype,
     attention=setup.attention,
-    **setup.look(),
+    image_size=setup.size,
+    mean=setup.mean,
+    std=setup.std,
   )
+  notes, prepared = [], setup.prepared
+  if setup.guessed:
+    notes.append(
+      f"Nothing in {setup.backbone} says how its images are prepared, so they"
+      f" are as CLIP is documented: mean {_listed(prepared.mean)}, std"
+      f" {_listed(prepared.std)}, the shorter side resized (bicubic) to"
+      f" {setup.size} pixels, the central square."
+    )
+  own = setup.use_head != "never" and backbones.own_head_of(
+    setup.backbone, train.class_names
+  )
+  if own:
+    notes.append(
+      f"Runs start from the head in {setup.backbone}, whose classes are these."
+    )
   if not probe.is_blank(model):
-    return model, False
+    return model, not own, notes
   if setup.probe_images is not None and isinstance(train, ImageSet):
     train = probe.some_of_each(train, setup.probe_images, seed=seed)
   data = Source(train, sets.source.validation)
-  return probe.fit_head(model, data), True
+  return probe.fit_head(model, data), False, notes
+
+
+def _listed(values: Sequence[float]) -> str:
+  return " ".join(f"{value:g}" for value in values)

@@ -5,7 +5,8 @@ them, from files that the system keeps in memory if it can.
 """
 
 import dataclasses
-import warnings
+import re
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -78,7 +79,7 @@ def decoded_once(images: ImageSet) -> ImageSet:
 
 
 def without_broken(images: ImageSet) -> ImageSet:
-  """Those that can be decoded, with a warning that counts the others.
+  """Those that can be decoded; the others are counted, see `notes`.
 
   Raises:
     ValueError: If a class or a domain has none that can be.
@@ -86,12 +87,6 @@ def without_broken(images: ImageSet) -> ImageSet:
   good = images.intact()
   if not good.broken:
     return images
-  total = len(good) + len(good.broken)
-  warnings.warn(
-    f"left out {len(good.broken)} of {total} images; the first is"
-    f" {good.broken[0].name}.",
-    stacklevel=2,
-  )
   before, after = images.counts(), good.counts()
   if (lost := np.argwhere((before > 0) & (after == 0))).size:
     domain, label = lost[0]
@@ -102,3 +97,23 @@ def without_broken(images: ImageSet) -> ImageSet:
       f" {good.broken[0].name}."
     )
   return good
+
+
+def notes(images: ImageSet) -> tuple[str, ...]:
+  """A sentence on the images that could not be decoded, if there are any.
+
+  They are counted by reason, whatever names and numbers that mentions.
+  """
+  if not images.broken:
+    return ()
+  reasons = Counter(
+    re.sub(r"\s*['\"<].*?['\">]|\d+", "", why.partition(": ")[2] or why)
+    for _, why in images.broken
+  )
+  total = len(images) + len(images.broken)
+  told = "; ".join(f"{n}: {why.strip(' .')}" for why, n in reasons.items())
+  where = ", ".join(images.domain_names[:3])
+  return (
+    f"Left out {len(images.broken)} of {total} images of {where} that cannot be"
+    f" decoded ({told}); the first is {images.broken[0].name}.",
+  )

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from experiments.data.augmentation import Augmentation
+from experiments.data.decode import View
 from experiments.data.images import ImageSet
 from experiments.data.source import Source
 from experiments.data.split import Split
@@ -41,6 +42,8 @@ class Opened:
       are others than ID and mean OOD accuracy.
     zero_shot: Whether the head was made without images; that of a linear probe
       was not.
+    view: What is seen of an image; None of images that are in memory.
+    notes: Sentences for people: what was left out, or taken for granted.
     outcomes: Finished checkpoints in the place of runs, where nothing is
       trained; see `experiments.harness.measured.Outcomes`.
   """
@@ -60,6 +63,8 @@ class Opened:
   train_counts: Any = None
   headline: Callable[[Metrics], dict[str, float]] | None = None
   zero_shot: bool = True
+  view: View | None = None
+  notes: tuple[str, ...] = ()
   outcomes: Any = None
 
 

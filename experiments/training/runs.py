@@ -10,7 +10,6 @@ import jax
 import numpy as np
 from flax import nnx
 
-from experiments import evaluate
 from experiments.data.batches import batches, stream
 from experiments.data.folds import balanced_batches
 from experiments.data.images import ImageSet
@@ -24,6 +23,7 @@ from experiments.methods import (
   name_of,
 )
 from experiments.methods.validator import Validator
+from experiments.models import evaluation
 from experiments.models.classifier import Classifier, Ensemble
 from experiments.reporting import records
 from experiments.reporting.identity import canonical, folder_name
@@ -66,14 +66,14 @@ class Watch:
     evaluated: Called after every evaluation with the run, the steps it has
       taken, and the accuracies by name.
     say: Called with a sentence for the user.
-    evaluating: See `progress` of `experiments.evaluate.evaluate`.
+    evaluating: See `progress` of `experiments.models.evaluation.evaluate`.
   """
 
   settings: Watching
   ood: Mapping[str, Split | ImageSet] = dataclasses.field(default_factory=dict)
   evaluated: Callable[[Member, int, Mapping[str, float]], None] | None = None
   say: Callable[[str], None] | None = None
-  evaluating: evaluate.Progress = lambda name, done, total: None
+  evaluating: evaluation.Progress = lambda name, done, total: None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,8 +17,8 @@ from jax.experimental import multihost_utils
 
 from experiments.data.images import ImageSet
 from experiments.data.split import Split
-from experiments.evaluate import Progress, accuracy
 from experiments.methods.run import Params
+from experiments.models.evaluation import Progress, accuracy
 from experiments.training.metrics_log import MetricsLog
 from experiments.training.patience import Patience
 from experiments.training.profiling import Profile
@@ -118,7 +118,7 @@ class Watcher:
       profile: For the profile of this run, if it has one.
       leads: Whether this process writes.
       shown: Called with the steps taken and the accuracies of an evaluation.
-      mesh: Whose devices share an evaluation; see `experiments.evaluate`.
+      mesh: Whose devices share an evaluation; see `models.evaluation`.
       progress: Called while it lasts, see there.
       say: Called with a sentence for the user.
     """

@@ -1,6 +1,7 @@
 """CLIP and vision transformers in Flax NNX, with pretrained weights."""
 
 from gmixout_jax.checkpoint.files import CheckpointError
+from gmixout_jax.clip.class_names import load_class_names
 from gmixout_jax.clip.config import CLIPConfig, TextConfig, VisionConfig
 from gmixout_jax.clip.convert import from_pretrained, save_pretrained
 from gmixout_jax.clip.images import (
@@ -10,15 +11,16 @@ from gmixout_jax.clip.images import (
   IMAGENET_MEAN,
   IMAGENET_STD,
   preprocess,
-  save_normalization,
 )
 from gmixout_jax.clip.loading import load
 from gmixout_jax.clip.model import CLIP
 from gmixout_jax.clip.preprocessing import (
-  Preprocessing,
   load_normalization,
   load_preprocessing,
+  save_normalization,
+  save_preprocessing,
 )
+from gmixout_jax.clip.preprocessing_configs import Preprocessing
 from gmixout_jax.clip.saving import save
 from gmixout_jax.clip.text import TextTransformer
 from gmixout_jax.clip.timm import vit_from_safetensors, vit_to_safetensors
@@ -49,6 +51,7 @@ __all__ = [
   "VisionConfig",
   "from_pretrained",
   "load",
+  "load_class_names",
   "load_normalization",
   "load_preprocessing",
   "load_tokenizer",
@@ -56,6 +59,7 @@ __all__ = [
   "resize_positions",
   "save",
   "save_normalization",
+  "save_preprocessing",
   "save_pretrained",
   "vit_from_safetensors",
   "vit_to_safetensors",

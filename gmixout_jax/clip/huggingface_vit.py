@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flax import nnx
@@ -11,6 +11,7 @@ from jax.typing import DTypeLike
 
 from gmixout_jax.checkpoint.files import CheckpointError, replacing
 from gmixout_jax.clip import huggingface, names, weights
+from gmixout_jax.clip.class_names import checked
 from gmixout_jax.clip.config import HOW, VisionConfig
 from gmixout_jax.clip.vision import ViT
 
@@ -147,19 +148,26 @@ def _naming(config: VisionConfig, prefix: str) -> names.NameMap:
 
 
 def save(
-  model: ViT, folder: pathlib.Path, *, dtype: DTypeLike | None = None
+  model: ViT,
+  folder: pathlib.Path,
+  *,
+  class_names: Sequence[str] | None = None,
+  dtype: DTypeLike | None = None,
 ) -> None:
   """Writes config.json and model.safetensors.
 
   Args:
     model: A plain ViT, or one of DINOv2's form.
     folder: It is made if it does not exist.
+    class_names: Of the outputs of its head; None numbers them.
     dtype: The type to store; None keeps that of the parameters.
 
   Raises:
-    ValueError: Neither form has a place for something of the model.
+    ValueError: Neither form has a place for something of the model, or there
+      are more or fewer names than outputs.
   """
-  raw = format_config(model.config)  # before anything is written
+  class_names = checked(class_names, model.config.num_classes)
+  raw = format_config(model.config, class_names)  # before anything is written
   folder.mkdir(parents=True, exist_ok=True)
   prefix = "vit." if model.config.num_classes else ""
   tensors = weights.collect(model, _naming(model.config, prefix), dtype)
@@ -168,8 +176,10 @@ def save(
     temporary.write_text(json.dumps(raw, indent=2) + "\n")
 
 
-def format_config(config: VisionConfig) -> dict[str, Any]:
-  """Inverse of `parse`.
+def format_config(
+  config: VisionConfig, class_names: Sequence[str] | None = None
+) -> dict[str, Any]:
+  """Inverse of `parse`; outputs without a name are numbered.
 
   Raises:
     ValueError: Neither form has a place for it; the field is named.
@@ -202,9 +212,9 @@ def format_config(config: VisionConfig) -> dict[str, Any]:
         f" reads the patches, too, got {config.num_classes}."
       )
   if config.num_classes:
-    labels = {str(n): f"LABEL_{n}" for n in range(config.num_classes)}
-    raw["id2label"] = labels
-    raw["label2id"] = {label: int(n) for n, label in labels.items()}
+    labels = class_names or [f"LABEL_{n}" for n in range(config.num_classes)]
+    raw["id2label"] = {str(n): label for n, label in enumerate(labels)}
+    raw["label2id"] = {label: n for n, label in enumerate(labels)}
   again = parse(raw)
   for name in vars(again):
     ours, read = getattr(config, name), getattr(again, name)

@@ -1,6 +1,5 @@
 """From stored images to what a tower expects."""
 
-import json
 from collections.abc import Sequence
 
 import jax
@@ -8,8 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
-
-from gmixout_jax.checkpoint.files import Path, local_path, replacing
 
 # Of OpenAI's training images; nearly every CLIP keeps them.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -19,8 +16,6 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 # From [0, 1] to [−1, 1]: augreg.
 HALF = (0.5, 0.5, 0.5)
-
-_PREPROCESSOR = "preprocessor_config.json"
 
 
 def preprocess(
@@ -74,27 +69,3 @@ def preprocess(
   center = jnp.asarray(mean, jnp.float32).reshape(shape)
   spread = jnp.asarray(std, jnp.float32).reshape(shape)
   return ((x - center) / spread).astype(dtype)
-
-
-def save_normalization(
-  directory: Path, mean: Sequence[float], std: Sequence[float]
-) -> None:
-  """Writes preprocessor_config.json; inverse of `load_normalization`.
-
-  Args:
-    directory: The folder of a model; it must exist.
-    mean: One value per channel, on the scale [0, 1].
-    std: Likewise.
-
-  Raises:
-    ValueError: If `directory` is the address of a bucket.
-  """
-  folder = local_path("directory", directory)
-  raw = {
-    "do_normalize": True,
-    "do_rescale": True,
-    "image_mean": list(mean),
-    "image_std": list(std),
-  }
-  with replacing(folder / _PREPROCESSOR) as temporary:
-    temporary.write_text(json.dumps(raw, indent=2) + "\n")

@@ -1,104 +1,89 @@
-"""What a model's folder says of how its images were prepared."""
+"""What a model's files say of how its images were prepared."""
 
-import dataclasses
-import math
+import json
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
-from gmixout_jax.checkpoint.files import Path, local_path
-from gmixout_jax.clip import huggingface, open_clip
-from gmixout_jax.clip.images import CLIP_MEAN, CLIP_STD
-
-Resize = Literal["crop", "squeeze"]
-Interpolation = Literal["bilinear", "bicubic"]
+from gmixout_jax.checkpoint.files import Path, local_path, replacing
+from gmixout_jax.clip import huggingface, open_clip, timm_config, weights
+from gmixout_jax.clip import preprocessing_configs as configs
+from gmixout_jax.clip.images import (
+  CLIP_MEAN,
+  CLIP_STD,
+  IMAGENET_MEAN,
+  IMAGENET_STD,
+)
+from gmixout_jax.clip.preprocessing_configs import Preprocessing
 
 PREPROCESSOR = "preprocessor_config.json"
 _PROCESSOR = "processor_config.json"  # since version 5 of transformers
-_PILLOW: dict[Any, Interpolation] = {2: "bilinear", 3: "bicubic"}
-# Steps of Hugging Face's processors that are honoured here, or change nothing.
-_STEPS = ("resize", "center_crop", "rescale", "normalize", "convert_rgb")
-# timm's, where its config says nothing else.
-_CROP_PCT = 0.875
 
 
-@dataclasses.dataclass(frozen=True)
-class Preprocessing:
-  """How a model wants its images.
-
-  Attributes:
-    mean: Of the pixels it was trained on, per channel, on the scale [0, 1].
-    std: Likewise.
-    size: Side of the square that it sees, in pixels; None if nothing says.
-    resize: "crop" keeps the proportions and takes the central square,
-      "squeeze" resizes the whole image to the square.
-    zoom: Under "crop", the shorter side of the resized image over that of the
-      square.
-    interpolation: Of the resizing, antialiased; None if nothing says.
-  """
-
-  mean: tuple[float, ...]
-  std: tuple[float, ...]
-  size: int | None = None
-  resize: Resize = "crop"
-  zoom: float = 1.0
-  interpolation: Interpolation | None = None
-
-
-def load_preprocessing(directory: Path) -> Preprocessing | None:
-  """What a folder says of its images; None if it says nothing.
+def load_preprocessing(path: Path) -> Preprocessing | None:
+  """What a model's files say of its images; None if they say nothing.
 
   Read are preprocessor_config.json and processor_config.json of Hugging Face,
-  `preprocess_cfg` of open_clip and `pretrained_cfg` of timm.
+  `preprocess_cfg` of open_clip, `pretrained_cfg` of timm, and what
+  `vit_to_safetensors` notes in its file.
 
   Args:
-    directory: The folder.
+    path: The folder, or the file of safetensors.
 
   Raises:
     ValueError: A file is damaged, or asks for what is not done here; file and
-      field are named. Or `directory` is the address of a bucket.
+      field are named. Or `path` is the address of a bucket.
 
   Example:
     >>> import tempfile
     >>> from gmixout_jax import clip
+    >>> wanted = clip.Preprocessing(clip.HALF, clip.HALF, 224, "squeeze")
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...   clip.save_normalization(folder, clip.HALF, clip.HALF)
-    ...   clip.load_preprocessing(folder).mean
-    (0.5, 0.5, 0.5)
+    ...   clip.save_preprocessing(folder, wanted)
+    ...   clip.load_preprocessing(folder) == wanted
+    True
   """
-  folder = local_path("directory", directory)
-  readers = {
-    open_clip.CONFIG: ("preprocess_cfg", _of_open_clip),
-    PREPROCESSOR: (None, _of_hugging_face),
-    _PROCESSOR: ("image_processor", _of_hugging_face),
-    "config.json": ("pretrained_cfg", _of_timm),
-  }
-  for name, (part, read) in readers.items():
-    path = folder / name
-    if not path.is_file():
-      continue
-    raw = huggingface.read_object(path)
-    if part is not None:
-      raw = raw.get(part)
-    if raw is None:
-      continue
+  path = local_path("path", path)
+  for file, part, raw, read in _said(path):
     try:
       if not isinstance(raw, Mapping):
         raise ValueError(f"{part} must be an object, got {raw!r}.")
       if (found := read(raw)) is not None:
         return found
     except ValueError as error:
-      raise ValueError(f"{path}: {error}") from None
+      raise ValueError(f"{file}: {error}") from None
   return None
 
 
+def _said(
+  path: pathlib.Path,
+) -> Iterator[tuple[pathlib.Path, str, Any, Callable[..., Any]]]:
+  """File, name and content of what tells something, and its reader."""
+  if path.is_file():
+    raw = timm_config.noted(weights.Files([path]).metadata).get("images")
+    if raw is not None:
+      yield path, "images", raw, configs.of_timm
+    return
+  for name, part, read in (
+    (open_clip.CONFIG, "preprocess_cfg", configs.of_open_clip),
+    (PREPROCESSOR, "", configs.of_hugging_face),
+    (_PROCESSOR, "image_processor", configs.of_hugging_face),
+    ("config.json", "pretrained_cfg", configs.of_timm),
+  ):
+    file = path / name
+    if file.is_file():
+      raw = huggingface.read_object(file)
+      if (found := raw.get(part) if part else raw) is not None:
+        yield file, part, found, read
+
+
 def load_normalization(
-  directory: Path,
+  path: Path,
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
   """The mean and deviation of a model's images.
 
   Args:
-    directory: The folder; see `load_preprocessing`.
+    path: The folder or file; see `load_preprocessing`.
 
   Returns:
     What `preprocess` takes as `mean` and `std`. Of a CLIP that says nothing,
@@ -115,166 +100,48 @@ def load_normalization(
     ...   clip.load_normalization(folder)
     ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
   """
-  found = load_preprocessing(directory)
+  found = load_preprocessing(path)
   if found is not None:
     return found.mean, found.std
-  path = pathlib.Path(directory) / "config.json"
-  raw = huggingface.read_object(path) if path.is_file() else {}
-  documented = raw.get("model_type", "clip") in ("clip", huggingface.OTHER_FORM)
-  if "architecture" in raw or not documented:
+  config = pathlib.Path(path) / "config.json"
+  raw = huggingface.read_object(config) if config.is_file() else {}
+  clips = raw.get("model_type", "clip") in ("clip", huggingface.OTHER_FORM)
+  if "architecture" in raw or not clips or pathlib.Path(path).is_file():
     raise ValueError(
-      f"mean and std must be given: neither {PREPROCESSOR} nor config.json in"
-      f" {directory} says how its images were normalised."
+      f"mean and std must be given: nothing in {path} says how its images were"
+      " normalised. Many ViTs of timm have 0.5 for all channels of both, others"
+      f" ImageNet's {IMAGENET_MEAN} and {IMAGENET_STD}."
     )
   return CLIP_MEAN, CLIP_STD
 
 
-def _of_hugging_face(raw: Mapping[str, Any]) -> Preprocessing:
-  for name, value in raw.items():
-    step = name.removeprefix("do_")
-    unknown = step != name and step not in _STEPS
-    if value and (unknown or name in ("rescale_offset", "offset", "crop_pct")):
-      raise ValueError(f"{name} is not supported, got {value!r}.")
-  scale = 255.0
-  if raw.get("do_rescale", True):
-    factor = raw.get("rescale_factor", 1 / 255)
-    scale *= _number("rescale_factor", factor)
-  mean, std = (0.0,) * 3, (1.0,) * 3
-  if raw.get("do_normalize", True):
-    mean, std = _pair(raw, "image_mean", "image_std")
-  if not math.isclose(scale, 1):  # pixels were in another range than [0, 1]
-    mean, std = (tuple(v / scale for v in values) for values in (mean, std))
-  size, resize, zoom = _geometry(raw)
-  return Preprocessing(
-    mean, std, size, resize, zoom, _interpolation("resample", raw, _PILLOW)
-  )
+def save_preprocessing(directory: Path, preprocessing: Preprocessing) -> None:
+  """Writes preprocessor_config.json; inverse of `load_preprocessing`.
+
+  Args:
+    directory: The folder of a model; it must exist.
+    preprocessing: What to say; without a size, mean and deviation alone.
+
+  Raises:
+    ValueError: If `directory` is the address of a bucket.
+  """
+  folder = local_path("directory", directory)
+  raw = configs.to_hugging_face(preprocessing)
+  with replacing(folder / PREPROCESSOR) as temporary:
+    temporary.write_text(json.dumps(raw, indent=2) + "\n")
 
 
-def _geometry(raw: Mapping[str, Any]) -> tuple[int | None, Resize, float]:
-  """Size, way and zoom of Hugging Face's `size` and `crop_size`."""
-  if not raw.get("do_resize", True):
-    raise ValueError(f"do_resize must be true, got {raw['do_resize']!r}.")
-  size, crop = raw.get("size"), raw.get("crop_size")
-  if size is None:
-    return None, "crop", 1.0
-  kind = str(raw.get("image_processor_type", raw.get("feature_extractor_type")))
-  if isinstance(size, int):
-    squeezes = any(name in kind for name in ("ViT", "DeiT", "Siglip"))
-    size = (
-      {"height": size, "width": size} if squeezes else {"shortest_edge": size}
-    )
-  if not isinstance(size, Mapping):
-    raise ValueError(f"size must be a number or an object, got {size!r}.")
-  cropping = raw.get("do_center_crop", crop is not None)
-  if {"height", "width"} <= set(size):
-    side = _side("size", size)
-    if cropping and crop is not None and _side("crop_size", crop) != side:
-      raise ValueError(
-        f"crop_size must be that of size, {side}, where this is a square, got"
-        f" {crop!r}."
-      )
-    return side, "squeeze", 1.0
-  if set(size) != {"shortest_edge"} or not cropping:
-    raise ValueError(
-      "size must be a square, or a shortest edge with do_center_crop: other"
-      f" images would not be squares; got {size!r}."
-    )
-  edge = _side("size", {"height": size["shortest_edge"]})
-  side = edge if crop is None else _side("crop_size", crop)
-  if side > edge:
-    raise ValueError(f"crop_size must be at most {edge}, got {crop!r}.")
-  return side, "crop", edge / side
+def save_normalization(
+  directory: Path, mean: Sequence[float], std: Sequence[float]
+) -> None:
+  """Writes mean and deviation alone; inverse of `load_normalization`.
 
+  Args:
+    directory: The folder of a model; it must exist.
+    mean: One value per channel, on the scale [0, 1].
+    std: Likewise.
 
-def _of_open_clip(raw: Mapping[str, Any]) -> Preprocessing:
-  ways: dict[str, Resize] = {"shortest": "crop", "squash": "squeeze"}
-  way = raw.get("resize_mode", "shortest")
-  if way not in ways:
-    raise ValueError(f"resize_mode must be one of {[*ways]}, got {way!r}.")
-  mean, std = _pair({"mean": CLIP_MEAN, "std": CLIP_STD} | dict(raw))
-  names = {"bilinear": "bilinear", "bicubic": "bicubic", "random": "bicubic"}
-  size = raw.get("size")
-  return Preprocessing(
-    mean,
-    std,
-    None if size is None else _side("size", size),
-    ways[way],
-    interpolation=_interpolation("interpolation", raw, names),
-  )
-
-
-def _of_timm(raw: Mapping[str, Any]) -> Preprocessing | None:
-  if raw.get("mean") is None and raw.get("std") is None:
-    return None
-  ways: dict[str, Resize] = {"center": "crop", "squash": "squeeze"}
-  way = raw.get("crop_mode") or "center"
-  if way not in ways:
-    raise ValueError(f"crop_mode must be one of {[*ways]}, got {way!r}.")
-  mean, std = _pair(raw)
-  share = _number("crop_pct", raw.get("crop_pct") or _CROP_PCT)
-  if share > 1 or (share < 1 and way == "squash"):
-    raise ValueError(
-      f"crop_pct must be at most 1, and 1 with 'squash', got {share!r}."
-    )
-  size = raw.get("input_size")
-  names = {"bilinear": "bilinear", "bicubic": "bicubic"}
-  return Preprocessing(
-    mean,
-    std,
-    None if size is None else _side("input_size", [*size][1:]),
-    ways[way],
-    1 / share,
-    _interpolation("interpolation", raw, names),
-  )
-
-
-def _interpolation(
-  name: str, raw: Mapping[str, Any], known: Mapping[Any, str]
-) -> Any:
-  value = raw.get(name)
-  if value is not None and value not in known:
-    raise ValueError(f"{name} must be one of {[*known]}, got {value!r}.")
-  return None if value is None else known[value]
-
-
-def _finite(value: Any) -> bool:
-  number = isinstance(value, int | float) and not isinstance(value, bool)
-  return number and math.isfinite(value)
-
-
-def _number(name: str, value: Any) -> float:
-  if not _finite(value) or value <= 0:
-    raise ValueError(f"{name} must be a positive number, got {value!r}.")
-  return float(value)
-
-
-def _side(name: str, value: Any) -> int:
-  """Of a square: a number, its height and width, or one of these alone."""
-  if isinstance(value, Mapping):
-    value = list(value.values())
-  sides = [value] if isinstance(value, int) else value
-  if (
-    not isinstance(sides, Sequence)
-    or not all(isinstance(n, int) and n > 0 for n in sides)
-    or len(set(sides)) != 1
-  ):
-    raise ValueError(f"{name} must be a square in pixels, got {value!r}.")
-  return sides[0]
-
-
-def _pair(
-  raw: Mapping[str, Any], mean: str = "mean", std: str = "std"
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-  """Two lists of numbers of one length, the second positive."""
-  found = []
-  for name in (mean, std):
-    values = raw.get(name)
-    if not isinstance(values, list | tuple) or not all(map(_finite, values)):
-      raise ValueError(f"{name} must be a list of numbers, got {values!r}.")
-    found.append(tuple(map(float, values)))
-  if len(found[0]) != len(found[1]) or min(found[1], default=0) <= 0:
-    raise ValueError(
-      f"{std} must hold one positive number for each of {mean}, got {found[1]}"
-      f" and {found[0]}."
-    )
-  return found[0], found[1]
+  Raises:
+    ValueError: If `directory` is the address of a bucket.
+  """
+  save_preprocessing(directory, Preprocessing(tuple(mean), tuple(std)))

@@ -8,8 +8,16 @@ from typing import Literal
 from jax.typing import DTypeLike
 
 from gmixout_jax.checkpoint.files import Path, local_path, replacing
-from gmixout_jax.clip import convert, huggingface_vit, images, timm, timm_config
+from gmixout_jax.clip import (
+  convert,
+  huggingface_vit,
+  preprocessing_configs,
+  timm,
+  timm_config,
+)
 from gmixout_jax.clip.model import CLIP
+from gmixout_jax.clip.preprocessing import save_preprocessing
+from gmixout_jax.clip.preprocessing_configs import Preprocessing
 from gmixout_jax.clip.vision import ViT
 
 Form = Literal["timm", "huggingface"]
@@ -20,8 +28,8 @@ def save(
   path: Path,
   *,
   form: Form | None = None,
-  mean: Sequence[float] | None = None,
-  std: Sequence[float] | None = None,
+  preprocessing: Preprocessing | None = None,
+  class_names: Sequence[str] | None = None,
   dtype: DTypeLike | None = None,
 ) -> None:
   """Writes a model; `load` gives it back, bit for bit.
@@ -32,14 +40,14 @@ def save(
       form a file, if its name ends in ".safetensors".
     form: Whose: "huggingface" (CLIP, SigLIP, ViT, DINOv2), which is that of
       every CLIP, or "timm", by default that of a ViT.
-    mean: Of the pixels that the model was trained on, per channel, on the scale
-      [0, 1], to note beside it; None notes nothing.
-    std: Likewise.
+    preprocessing: How its images are prepared, to note beside it; None notes
+      nothing.
+    class_names: Of the outputs of a ViT's head, likewise.
     dtype: The type to store; None keeps that of the parameters.
 
   Raises:
-    ValueError: The form has no place for something of the model, or `path` is
-      the address of a bucket.
+    ValueError: The form has no place for something of the model, there are more
+      or fewer names than outputs, or `path` is the address of a bucket.
 
   Example:
     See `load`.
@@ -48,26 +56,43 @@ def save(
   if isinstance(model, CLIP):
     if form == "timm":
       raise ValueError("form must be 'huggingface' for a CLIP, got 'timm'.")
+    if class_names is not None:
+      raise ValueError(
+        f"class_names have no place in a CLIP, which has no head, got"
+        f" {class_names!r}."
+      )
     convert.save_pretrained(model, path, dtype=dtype)
   elif form == "huggingface":
-    huggingface_vit.save(model, path, dtype=dtype)
+    huggingface_vit.save(model, path, class_names=class_names, dtype=dtype)
   elif path.suffix == ".safetensors":
-    timm.vit_to_safetensors(model, path, dtype=dtype)
+    timm.vit_to_safetensors(
+      model,
+      path,
+      preprocessing=preprocessing,
+      class_names=class_names,
+      dtype=dtype,
+    )
     return
   else:
-    _timm_folder(model, path, mean, std, dtype)
-  if mean is not None and std is not None and form != "timm":
-    images.save_normalization(path, mean, std)
+    _timm_folder(model, path, preprocessing, class_names, dtype)
+    return
+  if preprocessing is not None:
+    save_preprocessing(path, preprocessing)
 
 
 def _timm_folder(
   model: ViT,
   folder: pathlib.Path,
-  mean: Sequence[float] | None,
-  std: Sequence[float] | None,
+  preprocessing: Preprocessing | None,
+  class_names: Sequence[str] | None,
   dtype: DTypeLike | None,
 ) -> None:
-  timm.vit_to_safetensors(model, folder / "model.safetensors", dtype=dtype)
-  raw = timm_config.format_config(model.config, mean=mean, std=std)
+  timm.vit_to_safetensors(
+    model, folder / "model.safetensors", class_names=class_names, dtype=dtype
+  )
+  images = None
+  if preprocessing is not None:
+    images = preprocessing_configs.to_timm(preprocessing)
+  raw = timm_config.format_config(model.config, images, class_names)
   with replacing(folder / "config.json") as temporary:
     temporary.write_text(json.dumps(raw, indent=2) + "\n")

@@ -3,16 +3,18 @@
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flax import nnx
 from jax.typing import DTypeLike
 
 from gmixout_jax.checkpoint.files import CheckpointError, Path, local_path
-from gmixout_jax.clip import names, timm_config, weights
+from gmixout_jax.clip import names, preprocessing_configs, timm_config, weights
 from gmixout_jax.clip.attention import Implementation
+from gmixout_jax.clip.class_names import checked
 from gmixout_jax.clip.config import Activation, Pool, VisionConfig
+from gmixout_jax.clip.preprocessing_configs import Preprocessing
 from gmixout_jax.clip.vision import ViT
 
 # timm parts that we would have to leave out, and would then compute nonsense.
@@ -138,7 +140,7 @@ def described(
     given: Fields that were asked for, which win; None is none.
     raw: The config.json beside them, if there is one, which wins over notes.
   """
-  told = timm_config.noted(tensors.metadata)
+  told = timm_config.noted_fields(tensors.metadata)
   if raw is not None:
     pre_norm = "norm_pre.weight" in tensors.shapes
     told |= timm_config.parse(raw, pre_norm=pre_norm)
@@ -179,29 +181,44 @@ def _naming(config: VisionConfig) -> names.Naming:
 
 
 def vit_to_safetensors(
-  model: ViT, path: Path, *, dtype: DTypeLike | None = None
+  model: ViT,
+  path: Path,
+  *,
+  preprocessing: Preprocessing | None = None,
+  class_names: Sequence[str] | None = None,
+  dtype: DTypeLike | None = None,
 ) -> None:
   """Saves a ViT under timm's names; inverse of `vit_from_safetensors`.
 
-  What tensors do not tell (heads, pooling, activation, eps) is noted in the
-  file's metadata, which other readers pass over.
+  What tensors do not tell (heads, pooling, activation, eps, and what is given
+  here) is noted in the file's metadata, which other readers pass over.
 
   Args:
     model: The model.
     path: The file; it appears whole or not at all. Its folder is made if it
       does not exist.
+    preprocessing: How its images are prepared, see `load_preprocessing`; None
+      notes nothing.
+    class_names: Of the outputs of its head, see `load_class_names`; None notes
+      nothing.
     dtype: The type to store; None keeps that of the parameters.
 
   Raises:
-    ValueError: If `path` is the address of a bucket.
+    ValueError: If `path` is the address of a bucket, or there are more or fewer
+      names than outputs.
 
   Example:
     See `vit_from_safetensors`.
   """
   path = local_path("path", path)
+  class_names = checked(class_names, model.config.num_classes)
+  images = None
+  if preprocessing is not None:
+    images = preprocessing_configs.to_timm(preprocessing)
+  note = timm_config.note(model.config, images=images, class_names=class_names)
   path.parent.mkdir(parents=True, exist_ok=True)
   tensors = weights.collect(model, _naming(model.config), dtype)
-  weights.save(tensors, path, timm_config.note(model.config))
+  weights.save(tensors, path, note)
 
 
 def describe(tensors: weights.Files, told: dict[str, Any]) -> VisionConfig:

@@ -36,27 +36,41 @@ _UNCHANGING: dict[str, tuple[Any, ...]] = {
 _CLIP, _QUICK = "_clip_", "quickgelu"
 
 
-def note(config: VisionConfig) -> dict[str, str]:
-  """Metadata for a file without a config."""
-  return {_NOTE: json.dumps({name: getattr(config, name) for name in _NOTED})}
+def note(config: VisionConfig, **more: Any) -> dict[str, str]:
+  """Metadata for a file without a config.
+
+  Args:
+    config: Of the model.
+    **more: `images`, as timm's `pretrained_cfg`, and `class_names`; None is
+      nothing.
+  """
+  told = {name: getattr(config, name) for name in _NOTED} | more
+  told = {name: value for name, value in told.items() if value is not None}
+  return {_NOTE: json.dumps(told)}
 
 
 def noted(metadata: Mapping[str, str]) -> dict[str, Any]:
-  """Fields that a file's metadata tells; none of a file that is not ours.
+  """What `note` tells; nothing of a file that is not ours.
 
   Raises:
-    ValueError: If they are damaged.
+    ValueError: If it is damaged.
   """
-  if _NOTE not in metadata:
-    return {}
   try:
-    raw = json.loads(metadata[_NOTE])
-    return {name: raw[name] for name in _NOTED if raw[name] is not None}
-  except (ValueError, LookupError, TypeError) as error:
+    raw = json.loads(metadata.get(_NOTE, "{}"))
+    if not isinstance(raw, dict):
+      raise ValueError("no object")
+  except (ValueError, RecursionError) as error:
     raise ValueError(
-      f"the metadata {_NOTE!r} must be an object with {', '.join(_NOTED)}, got"
-      f" {metadata[_NOTE]!r}: {error!r}."
+      f"the metadata {_NOTE!r} must be a JSON object, got"
+      f" {metadata[_NOTE]!r}: {error}."
     ) from None
+  return raw
+
+
+def noted_fields(metadata: Mapping[str, str]) -> dict[str, Any]:
+  """The fields of the config among what is noted."""
+  raw = noted(metadata)
+  return {name: raw[name] for name in _NOTED if raw.get(name) is not None}
 
 
 def parse(raw: Mapping[str, Any], *, pre_norm: bool) -> dict[str, Any]:
@@ -116,13 +130,17 @@ def parse(raw: Mapping[str, Any], *, pre_norm: bool) -> dict[str, Any]:
 
 def format_config(
   config: VisionConfig,
-  *,
-  mean: Sequence[float] | None,
-  std: Sequence[float] | None,
+  images: Mapping[str, Any] | None = None,
+  class_names: Sequence[str] | None = None,
 ) -> dict[str, Any]:
   """Inverse of `parse`, and of what tensors tell, as timm writes it.
 
   Its name is that of any plain ViT: all that differs is among its arguments.
+
+  Args:
+    config: Of the model.
+    images: How they are prepared, for `pretrained_cfg`.
+    class_names: Of the head, if they are known.
   """
   pools = {ours: theirs for theirs, ours in POOLS.items()}
   size = config.image_size
@@ -146,14 +164,17 @@ def format_config(
     "fc_norm": config.norm_pooled,
     "act_layer": config.activation,
   }
-  return {
+  raw: dict[str, Any] = {
     "architecture": "vit_base_patch16_224",
     "num_classes": config.num_classes,
     "global_pool": pools[config.pool],
     "model_args": args,
-    "pretrained_cfg": {"input_size": [config.channels, size, size]}
-    | ({} if mean is None or std is None else {"mean": [*mean], "std": [*std]}),
+    "pretrained_cfg": dict(images or {})
+    | {"input_size": [config.channels, size, size]},
   }
+  if class_names is not None:
+    raw["label_names"] = list(class_names)
+  return raw
 
 
 def _object(raw: Mapping[str, Any], name: str) -> Mapping[str, Any]:

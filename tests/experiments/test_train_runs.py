@@ -7,14 +7,13 @@ import shutil
 import numpy as np
 import pytest
 
-from experiments import evaluate
 from experiments.data import domainbed
 from experiments.data.decode import View
 from experiments.harness.display import Row
 from experiments.methods.gmixout import GMixout
-from experiments.models import export
+from experiments.models import evaluation, export
 from experiments.reporting import records
-from experiments.tasks.class_folders import ClassFolders
+from experiments.tasks.user_images import UserImages
 from experiments.training import metrics_log
 from gmixout_jax import clip
 
@@ -60,7 +59,7 @@ def test_a_vit_on_a_domain_from_end_to_end(
   assert record["metrics"]["ood"]["photo"] == pytest.approx(right.mean())
 
 
-def test_a_clip_on_class_folders_from_end_to_end(
+def test_a_clip_on_user_images_from_end_to_end(
   trained, tmp_path, capsys, pacs, clip_folder
 ):
   deployed = tmp_path / "deployed"
@@ -81,9 +80,9 @@ def test_a_clip_on_class_folders_from_end_to_end(
   assert images_in(record, "id") == 15
   # What was exported scores the same, on images that are opened apart.
   model = export.from_hugging_face(deployed)
-  images = ClassFolders(train=pacs / "art", validation=pacs / "sketch")
+  images = UserImages(train=pacs / "art", validation=pacs / "sketch")
   sketch = images.open(View(16, fit="crop"), 0).source.validation
-  scored = evaluate.measure(evaluate.logits(model, sketch), sketch.labels)
+  scored = evaluation.measure(evaluation.logits(model, sketch), sketch.labels)
   told = found["details"]["ood/[by] night"]
   assert told["top1"] == found["ood"]["[by] night"]
   for name in ("top1", "brier"):

@@ -191,7 +191,9 @@ def towers(path: pathlib.Path, images: np.ndarray) -> jax.Array:
     config = clip.VisionConfig.vit(image_size=224, num_classes=10)
     vit = clip.ViT(config, rngs=nnx.Rngs(0))
   clip.vit_to_safetensors(vit, path)
-  clip.save(vit, path.parent / "vit", mean=clip.HALF, std=clip.HALF)
+  prepared = clip.Preprocessing(clip.HALF, clip.HALF, 224)
+  clip.save(vit, path.parent / "vit", preprocessing=prepared)
+  print(clip.load_class_names(path.parent / "vit"))
   whole = clip.load(path.parent / "vit", image_size=112)
   if isinstance(whole, clip.ViT):
     print(whole.features(images))

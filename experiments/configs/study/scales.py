@@ -6,6 +6,7 @@ import pathlib
 from experiments.pretraining import zero_shot
 from experiments.tasks.domains import Domains
 from experiments.tasks.image_task import ImageTask, Setup
+from gmixout_jax import clip
 
 DOMAINS = ("art_painting", "cartoon", "photo", "sketch")
 
@@ -69,8 +70,12 @@ class Scale:
       train_images=train_images,
       fingerprint=False,
     )
+    # timm's augreg ViTs, whose bare file does not say it.
+    half = None if backbone.is_dir() else clip.HALF
     setup = Setup(
       backbone=backbone,
+      mean=half,
+      std=half,
       image_size=self.image_size,
       batch_size=self.batch_size,
       steps=self.steps,

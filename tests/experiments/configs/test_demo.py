@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments import configs, evaluate, sweep
+from experiments import configs, sweep
 from experiments.data import rendered_digits, scanned_digits
 from experiments.harness.cell import Cell
 from experiments.harness.run import lines_of
+from experiments.models import evaluation
 from experiments.pretraining import contrastive, pretrain_demo
 from experiments.reporting import records
 from experiments.task_options import TaskOptions
@@ -28,7 +29,7 @@ METHODS = ["zero_shot", "full_finetuning", "mixout", "gmixout"]
 def test_the_shipped_clip_is_small_and_reads_scans():
   size = sum(f.stat().st_size for f in digits.FOLDER.iterdir())
   assert size <= 3e6
-  accuracy = evaluate.accuracy(
+  accuracy = evaluation.accuracy(
     digits.zero_shot_classifier(),
     scanned_digits.load()["test"],
     batch_size=449,

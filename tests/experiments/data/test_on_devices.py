@@ -4,11 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import evaluate
 from experiments.data import on_devices
 from experiments.data.images import ImageSet, Pixels
 from experiments.methods.validator import Validator
-from experiments.models import probe
+from experiments.models import evaluation, probe
 from experiments.training import loop
 from gmixout_jax import parallel
 from tests.experiments import tiny
@@ -28,9 +27,9 @@ def model():
 
 @pytest.mark.parametrize("images", [SPLIT, on_disk()], ids=["memory", "disk"])
 def test_logits_are_those_of_one_device(model, images):
-  alone = evaluate.logits(model, images, batch_size=2)
+  alone = evaluation.logits(model, images, batch_size=2)
   done = []
-  shared = evaluate.logits(
+  shared = evaluation.logits(
     model, images, batch_size=2, mesh=MESH, progress=done.append
   )
   np.testing.assert_array_equal(shared, alone)
@@ -40,8 +39,8 @@ def test_logits_are_those_of_one_device(model, images):
 def test_everything_is_measured_alike_and_told(model):
   told = []
   targets = {"photo": tiny.split(per_class=3, seed=2)}
-  alone = evaluate.evaluate(model, SPLIT, targets)
-  shared = evaluate.evaluate(
+  alone = evaluation.evaluate(model, SPLIT, targets)
+  shared = evaluation.evaluate(
     model, SPLIT, targets, mesh=MESH, progress=lambda *given: told.append(given)
   )
   for name, found in shared["details"].items():

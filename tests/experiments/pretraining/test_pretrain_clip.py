@@ -10,10 +10,9 @@ import pytest
 from flax import nnx
 from PIL import Image
 
-from experiments import evaluate
 from experiments.data import caption_sources, domainbed
 from experiments.methods.flyp import FLYP
-from experiments.models import backbones
+from experiments.models import backbones, evaluation
 from experiments.pretraining import (
   embeddings,
   pretrain_clip,
@@ -142,7 +141,7 @@ def test_what_is_published_is_what_the_folder_does(made):
   model = backbones.from_clip(made.out, tiny.CLASSES, zero_shot.TEMPLATES)
   for name, split in domains.items():
     found = line["metrics"]["zero_shot"][name]
-    accuracy = evaluate.accuracy(model, split, batch_size=15)
+    accuracy = evaluation.accuracy(model, split, batch_size=15)
     assert found["top1"] == pytest.approx(accuracy)
     by_class = np.mean(list(found["per_class"].values()))
     assert found["mean_per_class"] == pytest.approx(by_class, abs=1e-4)

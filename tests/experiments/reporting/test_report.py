@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import evaluate
 from experiments import report as command
+from experiments.models import evaluation
 from experiments.reporting import diagnosed, entries, figures, records
 
 
@@ -19,7 +19,7 @@ def details(rng, names):
     labels = rng.integers(0, 3, 60)
     logits = rng.standard_normal((60, 3))
     logits[np.arange(60), labels] += 1
-    found[name] = evaluate.measure(logits, labels)
+    found[name] = evaluation.measure(logits, labels)
   return found
 
 

@@ -16,10 +16,10 @@ from experiments.methods.zero_shot import ZeroShot
 from experiments.models import backbones, probe
 from experiments.reporting import records
 from experiments.reporting.identity import identity_of
-from experiments.tasks.class_folders import ClassFolders
 from experiments.tasks.domains import Domains
 from experiments.tasks.image_task import ImageTask, Setup
 from experiments.tasks.recipe import Recipe
+from experiments.tasks.user_images import UserImages
 from gmixout_jax import clip
 from tests.experiments import tiny
 
@@ -124,7 +124,7 @@ def test_a_folder_of_classes_is_cropped_and_a_domain_is_squeezed(
 ):
   views = []
   for images in (
-    ClassFolders(train=pacs / "art"),
+    UserImages(train=pacs / "art"),
     Domains(root=pacs, source="art"),
   ):
     opened = type(images).open

@@ -6,10 +6,10 @@ import pytest
 
 from experiments import train
 from experiments.task_options import TaskOptions
-from experiments.tasks.class_folders import ClassFolders
 from experiments.tasks.domains import Domains
 from experiments.tasks.experiment import Case
 from experiments.tasks.image_task import Setup
+from experiments.tasks.user_images import UserImages
 from gmixout_jax import clip
 
 
@@ -18,12 +18,12 @@ def told(*arguments):
   return train.parse(["gmixout", *map(str, arguments)])
 
 
-def test_class_folders_are_what_the_flags_say(vit_file):
+def test_user_images_are_what_the_flags_say(vit_file):
   task = told(
     *("--backbone", vit_file, "--train", "photos/train", "--val", "photos/val"),
     *("--ood", "night=photos/night", "--ood", "by hand=drawn", "--skip-broken"),
   ).task()
-  assert task.images == ClassFolders(
+  assert task.images == UserImages(
     train=pathlib.Path("photos/train"),
     validation=pathlib.Path("photos/val"),
     ood=(
@@ -34,7 +34,7 @@ def test_class_folders_are_what_the_flags_say(vit_file):
   )
   assert task.setup == Setup(backbone=vit_file)  # 300 steps of 32 images
   task = told("--backbone", vit_file, "--train=x", "--held-out=0.1").task()
-  assert task.images == ClassFolders(train=pathlib.Path("x"), held_out=0.1)
+  assert task.images == UserImages(train=pathlib.Path("x"), held_out=0.1)
 
 
 @pytest.mark.parametrize("data", ["pacs", "vlcs", "domainbed", "domain_net"])

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import evaluate, methods
+from experiments import methods
 from experiments.methods.composition import Composed
 from experiments.methods.diwa import DiWA
 from experiments.methods.full_finetuning import FullFinetuning
@@ -18,7 +18,7 @@ from experiments.methods.output_ensemble import OutputEnsemble
 from experiments.methods.validator import Validator
 from experiments.methods.very_large_dropout import VeryLargeDropout
 from experiments.methods.wise_ft import WiseFT
-from experiments.models import probe
+from experiments.models import evaluation, probe
 from experiments.tasks.task import Opened
 from experiments.training import loop
 from experiments.training.runs import Runs
@@ -100,7 +100,7 @@ def test_an_ensemble_has_the_mean_logits_and_their_cost(trained):
   close(loop.weights_of(ensemble.model.models[0]), weights(single))
   data = tiny.split()
   right = np.argmax(ensemble.model(data.images), axis=1) == data.labels
-  accuracy = evaluate.accuracy(ensemble.model, data, batch_size=8)
+  accuracy = evaluation.accuracy(ensemble.model, data, batch_size=8)
   assert accuracy == pytest.approx(right.mean())
 
 
@@ -162,7 +162,7 @@ def test_what_combines_sees_the_validation_split_alone():
   outcome = Runs(given, [Spy()]).outcome(Spy())
   validation = given.source.validation
   accuracy, batch = seen
-  assert accuracy == evaluate.accuracy(
+  assert accuracy == evaluation.accuracy(
     outcome.model, validation, batch_size=256
   )
   assert sorted(batch["label"]) == sorted(validation.labels)

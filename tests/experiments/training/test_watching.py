@@ -11,12 +11,12 @@ import tensorboardX
 from flax import nnx
 from tensorboardX.proto import event_pb2
 
-from experiments import evaluate
 from experiments.data.batches import batches
 from experiments.methods import Method
 from experiments.methods.gmixout import GMixout
 from experiments.methods.swad import SWAD
 from experiments.methods.validator import Validator
+from experiments.models import evaluation
 from experiments.tasks.recipe import Recipe
 from experiments.tasks.task import Opened
 from experiments.training import loop, metrics_log, watching
@@ -243,7 +243,7 @@ def test_what_a_log_holds(tmp_path):
   seen = lines(tmp_path, watching.ID_ACCURACY)
   assert [step for step, _ in seen] == [4, 8, 9]
   assert [taken for taken, _ in shown] == [4, 8, 9]
-  final = evaluate.evaluate(outcome.model, runs.task.source.validation, ood)
+  final = evaluation.evaluate(outcome.model, runs.task.source.validation, ood)
   assert shown[-1][1] == {
     "id_accuracy": final["id"],
     "ood_accuracy/photo": final["ood"]["photo"],

@@ -1,4 +1,4 @@
-"""Tests `experiments/tasks/class_folders.py`."""
+"""Tests `experiments/tasks/user_images.py`."""
 
 import pathlib
 import re
@@ -9,8 +9,8 @@ import pytest
 
 from experiments.data.decode import View
 from experiments.data.images import Files
-from experiments.tasks import class_folders, memory
-from experiments.tasks.class_folders import ClassFolders
+from experiments.tasks import memory, user_images
+from experiments.tasks.user_images import UserImages
 from tests.experiments import tiny
 
 VIEW = View(tiny.SIZE, fit="crop")
@@ -21,7 +21,7 @@ def pixels(images):
 
 
 def described(**fields):
-  found = ClassFolders(**fields).described(16, 4)
+  found = UserImages(**fields).described(16, 4)
   assert {k: found[k] for k in ("image_size", "batch_size")} == {
     "image_size": 16,
     "batch_size": 4,
@@ -36,7 +36,7 @@ def photos(pacs, tmp_path):
 
 
 def test_a_share_of_the_training_images_is_held_out_by_the_seed(pacs):
-  images = ClassFolders(train=pacs / "art", held_out=0.4)
+  images = UserImages(train=pacs / "art", held_out=0.4)
   first, again, other = (images.open(VIEW, seed) for seed in (0, 0, 1))
   train, validation = first.source
   assert train.counts().tolist() == [[3, 3, 3]]
@@ -51,14 +51,14 @@ def test_a_share_of_the_training_images_is_held_out_by_the_seed(pacs):
 
 
 def test_validation_and_ood_images_are_those_that_are_named(pacs):
-  images = ClassFolders(
+  images = UserImages(
     train=pacs / "art",
     validation=pacs / "sketch",
     ood=(("by night", pacs / "photo"), ("drawn", pacs / "cartoon")),
   )
   for seed in (0, 1):  # which has nothing to cut
     sets = images.open(VIEW, seed)
-    whole = ClassFolders(train=pacs / "art").open(VIEW, 0).source
+    whole = UserImages(train=pacs / "art").open(VIEW, 0).source
     every = sorted([*pixels(whole.train), *pixels(whole.validation)])
     assert sorted(pixels(sets.source.train)) == every
     assert list(sets.ood) == ["by night", "drawn"]
@@ -67,14 +67,14 @@ def test_validation_and_ood_images_are_those_that_are_named(pacs):
       (sets.ood["by night"], "photo"),
       (sets.ood["drawn"], "cartoon"),
     ):
-      other = ClassFolders(train=pacs / folder).open(VIEW, 0).source
+      other = UserImages(train=pacs / folder).open(VIEW, 0).source
       wanted = sorted([*pixels(other.train), *pixels(other.validation)])
       assert sorted(pixels(found)) == wanted
 
 
 def test_labels_go_by_the_names_of_the_classes(pacs):
   """Brightness tells the classes apart, in every folder."""
-  images = ClassFolders(train=pacs / "art", ood=(("photo", pacs / "photo"),))
+  images = UserImages(train=pacs / "art", ood=(("photo", pacs / "photo"),))
   sets = images.open(VIEW, 0)
   for found in (*sets.source, sets.ood["photo"]):
     assert found.class_names == tiny.CLASSES
@@ -92,13 +92,13 @@ def test_classes_that_differ_are_listed_on_both_sides(photos):
   )
   for fields in ({"validation": other}, {"ood": (("art", other),)}):
     with pytest.raises(ValueError, match=message):
-      ClassFolders(train=train, **fields).open(VIEW, 0)
+      UserImages(train=train, **fields).open(VIEW, 0)
   fewer = photos / "sketch"
   shutil.rmtree(fewer / "owl")
   with pytest.raises(ValueError, match=r"it lacks 'owl'\.\n"):
-    ClassFolders(train=train, validation=fewer).open(VIEW, 0)
+    UserImages(train=train, validation=fewer).open(VIEW, 0)
   with pytest.raises(ValueError, match=r"it has besides 'owl'\.\n"):
-    ClassFolders(train=fewer, validation=train).open(VIEW, 0)
+    UserImages(train=fewer, validation=train).open(VIEW, 0)
 
 
 def test_what_is_not_there_is_named(pacs, tmp_path):
@@ -106,23 +106,21 @@ def test_what_is_not_there_is_named(pacs, tmp_path):
   with pytest.raises(
     FileNotFoundError, match="none: expected <folder>/<class>"
   ):
-    ClassFolders(train=missing).open(VIEW, 0)
+    UserImages(train=missing).open(VIEW, 0)
   with pytest.raises(
     FileNotFoundError, match="none: expected <folder>/<class>"
   ):
-    ClassFolders(train=pacs / "art", ood=(("x", missing),)).open(VIEW, 0)
+    UserImages(train=pacs / "art", ood=(("x", missing),)).open(VIEW, 0)
   (tmp_path / "empty" / "cat").mkdir(parents=True)
   with pytest.raises(FileNotFoundError, match=r"no images in .*empty"):
-    ClassFolders(train=tmp_path / "empty").open(VIEW, 0)
+    UserImages(train=tmp_path / "empty").open(VIEW, 0)
   shutil.copytree(pacs / "art" / "cat", tmp_path / "one" / "cat")
   with pytest.raises(ValueError, match=r"one has one class, 'cat': expected"):
-    ClassFolders(train=tmp_path / "one").open(VIEW, 0)
+    UserImages(train=tmp_path / "one").open(VIEW, 0)
 
 
 def test_all_sets_together_are_in_memory_or_none_is(photos, monkeypatch):
-  images = ClassFolders(
-    train=photos / "art", ood=(("photo", photos / "photo"),)
-  )
+  images = UserImages(train=photos / "art", ood=(("photo", photos / "photo"),))
   monkeypatch.setattr(memory, "LIMIT", 30 * tiny.SIZE**2 * 3)
   held = images.open(VIEW, 0)
   assert isinstance(held.source.train.loader, memory.Decoded)
@@ -138,8 +136,8 @@ def test_broken_images_stop_a_run_or_are_left_out(photos):
   (photos / "photo" / "owl" / "2.png").write_bytes(b"")
   fields = {"train": photos / "art", "ood": (("photo", photos / "photo"),)}
   with pytest.raises(ValueError, match=r"cat.0\.png is not a readable image"):
-    ClassFolders(**fields).open(VIEW, 0)
-  skipping = ClassFolders(**fields, skip_broken=True)
+    UserImages(**fields).open(VIEW, 0)
+  skipping = UserImages(**fields, skip_broken=True)
   with pytest.warns(UserWarning, match="left out 1 of 15 images; the first is"):
     sets = skipping.open(VIEW, 0)
   assert len(sets.source.train) + len(sets.source.validation) == 14
@@ -151,7 +149,7 @@ def test_broken_images_stop_a_run_or_are_left_out(photos):
 def test_a_class_without_an_image_that_can_be_read_is_named(photos):
   for file in (photos / "art" / "dog").iterdir():
     file.write_bytes(b"no image")
-  images = ClassFolders(train=photos / "art", skip_broken=True)
+  images = UserImages(train=photos / "art", skip_broken=True)
   with (
     pytest.warns(UserWarning, match="left out 5 of 15"),
     pytest.raises(ValueError, match=r"class 'dog' of .*art' has no image .* 5"),
@@ -199,8 +197,8 @@ def test_other_images_in_a_folder_of_the_same_name_are_others(
 
 
 def test_ood_folders_have_a_name_each():
-  assert class_folders.parse_ood(()) == ()
-  assert class_folders.parse_ood(["a=b/c", "by night=x=y"]) == (
+  assert user_images.parse_ood(()) == ()
+  assert user_images.parse_ood(["a=b/c", "by night=x=y"]) == (
     ("a", pathlib.Path("b/c")),
     ("by night", pathlib.Path("x=y")),
   )
@@ -208,6 +206,6 @@ def test_ood_folders_have_a_name_each():
     with pytest.raises(
       ValueError, match=f"--ood must be NAME=DIR, got '{wrong}'"
     ):
-      class_folders.parse_ood(["a=b", wrong])
+      user_images.parse_ood(["a=b", wrong])
   with pytest.raises(ValueError, match="--ood has 'a' twice, with b and c"):
-    class_folders.parse_ood(["a=b", "x=y", "a=c"])
+    user_images.parse_ood(["a=b", "x=y", "a=c"])
