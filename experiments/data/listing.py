@@ -202,4 +202,6 @@ def _rows(path: pathlib.Path) -> Iterator[tuple[int, str, str]]:
     except UnicodeDecodeError as error:
       raise ValueError(f"{path} is not in UTF-8: {error}.") from None
     except (ValueError, csv.Error) as error:
-      raise ValueError(f"{path}:{reader.line_num}: {error}") from None
+      # Its own errors are told before it counts the line.
+      number = max(reader.line_num + isinstance(error, csv.Error), 1)
+      raise ValueError(f"{path}:{number}: {error}") from None

@@ -284,8 +284,9 @@ class _Group:
     if isinstance(cell.method, ZeroShot) and not opened.zero_shot:
       raise ValueError(
         "zero_shot needs a CLIP, whose head is made of words: this backbone has"
-        " no text tower, and its head was fitted to training images, which is"
-        " the method linear_probe."
+        " no text tower, and its head was fitted to images, which is the method"
+        " linear_probe. What was exported is evaluated as it is by"
+        " experiments.evaluate."
       )
 
     def measure(model: nnx.Module) -> records.Record:

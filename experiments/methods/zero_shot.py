@@ -24,6 +24,14 @@ class ZeroShot(Method):
   def prepare(
     self, model: Classifier, data: Source, key: jax.Array
   ) -> Classifier:
-    """The model as it was handed in."""
+    """The model as it was handed in, but for a head that it was tuned with."""
     del data, key
-    return model
+    if model.prompts is None or model.prompts.kernel is None:
+      return model
+    return Classifier(
+      model.backbone,
+      model.prompts.kernel,
+      mean=model.mean,
+      std=model.std,
+      prompts=model.prompts,
+    )

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from sklearn import metrics as sklearn_metrics
 
 Labels = Int[np.ndarray, " n"]
 
@@ -26,7 +25,7 @@ def top1(predictions: Labels, labels: Labels) -> float:
     ValueError: On vectors of different or no length, as everywhere here.
   """
   predictions, labels = _check(predictions, labels)
-  return float(sklearn_metrics.accuracy_score(labels, predictions))
+  return float(np.mean(predictions == labels))
 
 
 def per_class(
@@ -110,12 +109,12 @@ def macro_f1(predictions: Labels, labels: Labels) -> float:
   References:
     Koh et al., 2021, https://arxiv.org/abs/2012.07421.
   """
+  # By scikit-learn it would be the same, after four seconds of importing that.
   predictions, labels = _check(predictions, labels)
-  return float(
-    sklearn_metrics.f1_score(
-      labels,
-      predictions,
-      labels=np.unique(labels),
-      average="macro",
-    )
+  classes = int(max(predictions.max(), labels.max())) + 1
+  hits, true, predicted = (
+    np.bincount(found, minlength=classes)
+    for found in (labels[predictions == labels], labels, predictions)
   )
+  seen = true > 0
+  return float(np.mean(2 * hits[seen] / (true[seen] + predicted[seen])))

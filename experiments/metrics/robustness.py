@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 
 def out_of_distribution(accuracies: Mapping[str, float]) -> dict[str, float]:
@@ -109,6 +109,8 @@ class Baseline:
         raise ValueError(f"accuracies must be in (0, 1), got {values}.")
     if np.ptp(x) == 0:
       raise ValueError(f"all ID accuracies are {x[0]}: there is no line.")
+    from scipy import stats  # a second, which others shall not wait
+
     # Its type is a private class without declared attributes.
     line: Any = stats.linregress(special.logit(x), special.logit(y))
     return cls(

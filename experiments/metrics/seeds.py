@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
 
 
 class Interval(NamedTuple):
@@ -60,6 +59,8 @@ def interval(values: Sequence[float], *, confidence: float = 0.95) -> Interval:
   mean = float(data.mean())
   if len(data) == 1:
     return Interval(mean, math.nan, math.nan, math.nan, 1)
+  from scipy import stats  # a second, which reports alone shall wait
+
   std = float(data.std(ddof=1))
   reach = (
     std
@@ -127,11 +128,15 @@ def paired(
 def _t_test(differences: np.ndarray) -> float:
   if np.ptp(differences) == 0:  # no spread: t is 0 / 0, or infinite
     return 1.0 if differences[0] == 0 else math.nan
+  from scipy import stats
+
   result: Any = stats.ttest_1samp(differences, 0)
   return float(result.pvalue)
 
 
 def _sign_flip(differences: np.ndarray) -> float:
+  from scipy import stats
+
   result = stats.permutation_test(
     (differences,),
     np.mean,

@@ -5,6 +5,7 @@ probe to fill, or its own. Which it is, is told by what lies at the path, see
 `clip.load`.
 """
 
+import dataclasses
 import functools
 import hashlib
 import os
@@ -232,14 +233,14 @@ def from_clip(
   """
   model = load_clip(folder, **settings)
   found = prompts(folder, model, names, templates)
+  tokenizer, spoken = clip.load_tokenizer(folder), list(map(_spoken, names))
+  kernel: Any = clip.zero_shot_head(
+    model, tokenizer, spoken, templates, scaled=True
+  )
+  bias = None
   head = None if outputs is None else own_head.load(folder, model)
-  if head is None or outputs is None:
-    tokenizer, spoken = clip.load_tokenizer(folder), list(map(_spoken, names))
-    kernel, bias = (
-      clip.zero_shot_head(model, tokenizer, spoken, templates, scaled=True),
-      None,
-    )
-  else:
+  if head is not None and outputs is not None:
+    found = dataclasses.replace(found, kernel=kernel)
     kernel, bias = head.take(outputs)
   prepared = preprocessing.load(folder, mean=mean, std=std)
   return Classifier(

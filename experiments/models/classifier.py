@@ -34,11 +34,13 @@ class Prompts:
     model: The CLIP that the classifier is made of.
     token_ids: Each class in each template.
     tokenizer: The folder of the tokenizer that made these, if it is known.
+    kernel: Of the head that they make, where the classifier has another one.
   """
 
   model: clip.CLIP
   token_ids: Int[np.ndarray, "classes templates length"]
   tokenizer: pathlib.Path | None = None
+  kernel: Float[Array, "width classes"] | None = None
 
 
 class Classifier(nnx.Module):

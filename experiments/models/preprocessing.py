@@ -43,6 +43,21 @@ def load(
   )
 
 
+def is_guessed(
+  path: Path,
+  *,
+  mean: Sequence[float] | None = None,
+  std: Sequence[float] | None = None,
+) -> bool:
+  """Whether `load` has no more than what CLIP is documented with.
+
+  Arguments and errors are those of `load`.
+  """
+  load(path, mean=mean, std=std)
+  asked = mean is not None and std is not None
+  return not asked and clip.load_preprocessing(path) is None
+
+
 def view(preprocessing: clip.Preprocessing, size: int) -> View:
   """What evaluation sees of images that are prepared so.
 

@@ -13,8 +13,6 @@ import jax
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from experiments.data.images import ImageSet
@@ -114,9 +112,11 @@ def _for_all(
   return every_kernel, every_bias
 
 
-def _regress(
-  inputs: np.ndarray, labels: np.ndarray, c: float
-) -> LogisticRegression:
+def _regress(inputs: np.ndarray, labels: np.ndarray, c: float) -> Any:
+  # Four seconds, which a CLIP's head of words need not wait.
+  from sklearn.exceptions import ConvergenceWarning
+  from sklearn.linear_model import LogisticRegression
+
   # One thread for the linear algebra: on two busy cores the two threads of
   # OpenBLAS wait for each other (3143 x 192 features, C = 0.01: 13.7 s instead
   # of 0.34 s). It also fixes the order of the sums.

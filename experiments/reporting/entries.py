@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from experiments import metrics
 from experiments.reporting import display_names, records
@@ -216,6 +215,8 @@ def compare(
 
   Zero-shot, one run without a seed that matters, is so left out.
   """
+  from scipy import stats  # a second, which reports alone shall wait
+
   base = reference.values(metric)
   pairs = [
     (entry.label, metrics.paired(entry.values(metric), base))

@@ -177,8 +177,8 @@ class Setup:
   @property
   def guessed(self) -> bool:
     """Whether nothing says how images are prepared, and it is CLIP's way."""
-    asked = self.mean is not None and self.std is not None
-    return not asked and clip.load_preprocessing(self.backbone) is None
+    pixels = {"mean": self.mean, "std": self.std}
+    return preprocessing.is_guessed(self.backbone, **pixels)
 
   @functools.cached_property
   def prepared(self) -> clip.Preprocessing:
@@ -297,7 +297,8 @@ def _started(
       f"Runs start from the head in {setup.backbone}, whose classes are these."
     )
   if not probe.is_blank(model):
-    return model, not own, notes
+    words = model.prompts is not None
+    return model, words or not own, notes
   if setup.probe_images is not None and isinstance(train, ImageSet):
     train = probe.some_of_each(train, setup.probe_images, seed=seed)
   data = Source(train, sets.source.validation)

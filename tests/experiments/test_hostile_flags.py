@@ -10,7 +10,7 @@ import safetensors.numpy
 from PIL import Image
 
 from experiments import sweep, train
-from experiments.models import backbones, export
+from experiments.models import backbones, deployed
 from experiments.reporting import records
 from tests.experiments import tiny
 
@@ -59,7 +59,7 @@ def test_an_exported_clip_is_a_backbone(trained, pacs, clip_folder, tmp_path):
   )
   again = trained("zero_shot", "--backbone", exported, *given)
   assert again["config"]["backbone"] == "tuned"
-  head = export.from_hugging_face(exported).head.kernel[...]
+  head = deployed.load(exported).model.head.kernel[...]
   assert head.shape == (12, 3)
 
 
@@ -72,12 +72,12 @@ def test_a_clip_is_told_from_one_that_sees_pixels_otherwise(
   found = json.loads(file.read_text()) if file.is_file() else {}
   file.write_text(json.dumps(found | {"image_mean": [0.1, 0.2, 0.3]}))
   assert backbones.digest(other) != backbones.digest(clip_folder)
-  # A head that another run left there is not read, and does not count.
+  # A head, from which runs may start, counts.
   before = backbones.digest(other)
   safetensors.numpy.save_file(
     {"weight": np.zeros(1)}, other / "head.safetensors"
   )
-  assert backbones.digest(other) == before
+  assert backbones.digest(other) != before
 
 
 def test_images_of_one_size_in_bytes_are_told_apart(
@@ -141,8 +141,15 @@ def test_results_that_cannot_be_written_are_known_before_a_run(
 
 def test_training_images_are_neither_validation_nor_ood(trained, pacs, photos):
   for flags, message in (
-    (("--val", pacs / "art"), "cannot be what is chosen by, too"),
-    (("--ood", f"same={pacs / 'art' / '..' / 'art'}"), "cannot be OOD, too"),
+    (("--val", pacs / "art"), r"--val \(.*\) and --train .* share 15 images"),
+    (
+      ("--ood", f"same={pacs / 'art' / '..' / 'art'}"),
+      r"--ood same \(.*\) and --train \(.*\) share 15 images, such as .*png",
+    ),
+    (
+      ("--val", pacs / "photo", "--ood", f"here={pacs / 'photo'}"),
+      r"--ood here .* and --val .* told anyway: leave it out of --ood",
+    ),
   ):
     with pytest.raises(SystemExit, match=message):
       trained("full_finetuning", *photos, *flags)

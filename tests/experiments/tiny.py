@@ -84,6 +84,12 @@ def vit(*, width: int = 16, heads: int = 2, **settings: Any) -> clip.ViT:
   return filled(lambda: clip.ViT(config, rngs=nnx.Rngs(0)))
 
 
+def save_vit(path: pathlib.Path) -> None:
+  """Writes a ViT of one block without a head, which says how it sees images."""
+  prepared = clip.Preprocessing(clip.HALF, clip.HALF, SIZE)
+  clip.save(vit(width=64, heads=1), path, preprocessing=prepared)
+
+
 def filled[M: nnx.Module](make: Callable[[], M]) -> M:
   """A model with weights from NumPy, which has no initialisers to compile."""
   rng = np.random.default_rng(0)

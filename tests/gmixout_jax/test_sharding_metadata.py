@@ -96,10 +96,12 @@ def train_nnx(form, sampler, names=None, constrain=False, **metadata):
 expected_nnx = functools.cache(lambda *args: train_nnx(*args)[0])
 
 
-@every_mesh
+@pytest.mark.parametrize(
+  ("mesh", "constrain"),
+  [("one axis", False), ("two axes", False), ("two axes", True)],
+)
 @every_sampler
 @pytest.mark.parametrize("form", ["gmixout", "MixedOptimizer"])
-@pytest.mark.parametrize("constrain", [False, True])
 def test_nnx_models_with_partitioning(form, sampler, mesh, constrain):
   mesh = mesh_of(mesh)
   names = [on(mesh, own) for own in NAMES]

@@ -166,7 +166,9 @@ def test_a_folder_of_one_run_is_of_one_configuration(tmp_path):
 @pytest.mark.parametrize("saves", [False, True])
 def test_a_model_that_is_not_exported_yet_is(tmp_path, monkeypatch, saves):
   exported = []
-  monkeypatch.setattr(export, "save", lambda model, path: exported.append(path))
+  monkeypatch.setattr(
+    export, "save", lambda model, path, **what: exported.append(path)
+  )
   monkeypatch.setattr(export, "note", lambda path, what: None)
   monkeypatch.setattr(export, "is_of", lambda path, what: path in exported)
   ensemble = OutputEnsemble(of=FULL, runs=2)

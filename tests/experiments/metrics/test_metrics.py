@@ -67,6 +67,16 @@ def test_macro_f1_by_hand_over_the_classes_that_are_there():
   )
 
 
+def test_macro_f1_is_scikit_learns(rng):
+  for classes in (2, 5, 40):
+    labels, predictions = rng.integers(0, classes, (2, 60))
+    wanted = sklearn_metrics.f1_score(
+      labels, predictions, labels=np.unique(labels), average="macro"
+    )
+    found = metrics.macro_f1(predictions, labels)
+    assert found == pytest.approx(wanted, abs=1e-15)
+
+
 def test_groups_have_the_edges_of_imagenet_lt():
   groups = metrics.groups_by_count(np.array([1280, 101, 100, 20, 19, 5]))
   assert groups["many"].tolist() == [True, True, False, False, False, False]

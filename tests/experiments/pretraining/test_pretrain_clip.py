@@ -48,7 +48,7 @@ def data(tmp_path_factory):
     )
     lines += [f"{index}.jpg,A {name} .", f"{index}.jpg,A photo of the {name}"]
   (root / "captions.txt").write_text("\n".join(lines) + "\n")
-  clip.vit_to_safetensors(tiny.vit(width=64, heads=1), root / "vit.safetensors")
+  tiny.save_vit(root / "vit.safetensors")
   tiny.domainbed(root / "pacs")
   return root
 

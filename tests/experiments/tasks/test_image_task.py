@@ -10,6 +10,7 @@ import pytest
 
 from experiments import configs, methods
 from experiments.configs.study import scales
+from experiments.data.decode import View
 from experiments.harness.cell import Cell
 from experiments.methods.linear_probe import LinearProbe
 from experiments.methods.zero_shot import ZeroShot
@@ -119,27 +120,56 @@ def test_what_is_asked_for_reaches_the_runs(pacs, mlp, vit_file):
   assert (usual.headline, usual.train_counts, usual.test) == (None, None, None)
 
 
-def test_a_folder_of_classes_is_cropped_and_a_domain_is_squeezed(
-  pacs, mlp, vit_file, monkeypatch
+@pytest.mark.parametrize("resize", ["crop", "squeeze"])
+def test_user_images_are_seen_as_the_backbone_says_and_domains_squeezed(
+  pacs, tmp_path, resize
 ):
-  views = []
-  for images in (
-    UserImages(train=pacs / "art"),
-    Domains(root=pacs, source="art"),
-  ):
-    opened = type(images).open
-    monkeypatch.setattr(
-      type(images),
-      "open",
-      lambda self, view, seed, opened=opened: (
-        views.append(view) or opened(self, view, seed)
-      ),
-    )
-    ImageTask(images, Setup(backbone=vit_file)).open(0)
-  assert [(view.fit, view.size) for view in views] == [
-    ("crop", 16),
-    ("squeeze", 16),
-  ]
+  backbone = tmp_path / "vit.safetensors"
+  zoom = 1.25 if resize == "crop" else 1.0
+  wanted = clip.Preprocessing(
+    clip.HALF, clip.HALF, 16, resize, zoom, interpolation="bilinear"
+  )
+  clip.save(tiny.vit(width=64, heads=1), backbone, preprocessing=wanted)
+  setup = Setup(backbone=backbone, image_size=24)
+  own = ImageTask(UserImages(train=pacs / "art"), setup).open(0)
+  assert own.view == View(24, resize, zoom, "bilinear")
+  assert own.source.train.loader.view == own.view
+  domain = ImageTask(Domains(root=pacs, source="art"), setup).open(0)
+  assert domain.view == View(24, "squeeze")
+
+
+def test_a_clip_that_does_not_say_it_sees_images_as_it_is_documented(
+  pacs, clip_folder, tmp_path
+):
+  silent = pathlib.Path(shutil.copytree(clip_folder, tmp_path / "clip"))
+  (silent / "preprocessor_config.json").unlink()
+  images = UserImages(train=pacs / "art")
+  asked = ImageTask(images, Setup(backbone=silent))
+  assert asked.config["preprocessing"] == "CLIP's"
+  opened = asked.open(0)
+  (note,) = opened.notes
+  assert note.startswith(
+    f"Nothing in {silent} says how its images are prepared"
+  )
+  assert "mean 0.481455 0.457827 0.408211, std 0.26" in note
+  assert opened.view == View(16, "crop", 1.0, "bicubic")
+  assert opened.model.mean == clip.CLIP_MEAN
+  said = ImageTask(images, Setup(backbone=clip_folder))
+  assert "preprocessing" not in said.config
+  assert said.open(0).notes == ()
+  # What is asked for is no guess.
+  pixels = {"mean": clip.HALF, "std": clip.HALF}
+  given = ImageTask(images, Setup(backbone=silent, **pixels))
+  assert "preprocessing" not in given.config
+
+
+def test_what_the_class_folders_leave_out_is_noted(
+  pacs, mlp, vit_file, tmp_path
+):
+  root = pathlib.Path(shutil.copytree(pacs / "art", tmp_path / "art"))
+  (root / "cat" / "about.txt").write_text("cats")
+  asked = ImageTask(UserImages(train=root), Setup(backbone=vit_file))
+  assert asked.open(0).notes == (f"Left out of {root}: 1 files named .txt.",)
 
 
 def test_epochs_become_steps(pacs, mlp, vit_file):
@@ -247,11 +277,13 @@ def test_the_study_differs_from_what_was_published_in_its_crops(part, tmp_path):
     scale = dataclasses.replace(scale, image_size=size, steps=steps)
     method, backbone = ZeroShot(), tmp_path / "clip_flickr8k_96"
     backbone.mkdir()
+    clip.save_normalization(backbone, clip.CLIP_MEAN, clip.CLIP_STD)
   asked = scale.on(tmp_path / "PACS", backbone, **ON_PACS[part])
   lines = records.read(RESULTS / f"study_{part}_cpu.jsonl")
   for line in lines:
     rest = {k: v for k, v in line["config"].items() if k != "method"}
-    assert rest | {"crops": "original"} == asked.config
+    now = records.comparable(asked.config)
+    assert rest | {"crops": "original"} == now
   name = methods.name_of(method)
   (line,) = (
     line
@@ -260,7 +292,7 @@ def test_the_study_differs_from_what_was_published_in_its_crops(part, tmp_path):
   )
   cell = Cell(asked, method, 0)
   of_now = line["config"] | {"crops": "original"}
-  assert cell.config == of_now
+  assert records.comparable(cell.config) == of_now
   assert cell.identity == identity_of(of_now, 0)
   assert cell.identity != identity_of(line["config"], 0)
   balanced = ImageTask(

@@ -74,7 +74,7 @@ def test_a_resumed_run_in_bfloat16_ends_as_one_left_alone(tmp_path):
 
 def test_the_command_loads_what_computes_in_bfloat16(tmp_path):
   weights = tmp_path / "vit.safetensors"
-  clip.vit_to_safetensors(tiny.vit(width=64, heads=1), weights)
+  tiny.save_vit(weights)
   command = [
     *("gmixout", "--data", "domainbed", "--source", "photo"),
     *("--root", str(tiny.domainbed(tmp_path / "PACS"))),
@@ -122,7 +122,7 @@ def test_attention_that_cannot_run_is_refused_before_anything_is_read(
   monkeypatch, tmp_path
 ):
   weights = tmp_path / "vit.safetensors"
-  clip.vit_to_safetensors(tiny.vit(width=64, heads=1), weights)
+  tiny.save_vit(weights)
   monkeypatch.setattr(domainbed, "open_images", lambda *_: pytest.fail("read"))
   config = train.Config(
     method=GMixout(),

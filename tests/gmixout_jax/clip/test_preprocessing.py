@@ -155,7 +155,7 @@ def test_timms_form(tmp_path):
   }  # fmt: skip
   found = read(tmp_path, "config.json", architecture="x", pretrained_cfg=raw)
   assert found == clip.Preprocessing(
-    MEAN, STD, 224, "crop", pytest.approx(1 / 0.9), "bicubic"
+    MEAN, STD, 224, "crop", 248 / 224, "bicubic"
   )
   squashed = raw | {"crop_mode": "squash", "crop_pct": 1.0}
   found = read(tmp_path, "config.json", pretrained_cfg=squashed)
