@@ -137,7 +137,8 @@ def _hint(root: pathlib.Path, beside: int) -> str:
       f" that is called like it, or list them in a CSV with the columns"
       f" {','.join(COLUMNS)}."
     )
-  for inner in folders.subfolders(root):
+  inside = folders.subfolders(root)
+  for inner in sorted(inside, key=lambda folder: "train" not in folder.name):
     if any(folders.image_files(f) for f in folders.subfolders(inner)):
       return f" Its folder {inner.name} looks so: did you mean {inner}?"
   return ""

@@ -285,8 +285,8 @@ class _Group:
       raise ValueError(
         "zero_shot needs a CLIP, whose head is made of words: this backbone has"
         " no text tower, and its head was fitted to images, which is the method"
-        " linear_probe. What was exported is evaluated as it is by"
-        " experiments.evaluate."
+        " linear_probe: give that in the place of zero_shot. What was exported"
+        " is evaluated as it is by experiments.evaluate."
       )
 
     def measure(model: nnx.Module) -> records.Record:

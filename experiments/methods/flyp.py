@@ -49,7 +49,7 @@ class FLYP(Method):
       raise ValueError(
         "FLYP trains a text tower with the image tower, so the classifier must"
         " come from a CLIP and have prompts; this one's backbone is a"
-        f" {type(model.backbone).__name__} without."
+        f" {type(model.backbone).__name__} without. full_finetuning trains any."
       )
     return TwoTowers(model, model.prompts)
 

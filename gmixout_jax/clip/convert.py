@@ -32,6 +32,11 @@ def read_config(directory: Path, **fields: Any) -> CLIPConfig:
   """
   directory = local_path("directory", directory)
   if not directory.is_dir():
+    if directory.is_file():
+      raise FileNotFoundError(
+        f"{directory} is a file, and a CLIP is a folder: name the one that it"
+        " lies in. A vision transformer in a file is read by clip.load."
+      )
     raise FileNotFoundError(
       f"There is no folder {directory}. Nothing is downloaded here: fetch the "
       f"model's files first and name the folder that holds them."

@@ -160,7 +160,7 @@ def parse_config(raw: Mapping[str, Any], **fields: Any) -> CLIPConfig:
   if model_type not in TYPES:
     raise ValueError(
       f"model_type must be 'clip', {OTHER_FORM!r} or {_SIGLIP!r}, got"
-      f" {model_type!r}."
+      f" {model_type!r}; clip.load reads vision transformers, too."
     )
   vision_names = _VISION | _FORM if model_type == OTHER_FORM else _VISION
 

@@ -20,7 +20,7 @@ PREPROCESSOR = "preprocessor_config.json"
 _PROCESSOR = "processor_config.json"  # since version 5 of transformers
 
 
-def load_preprocessing(path: Path) -> Preprocessing | None:
+def load_preprocessing(directory: Path) -> Preprocessing | None:
   """What a model's files say of its images; None if they say nothing.
 
   Read are preprocessor_config.json and processor_config.json of Hugging Face,
@@ -28,11 +28,11 @@ def load_preprocessing(path: Path) -> Preprocessing | None:
   `vit_to_safetensors` notes in its file.
 
   Args:
-    path: The folder, or the file of safetensors.
+    directory: The folder, or the file of safetensors.
 
   Raises:
     ValueError: A file is damaged, or asks for what is not done here; file and
-      field are named. Or `path` is the address of a bucket.
+      field are named. Or `directory` is the address of a bucket.
 
   Example:
     >>> import tempfile
@@ -43,7 +43,7 @@ def load_preprocessing(path: Path) -> Preprocessing | None:
     ...   clip.load_preprocessing(folder) == wanted
     True
   """
-  path = local_path("path", path)
+  path = local_path("directory", directory)
   for file, part, raw, read in _said(path):
     try:
       if not isinstance(raw, Mapping):
@@ -78,12 +78,12 @@ def _said(
 
 
 def load_normalization(
-  path: Path,
+  directory: Path,
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
   """The mean and deviation of a model's images.
 
   Args:
-    path: The folder or file; see `load_preprocessing`.
+    directory: The folder or file; see `load_preprocessing`.
 
   Returns:
     What `preprocess` takes as `mean` and `std`. Of a CLIP that says nothing,
@@ -100,13 +100,14 @@ def load_normalization(
     ...   clip.load_normalization(folder)
     ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
   """
-  found = load_preprocessing(path)
+  found = load_preprocessing(directory)
   if found is not None:
     return found.mean, found.std
-  config = pathlib.Path(path) / "config.json"
+  path = pathlib.Path(directory)
+  config = path / "config.json"
   raw = huggingface.read_object(config) if config.is_file() else {}
   clips = raw.get("model_type", "clip") in ("clip", huggingface.OTHER_FORM)
-  if "architecture" in raw or not clips or pathlib.Path(path).is_file():
+  if "architecture" in raw or not clips or path.is_file():
     raise ValueError(
       f"mean and std must be given: nothing in {path} says how its images were"
       " normalised. Many ViTs of timm have 0.5 for all channels of both, others"

@@ -1,45 +1,25 @@
 """timm's vision transformers, in and out."""
 
 import dataclasses
-import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flax import nnx
 from jax.typing import DTypeLike
 
-from gmixout_jax.checkpoint.files import CheckpointError, Path, local_path
-from gmixout_jax.clip import names, preprocessing_configs, timm_config, weights
+from gmixout_jax.checkpoint.files import Path, local_path
+from gmixout_jax.clip import (
+  names,
+  preprocessing_configs,
+  timm_config,
+  timm_tensors,
+  weights,
+)
 from gmixout_jax.clip.attention import Implementation
 from gmixout_jax.clip.class_names import checked
 from gmixout_jax.clip.config import Activation, Pool, VisionConfig
 from gmixout_jax.clip.preprocessing_configs import Preprocessing
 from gmixout_jax.clip.vision import ViT
-
-# timm parts that we would have to leave out, and would then compute nonsense.
-_UNSUPPORTED = {
-  r"^(dist_token|head_dist\.)": "a distillation token",
-  r"^pre_logits\.": "a pre-logits layer",
-  r"\.attn\.norm\.": "a norm inside attention",
-  r"\.mlp\.norm\.": "a norm inside the MLP",
-  r"\.mlp\.fc1_(g|x)\.": "a SwiGLU of three matrices",
-  r"\.rel_pos|relative_position": "relative positions",
-}
-
-HEADS = {
-  192: 3,
-  384: 6,
-  768: 12,
-  1024: 16,
-  1152: 16,
-  1280: 16,
-  1408: 16,
-  1536: 24,
-  1664: 16,
-}
-"""Heads of the published ViTs by their width: Ti, S, B, L, So400m, H, g,
-DINOv2's g, G. Of another width a file does not tell them."""
 
 
 def vit_from_safetensors(
@@ -145,7 +125,7 @@ def described(
     pre_norm = "norm_pre.weight" in tensors.shapes
     told |= timm_config.parse(raw, pre_norm=pre_norm)
   asked = {name: value for name, value in given.items() if value is not None}
-  return describe(tensors, told | asked)
+  return timm_tensors.describe(tensors, told | asked)
 
 
 def fill(
@@ -159,7 +139,7 @@ def fill(
 
   Args:
     tensors: Of the file, or of several.
-    config: From `describe`.
+    config: From `described`.
     image_size: As for `vit_from_safetensors`.
     num_classes: Likewise.
   """
@@ -219,149 +199,3 @@ def vit_to_safetensors(
   path.parent.mkdir(parents=True, exist_ok=True)
   tensors = weights.collect(model, _naming(model.config), dtype)
   weights.save(tensors, path, note)
-
-
-def describe(tensors: weights.Files, told: dict[str, Any]) -> VisionConfig:
-  """The config of tensors with timm's names.
-
-  Args:
-    tensors: Of which names and shapes are read.
-    told: Fields that are known otherwise.
-
-  Raises:
-    CheckpointError: They are no ViT, or one with parts that are not supported.
-    ValueError: Something is not known; it names the argument.
-  """
-  found = _shape(tensors, told)
-  width = found["width"]
-  heads = told.get("heads", HEADS.get(width))
-  if heads is None:
-    raise ValueError(
-      f"heads must be given: {tensors.source} is {width} wide, and no published"
-      f" ViT of that width tells them; known are {', '.join(map(str, HEADS))}."
-    )
-  pool = told.get("pool", found["pool"])
-  if pool is None:
-    why = "has no class token"
-    if found["class_token"]:
-      why = "normalises after pooling (fc_norm)"
-    raise ValueError(
-      f"pool must be given, 'mean' or 'max'{' or ' * found['class_token']}"
-      f"{repr('class') * found['class_token']}: {tensors.source} {why}, and"
-      " tensors do not tell how tokens are pooled."
-    )
-  usual = {"activation": "gelu", "eps": 1e-6}
-  for name in usual:
-    if name not in told and found["pre_norm"]:
-      raise ValueError(
-        f"{name} must be given: {tensors.source} has a norm before the first"
-        " block, as CLIP's image towers have, of which some were trained with"
-        " quick_gelu and others with gelu, most with eps = 1e-5."
-      )
-  return VisionConfig(**(usual | found | told | {"heads": heads, "pool": pool}))
-
-
-def _shape(tensors: weights.Files, told: dict[str, Any]) -> dict[str, Any]:
-  """The fields of the config that the tensors' names and shapes tell."""
-  shapes = tensors.shapes
-  unsupported = [
-    f"{part}: {name}"
-    for pattern, part in _UNSUPPORTED.items()
-    for name in sorted(shapes)
-    if re.search(pattern, name)
-  ]
-  if unsupported:
-    raise CheckpointError(
-      f"{tensors.source} holds what is not supported:\n  "
-      + "\n  ".join(unsupported)
-    )
-  telling = {
-    "patch_embed.proj.weight": 4,
-    "pos_embed": 3,
-    "blocks.0.mlp.fc1.weight": 2,
-    "blocks.0.mlp.fc2.weight": 2,
-  }
-  faults = [
-    f"{name}: {'missing' if name not in shapes else list(shapes[name])}"
-    for name, rank in telling.items()
-    if len(shapes.get(name, ())) != rank
-  ]
-  if faults:
-    weights.refuse_prefix(tensors, "patch_embed.proj.weight")
-    raise CheckpointError(
-      f"{tensors.source} is not a ViT with timm's names:\n  "
-      + "\n  ".join(faults)
-    )
-  width, channels, patch, _ = shapes["patch_embed.proj.weight"]
-  blocks = (re.match(r"blocks\.(\d+)\.", name) for name in shapes)
-  mlp_width = shapes["blocks.0.mlp.fc2.weight"][1]
-  class_token = "cls_token" in shapes
-  registers = dict(enumerate(shapes.get("reg_token", ()))).get(1, 0)
-  norm_pooled = "fc_norm.weight" in shapes
-  pool = "class" if class_token and not norm_pooled else None
-  if "attn_pool.latent" in shapes:
-    pool = "attention"
-  positions, grid = _positions(
-    tensors, class_token, registers, told.get("image_size", 0) // patch
-  )
-  return dict(
-    width=width,
-    depth=1 + max(int(block[1]) for block in blocks if block),
-    mlp_width=mlp_width,
-    mlp="swiglu"
-    if shapes["blocks.0.mlp.fc1.weight"][0] == 2 * mlp_width
-    else "plain",
-    qkv_bias="blocks.0.attn.qkv.bias" in shapes,
-    qk_norm="blocks.0.attn.q_norm.weight" in shapes,
-    layer_scale=1e-5 if "blocks.0.ls1.gamma" in shapes else None,
-    image_size=patch * grid,
-    patch_size=patch,
-    channels=channels,
-    pre_norm="norm_pre.weight" in shapes,
-    patch_bias="patch_embed.proj.bias" in shapes,
-    class_token=class_token,
-    registers=registers,
-    positions=positions,
-    norm_pooled=norm_pooled,
-    pool=pool,
-    num_classes=shapes.get("head.weight", (0,))[0],
-  )
-
-
-def _positions(
-  tensors: weights.Files, class_token: bool, registers: int, grid: int
-) -> tuple[str, int]:
-  """Which tokens have positions, and how many patches are along a side.
-
-  Args:
-    tensors: With the position embeddings.
-    class_token: Whether there is one.
-    registers: How many.
-    grid: Patches along a side, if it is known; else 0.
-  """
-  rows = tensors.shapes["pos_embed"][1]
-  ways = {"all": class_token + registers, "class": int(class_token)}
-  fitting = {}
-  for name, placed in (ways | {"patches": 0}).items():
-    side = math.isqrt(max(rows - placed, 0))
-    square = side > 0 and side * side == rows - placed
-    fits = square and (not grid or side == grid)
-    if fits and (placed, side) not in fitting.values():  # two names of one way
-      fitting[name] = (placed, side)
-  if len(fitting) == 1:
-    ((name, (_, side)),) = fitting.items()
-    return name, side
-  have = f"{'a' if class_token else 'no'} class token, {registers} registers"
-  if fitting:
-    raise CheckpointError(
-      f"image_size must be known: {tensors.source} has {rows} position"
-      f" embeddings and {have}, which may be"
-      f" {' or '.join(f'{side} x {side}' for _, side in fitting.values())}"
-      " patches; a folder's config.json would tell."
-    )
-  raise CheckpointError(
-    f"{tensors.source} does not fit the model:\n  misshapen: pos_embed is"
-    f" {list(tensors.shapes['pos_embed'])}, which is no square of patches"
-    f" ({f'{grid} x {grid}' if grid else 'of any size'}), with or without"
-    f" positions for other tokens ({have})"
-  )

@@ -146,7 +146,13 @@ def load_tokenizer(
     ) from error
   path = directory / "tokenizer.json"
   if not path.is_file():
-    raise FileNotFoundError(f"There is no file {path}.")
+    raise FileNotFoundError(
+      f"There is no file {path}, by which words are read. It comes with the"
+      " model; where transformers is installed, two lines write it:\n"
+      "  from transformers import AutoTokenizer\n"
+      f"  AutoTokenizer.from_pretrained({str(directory)!r}).save_pretrained("
+      f"{str(directory)!r})"
+    )
   try:
     encoder = tokenizers.Tokenizer.from_file(str(path))
   except Exception as error:  # The Rust side raises bare Exceptions.

@@ -70,7 +70,8 @@ def _open(path: pathlib.Path) -> Any:
       f" {str(path.with_name('model.safetensors'))!r})"
     )
   if not path.is_file():
-    raise FileNotFoundError(f"There is no file {path}.")
+    is_folder = ", but a folder, which clip.load reads" if path.is_dir() else ""
+    raise FileNotFoundError(f"There is no file {path}{is_folder}.")
   try:
     return safetensors.safe_open(path, framework="numpy")
   except safetensors.SafetensorError as error:

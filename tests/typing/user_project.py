@@ -206,6 +206,7 @@ def towers(path: pathlib.Path, images: np.ndarray) -> jax.Array:
   ):
     images = np.asarray(clip.preprocess(images, mean=mean, std=std))
   clip.save_normalization(path.parent, clip.HALF, clip.HALF)
+  clip.save_preprocessing(path.parent, prepared)
   print(clip.load_normalization(path.parent))
   found = clip.load_preprocessing(path.parent)
   print(found == clip.Preprocessing(clip.HALF, clip.HALF))

@@ -78,11 +78,18 @@ TAKING_PATHS = {
   "vit_from_safetensors": (gx.clip.vit_from_safetensors, "path"),
   "load_tokenizer": (gx.clip.load_tokenizer, "directory"),
   "load_preprocessing": (gx.clip.load_preprocessing, "directory"),
+  "load_class_names": (gx.clip.load_class_names, "path"),
   "load": (gx.clip.load, "path"),
   "save": (save_in_any_form, "path"),
   "load_normalization": (gx.clip.load_normalization, "directory"),
   "save_normalization": (
     lambda path: gx.clip.save_normalization(path, [0.5], [0.5]),
+    "directory",
+  ),
+  "save_preprocessing": (
+    lambda path: gx.clip.save_preprocessing(
+      path, gx.clip.Preprocessing((0.5,), (0.5,))
+    ),
     "directory",
   ),
 }

@@ -9,7 +9,7 @@ import safetensors.numpy
 from flax import nnx
 
 from gmixout_jax import clip
-from gmixout_jax.clip import timm, weights
+from gmixout_jax.clip import timm_tensors, weights
 
 pytestmark = pytest.mark.slow
 
@@ -143,7 +143,7 @@ def test_the_heads_of_published_vits_are_known(path, width, heads):
   rewrite(path)
   tensors = weights.Files([path])
   tensors.shapes["patch_embed.proj.weight"] = (width, 3, 8, 8)
-  assert timm.describe(tensors, {}).heads == heads
+  assert timm_tensors.describe(tensors, {}).heads == heads
 
 
 def test_what_tensors_do_not_tell_is_asked_for(path):
