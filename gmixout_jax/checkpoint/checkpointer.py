@@ -1,12 +1,14 @@
 """Checkpoints of a run: whole or absent, and checked before they are used.
 
+    FOLDER/gmixout-checkpoints.json whose folder it is; written first
     FOLDER/lock                     held by the run that writes here
     FOLDER/00000200/state/          the arrays, written by Orbax
     FOLDER/00000200/manifest.json   written last: what makes it a checkpoint
     FOLDER/gmixout-unfinished-00000200/   being saved, or being removed
 
-A checkpoint gets its number when it is whole. What else lies in the folder, by
-whatever name, is somebody's and stays as it is.
+A checkpoint gets its number when it is whole. A folder that holds something
+else is refused, unless it is one of version 0.1.0, whose checkpoints are
+restored and never removed. What somebody puts into it later stays as it is.
 
 The manifest holds what is no array (config, versions, the position in the data)
 and the size and SHA-256 of every file of the state. So a save that was cut off
@@ -32,10 +34,15 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from gmixout_jax._core import description
-from gmixout_jax.checkpoint import arrays, folders, manifests
-from gmixout_jax.checkpoint.files import CheckpointError, Path, local_path
+from gmixout_jax.checkpoint import arrays, folders, manifests, marks
+from gmixout_jax.checkpoint.files import (
+  CheckpointError,
+  Path,
+  local_path,
+  synced,
+)
 
-UNFINISHED = "gmixout-unfinished-"
+UNFINISHED = marks.UNFINISHED
 PACKAGES = ("gmixout-jax", "jax", "flax", "optax", "orbax-checkpoint")
 
 
@@ -94,7 +101,8 @@ class Checkpoints:
     Raises:
       TypeError: If `config` is not JSON.
       ValueError: If `keep` is out of range, `folder` is a bucket, a number in
-        `config` is not finite, or another run holds the folder.
+        `config` is not finite, another run holds the folder, or it holds what
+        is nobody's checkpoint.
       OSError: If the folder cannot be written to; it is named.
     """
     if keep < 1:
@@ -104,14 +112,20 @@ class Checkpoints:
     self._config = manifests.as_json("config", config or {})
     self._leads = jax.process_index() == 0
     self._lock: int | None = None
+    self._kept: frozenset[int] = frozenset()
     self._pending: concurrent.futures.Future[None] | None = None
     self._committer = concurrent.futures.ThreadPoolExecutor(1)
     if self._leads:
       try:
+        marks.check(self.folder)  # before anything is put there
         self._lock = folders.hold(self.folder)
+        self._kept = marks.claim(self.folder)
         for path in self.folder.iterdir():
           if path.name.startswith(UNFINISHED):
             shutil.rmtree(path)
+      except CheckpointError:
+        self.close()
+        raise
       except OSError as error:
         self.close()
         what = f"checkpoints cannot go to {self.folder}"
@@ -148,7 +162,7 @@ class Checkpoints:
     return sorted(
       int(path.parent.name)
       for path in self.folder.glob("*/manifest.json")
-      if path.parent.name.isdigit()
+      if marks.is_step(path.parent.name)
     )
 
   @property
@@ -207,6 +221,9 @@ class Checkpoints:
     unfinished = self._unfinished(step)
     try:
       if self._leads:
+        if self._kept and self._path(step).exists():
+          # What 0.1.0 was saving when it was killed.
+          self._path(step).rename(marks.aside(self._path(step)))
         if self._path(step).exists():
           raise FileExistsError(
             errno.EEXIST, f"{self._path(step)} exists and is no checkpoint"
@@ -232,16 +249,19 @@ class Checkpoints:
       pending, self._pending = self._pending, None
       pending.result()
 
-  def restore(self, like: Any | Callable[[int], Any]) -> Saved | None:
-    """The newest checkpoint that is whole.
+  def restore(
+    self, like: Any | Callable[[int], Any], *, step: int | None = None
+  ) -> Saved | None:
+    """The newest checkpoint that is whole, or the one of a step.
 
-    A damaged one is reported by a warning that names the file, set aside as
-    ``FOLDER/<step>.damaged``, and the one before it is taken.
+    Where none is named, a damaged one is reported by a warning that names the
+    file, set aside as ``FOLDER/<step>.damaged``, and the one before it taken.
 
     Args:
       like: A pytree of arrays or of `jax.ShapeDtypeStruct`, whose shardings,
         if any, say where the arrays go: they need not be those that were
         saved. Or a function of the step that returns one.
+      step: One of `steps`, such as `best`.
 
     Returns:
       What was saved; None if there is no checkpoint.
@@ -249,11 +269,15 @@ class Checkpoints:
     Raises:
       CheckpointError: A `ValueError`: it is of another config or another
         model, or of masks that cannot be drawn again. The first difference is
-        named.
+        named. Or the one of `step` is damaged.
+      ValueError: There is none of `step`; it lists those that there are.
     """
     self.wait()
-    step = self._newest_whole() if self._leads else None
-    step = self._agreed(-1 if step is None else step)
+    if step is not None:
+      self._check_whole(step)
+    else:
+      step = self._newest_whole() if self._leads else None
+      step = self._agreed(-1 if step is None else step)
     if step < 0:
       return None
     manifest = manifests.read(self._path(step) / "manifest.json")
@@ -298,14 +322,17 @@ class Checkpoints:
         unfinished = self._unfinished(step)
         manifest["files"] = manifests.digests(unfinished)
         manifests.write(unfinished / "manifest.json", manifest)
+        for path in (*unfinished.rglob("*"), unfinished):
+          synced(path)
         unfinished.rename(self._path(step))
+        synced(self.folder)
         self._retain()
     except Exception as error:
       raise self._failed(step, error) from error
 
   def _retain(self) -> None:
     """Removes all but the newest checkpoints and the best one."""
-    wanted = {*self.steps[-self.keep :], self.best}
+    wanted = {*self.steps[-self.keep :], self.best, *self._kept}
     for step in self.steps:
       if step not in wanted:
         # First its name: it may not be found half-removed.
@@ -325,20 +352,27 @@ class Checkpoints:
   def _newest_whole(self) -> int | None:
     for step in reversed(self.steps):
       try:
-        manifest = manifests.read(self._path(step) / "manifest.json")
-        manifests.check_files(self._path(step), manifest["files"])
+        self._check_whole(step)
       except (CheckpointError, OSError) as error:
-        aside = self._path(step).with_suffix(".damaged")
+        aside = marks.aside(self._path(step))
         warnings.warn(
           f"{error} The checkpoint of step {step} is set aside as {aside.name},"
           " and the one before it is used.",
           stacklevel=3,
         )
-        shutil.rmtree(aside, ignore_errors=True)
         self._path(step).rename(aside)
       else:
         return step
     return None
+
+  def _check_whole(self, step: int) -> None:
+    if step not in self.steps:
+      raise ValueError(
+        f"step must be one of {self.steps}, the checkpoints in {self.folder},"
+        f" got {step!r}."
+      )
+    manifest = manifests.read(self._path(step) / "manifest.json")
+    manifests.check_files(self._path(step), manifest["files"])
 
   def _check(
     self, step: int, manifest: dict[str, Any], wanted: Mapping[str, Any]

@@ -4,9 +4,11 @@ All that this library reads or writes lies on a local or a mounted disk.
 """
 
 import contextlib
+import errno
 import os
 import pathlib
 import re
+import secrets
 from collections.abc import Iterator
 
 Path = str | os.PathLike[str]
@@ -57,15 +59,42 @@ def local_path(name: str, path: Path) -> pathlib.Path:
 def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
   """Yields a temporary name beside `path`, which takes its place at the end.
 
-  A reader sees the old file or the new one, never half of it.
+  A reader sees the old file or the new one, never half of it, and after a power
+  failure, too. The name is nobody else's, and is no link. What `path` links to
+  stays as it is.
   """
-  temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+  temporary = temporary_beside(path)
+  # As the umask has it, and never what somebody else has put there.
+  made = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+  mode = os.fstat(made).st_mode
+  os.close(made)
   try:
-    temporary.touch()
-    mode = temporary.stat().st_mode
     yield temporary
     # safetensors makes files that only their owner can read.
     temporary.chmod(mode)
+    synced(temporary)
     os.replace(temporary, path)
+    synced(path.parent)
   finally:
     temporary.unlink(missing_ok=True)
+
+
+def temporary_beside(path: pathlib.Path) -> pathlib.Path:
+  """A hidden name in the same folder that nobody can guess.
+
+  Names are at most 255 bytes long, so of long ones a part is left.
+  """
+  short = path.name.encode()[:100].decode(errors="ignore")
+  return path.with_name(f".{short}.{secrets.token_hex(8)}.tmp")
+
+
+def synced(path: pathlib.Path) -> None:
+  """Waits until a file or the names in a folder are on the disk."""
+  descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+  try:
+    os.fsync(descriptor)
+  except OSError as error:
+    if error.errno != errno.EINVAL:  # of file systems that cannot say it
+      raise
+  finally:
+    os.close(descriptor)

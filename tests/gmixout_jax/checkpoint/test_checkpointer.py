@@ -80,20 +80,68 @@ def test_a_saved_step_is_not_overwritten(tmp_path):
   assert files(tmp_path / "00000003") == before
 
 
-def test_what_others_keep_in_the_folder_stays(tmp_path):
+@pytest.mark.parametrize("name", ["0", "7", "00000003", "notes.txt", "run_00"])
+def test_a_folder_of_something_else_is_refused_untouched(tmp_path, name):
   """Steps of another library, class folders: digits are nobody's mark."""
+  if name.endswith(".txt"):
+    (tmp_path / name).write_text("mine")
+  else:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "manifest.json").write_text("{}")
+  before = files(tmp_path)
+  message = f"must be empty, or hold checkpoints .* it holds '{name}'"
+  with pytest.raises(CheckpointError, match=message):
+    Checkpoints(tmp_path)
+  assert files(tmp_path) == before
+
+
+def test_what_others_put_into_the_folder_later_stays(tmp_path):
+  assert save(tmp_path, 1, keep=1) == ([1], None)
   for name in ("0", "7", "00000003", "00000005.mine"):
     (tmp_path / name).mkdir()
     (tmp_path / name / "image.png").write_bytes(name.encode())
-  before = files(tmp_path)
-  assert save(tmp_path, 1, 2, keep=1) == ([2], None)
+  (tmp_path / "7" / "manifest.json").write_text("{}")
+  before = {
+    k: v for k, v in files(tmp_path).items() if "00000001" not in str(k)
+  }
+  assert save(tmp_path, 2, keep=1) == ([2], None)
   with (
     Checkpoints(tmp_path) as checkpoints,
     pytest.raises(OSError, match="00000003 exists and is no checkpoint"),
   ):
     checkpoints.save(3, state(3))
   assert restore(tmp_path).step == 2
-  assert before.items() <= files(tmp_path).items()
+  assert {**files(tmp_path), **before} == files(tmp_path)
+
+
+def test_a_damaged_mark_is_named(tmp_path):
+  save(tmp_path, 1)
+  mark = tmp_path / "gmixout-checkpoints.json"
+  for text in ("", "[]", '{"found": ["1"]}'):
+    mark.write_text(text)
+    with pytest.raises(CheckpointError, match=f"{mark} is damaged"):
+      Checkpoints(tmp_path)
+
+
+def test_any_kept_step_is_restored(tmp_path):
+  with Checkpoints(tmp_path, keep=2) as checkpoints:
+    for step, score in ((1, 0.9), (2, 0.1), (3, 0.2), (4, 0.3)):
+      checkpoints.save(step, state(step), score=score)
+    checkpoints.wait()
+    assert checkpoints.steps == [1, 3, 4]
+    for step in checkpoints.steps:
+      saved = checkpoints.restore(state(), step=step)
+      assert saved.step == step
+      assert_same(saved.state, state(step))
+    best = checkpoints.restore(state(), step=checkpoints.best)
+    assert (best.step, best.score) == (1, 0.9)
+    with pytest.raises(ValueError, match=r"step must be one of \[1, 3, 4\].*2"):
+      checkpoints.restore(state(), step=2)
+    (file,) = (tmp_path / "00000003" / "state").glob("commit_success.txt")
+    file.write_text("other")
+    with pytest.raises(CheckpointError, match="commit_success"):
+      checkpoints.restore(state(), step=3)
+    assert checkpoints.restore(state()).step == 4
 
 
 @pytest.mark.parametrize(

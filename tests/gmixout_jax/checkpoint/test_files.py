@@ -122,3 +122,53 @@ def test_a_bucket_is_refused_before_anything_is_touched(
 )
 def test_other_paths_are_paths(path):
   assert files.local_path("folder", path) == pathlib.Path(path)
+
+
+def test_temporary_files_are_nobodys_and_on_disk_before_the_rename(
+  tmp_path, monkeypatch
+):
+  path, synced, names = tmp_path / "file", [], []
+  fsync, replace = os.fsync, os.replace
+  monkeypatch.setattr(
+    os, "fsync", lambda one: synced.append(os.fstat(one).st_ino) or fsync(one)
+  )
+
+  def replacing(source, target):
+    assert os.stat(source).st_ino == synced[-1]
+    replace(source, target)
+
+  monkeypatch.setattr(os, "replace", replacing)
+  for _ in range(2):
+    with files.replacing(path) as temporary:
+      names.append(temporary.name)
+      assert temporary.parent == tmp_path
+      assert str(os.getpid()) not in temporary.name.split(".")
+      temporary.write_text("new")
+  assert synced[-1] == tmp_path.stat().st_ino
+  assert names[0] != names[1]
+  long = tmp_path / ("ä" * 127)
+  with files.replacing(long) as temporary:
+    temporary.write_text("x")
+  assert long.read_text() == "x"
+
+
+def test_links_are_not_followed(tmp_path):
+  victim = tmp_path / "victim"
+  victim.write_text("mine")
+  link = tmp_path / "link"
+  link.symlink_to(victim)
+  with files.replacing(link) as temporary:
+    temporary.write_text("new")
+  assert victim.read_text() == "mine"
+  assert link.read_text() == "new"
+  assert not link.is_symlink()
+
+
+def test_a_file_is_made_as_the_umask_has_it(tmp_path):
+  before = os.umask(0o027)
+  try:
+    with files.replacing(tmp_path / "file") as temporary:
+      temporary.chmod(0o600)
+  finally:
+    os.umask(before)
+  assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640

@@ -63,6 +63,28 @@ def test_a_run_of_0_1_0_goes_on_to_the_same_bits(tmp_path):
     np.testing.assert_array_equal(found[name], leaf, err_msg=name)
 
 
+def test_a_folder_of_0_1_0_is_gone_on_with_and_loses_nothing(tmp_path):
+  folder = tmp_path / "run"
+  shutil.copytree(FOLDER / "stratified_12", folder)
+  # What it was saving when it was killed, and what a user keeps beside it.
+  (folder / "00000015").mkdir()
+  (folder / "00000015" / "half").write_bytes(b"0")
+  before = {
+    path.relative_to(folder): path.read_bytes()
+    for path in folder.rglob("*")
+    if path.is_file() and "00000015" not in str(path)
+  }
+  for _ in range(2):  # also when the mark is there
+    with Checkpoints(folder, keep=1) as checkpoints:
+      for step in (15, 16, 17):
+        checkpoints.save(step, {"x": jnp.zeros(3)})
+      checkpoints.wait()
+      assert checkpoints.steps == [12, 17]
+  assert (folder / "00000015.damaged" / "half").read_bytes() == b"0"
+  for path, content in before.items():
+    assert (folder / path).read_bytes() == content
+
+
 def test_at_an_episodes_end_a_run_goes_on_with_other_masks(tmp_path):
   tx, params, state = restored(tmp_path, "uniform_10")
   found = eight_more(tx, params, state)
