@@ -102,8 +102,7 @@ def main(config: Config) -> None:
       **records.environment(),
       "metrics": metrics,
     }
-    with records.alone(config.results):
-      records.append(config.results, line)
+    records.append(config.results, line)
     started.console.print(table(config.model.name, metrics))
     say(f"Its line is in {config.results}.")
 

@@ -1,23 +1,25 @@
 """The results file: one JSON object per line, one line per run.
 
-Appending is a single write, so runs on several machines or processes may share
-one file, and a run that dies leaves no half line behind.
+Appending is a single write under a lock, so runs on several machines or
+processes may share one file; what could not be written whole is cut back.
 """
 
 import contextlib
 import dataclasses
 import datetime
+import errno
 import fcntl
 import importlib.metadata
 import json
 import os
 import pathlib
+import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 
-from gmixout_jax.checkpoint.files import replacing
+from gmixout_jax.checkpoint.files import local_path, replacing
 
 Record = dict[str, Any]
 
@@ -127,24 +129,67 @@ def append(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
     record: the run; whatever :func:`plain` can turn into JSON.
 
   Raises:
-    ValueError: if the record holds NaN or infinity, which are not JSON.
-    OSError: if the line could not be written whole.
+    ValueError: if the record holds NaN or infinity, which are not JSON, or the
+      path is the address of a bucket.
+    OSError: if the line could not be written whole; the file is as it was.
   """
-  line = json.dumps(plain(record), allow_nan=False) + "\n"
-  pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
+  path = local_path("results", path)
+  with alone(path):
+    _add(_held.descriptors[path], path, record)
+
+
+class _Held(threading.local):
+  def __init__(self):
+    self.descriptors: dict[pathlib.Path, int] = {}
+
+
+_held = _Held()
+
+
+@contextlib.contextmanager
+def alone(path: str | os.PathLike[str]) -> Iterator[None]:
+  """Keeps others that append from a results file.
+
+  To look whether a line is there, and to append it if not.
+  """
+  path = local_path("results", path)
+  if path in _held.descriptors:
+    yield
+    return
+  path.parent.mkdir(parents=True, exist_ok=True)
   descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
   try:
-    # Whatever stands there, a line begins on a line of its own.
-    size = os.fstat(descriptor).st_size
-    if size and os.pread(descriptor, 1, size - 1) != b"\n":
-      line = "\n" + line
-    data = line.encode()
+    try:
+      fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError as error:
+      if error.errno not in (errno.ENOLCK, errno.ENOTSUP):
+        raise  # else the file system has no locks, and one writer must do
+    _held.descriptors[path] = descriptor
+    yield
+  finally:
+    _held.descriptors.pop(path, None)
+    os.close(descriptor)  # which gives the lock back
+
+
+def _add(
+  descriptor: int, path: pathlib.Path, record: Mapping[str, Any]
+) -> None:
+  line = json.dumps(plain(record), allow_nan=False) + "\n"
+  # Whatever stands there, a line begins on a line of its own.
+  size = os.fstat(descriptor).st_size
+  if size and os.pread(descriptor, 1, size - 1) != b"\n":
+    line = "\n" + line
+  data = line.encode()
+  try:
     # One write: the kernel appends it whole, even beside another writer.
     if (written := os.write(descriptor, data)) != len(data):
-      raise OSError(f"{path}: wrote {written} of {len(data)} bytes.")
+      raise OSError(
+        errno.ENOSPC, f"{written} of {len(data)} bytes could be written", path
+      )
     os.fsync(descriptor)
-  finally:
-    os.close(descriptor)
+  except OSError:
+    os.ftruncate(descriptor, size)  # no half line is left
+    raise
 
 
 _RECORD = "record.json"  # of a run that has ended, in its checkpoint's folder
@@ -161,21 +206,6 @@ def recall(folder: str | os.PathLike[str]) -> Record | None:
   """
   path = pathlib.Path(folder) / _RECORD
   return read(path)[0] if path.exists() else None
-
-
-@contextlib.contextmanager
-def alone(path: str | os.PathLike[str]) -> Iterator[None]:
-  """Keeps other processes that ask for it from a results file.
-
-  To look whether a line is there, and to append it if not.
-  """
-  pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
-  descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-  try:
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-    yield
-  finally:
-    os.close(descriptor)  # which gives the lock back
 
 
 def note(folder: str | os.PathLike[str], record: Mapping[str, Any]) -> None:

@@ -2,9 +2,14 @@
 
 import concurrent.futures
 import dataclasses
+import errno
+import fcntl
 import json
 import math
+import os
 import pathlib
+import resource
+import signal
 
 import pytest
 
@@ -51,6 +56,55 @@ def test_concurrent_writers_do_not_tear_lines(tmp_path):
     for seed in range(40):
       pool.submit(records.append, path, {"seed": seed, "x": "y" * 5000})
   assert sorted(r["seed"] for r in records.read(path)) == list(range(40))
+
+
+def test_a_full_disk_leaves_the_file_as_it_was(tmp_path):
+  """Files may not grow past a limit; that fails like a disk that is full."""
+  path = tmp_path / "results.jsonl"
+  records.append(path, {"seed": 0})
+  before = path.read_bytes()
+  soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+  handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+  try:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 100, hard))
+    with pytest.raises(OSError, match=r"100 of \d+ bytes could be written"):
+      records.append(path, {"seed": 1, "x": "y" * 500})
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    signal.signal(signal.SIGXFSZ, handler)
+  assert path.read_bytes() == before
+  records.append(path, {"seed": 2})
+  assert [record["seed"] for record in records.read(path)] == [0, 2]
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EIO])
+def test_where_there_are_no_locks_lines_are_appended(
+  tmp_path, monkeypatch, number
+):
+  def flock(descriptor, how):
+    raise OSError(number, os.strerror(number))
+
+  monkeypatch.setattr(fcntl, "flock", flock)
+  path = tmp_path / "results.jsonl"
+  if number == errno.EIO:
+    with pytest.raises(OSError, match="Input/output error"):
+      records.append(path, {"seed": 0})
+  else:
+    records.append(path, {"seed": 0})
+    assert records.read(path) == [{"seed": 0}]
+
+
+def test_who_looks_first_adds_without_another_writer(tmp_path):
+  path = tmp_path / "results.jsonl"
+
+  def add_if_missing(_):
+    with records.alone(path):
+      if not records.read(path):
+        records.append(path, {"seed": 0})
+
+  with concurrent.futures.ThreadPoolExecutor(8) as pool:
+    list(pool.map(add_if_missing, range(16)))
+  assert records.read(path) == [{"seed": 0}]
 
 
 def test_an_empty_line_is_passed_over(tmp_path):
