@@ -20,6 +20,9 @@ TextPool = Literal["end", "last"]
 LEGACY_EOS = 2
 
 
+MOST: dict[str, int] = {"image_size": 2**14, "context_length": 2**16}
+"""What no tower has had yet. Beyond it positions alone fill a memory."""
+
 HOW = ("dtype", "param_dtype", "remat", "attention")
 """Fields of a tower that are no part of the model, but of how it is run."""
 
@@ -45,6 +48,8 @@ def _check_sizes(config: Any, *names: str) -> None:
     value = getattr(config, name)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
       raise ValueError(f"{name} must be a positive integer, got {value!r}.")
+    if value > (most := MOST.get(name, 2**31 - 1)):
+      raise ValueError(f"{name} must be at most {most}, got {value!r}.")
 
 
 def _check_choice(config: Any, name: str, choices: Any) -> None:

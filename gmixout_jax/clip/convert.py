@@ -117,8 +117,11 @@ def from_pretrained(
     )
   # Older folders store these buffers; they only count from zero.
   buffers = [k for k in tensors.shapes if k.endswith(".position_ids")]
-  # No weight is drawn only to be thrown away: the model is made of shapes.
-  abstract = nnx.eval_shape(lambda: CLIP(config, rngs=nnx.Rngs(0)))
+  abstract = weights.shaped(
+    lambda: CLIP(config, rngs=nnx.Rngs(0)),
+    tensors,
+    *(config.vision.depth, config.text.depth),
+  )
   return weights.fill(abstract, tensors, _naming(config), ignore=buffers)
 
 

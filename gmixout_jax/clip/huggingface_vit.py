@@ -132,7 +132,9 @@ def load(
     head = num_classes or 0
     ignore += weights.replace_head(tensors, "classifier", head, config.width)
   config = dataclasses.replace(config, num_classes=head)
-  abstract = nnx.eval_shape(lambda: ViT(config, rngs=nnx.Rngs(0)))
+  abstract = weights.shaped(
+    lambda: ViT(config, rngs=nnx.Rngs(0)), tensors, config.depth
+  )
   return weights.fill(abstract, tensors, _naming(config, prefix), ignore=ignore)
 
 

@@ -145,7 +145,11 @@ def load(
       grid=vision.grid,
       prefix=vision.placed,
     )
-  abstract = nnx.eval_shape(lambda: CLIP(config, rngs=nnx.Rngs(0)))
+  abstract = weights.shaped(
+    lambda: CLIP(config, rngs=nnx.Rngs(0)),
+    tensors,
+    *(config.vision.depth, config.text.depth),
+  )
   return weights.fill(abstract, tensors, naming, ignore=["attn_mask"])
 
 

@@ -152,7 +152,9 @@ def fill(
   if num_classes is not None and num_classes != config.num_classes:
     config = dataclasses.replace(config, num_classes=num_classes)
     ignore = weights.replace_head(tensors, "head", num_classes, config.width)
-  abstract = nnx.eval_shape(lambda: ViT(config, rngs=nnx.Rngs(0)))
+  abstract = weights.shaped(
+    lambda: ViT(config, rngs=nnx.Rngs(0)), tensors, config.depth
+  )
   return weights.fill(abstract, tensors, _naming(config), ignore=ignore)
 
 

@@ -123,7 +123,16 @@ def _shape(tensors: weights.Files, told: dict[str, Any]) -> dict[str, Any]:
       + "\n  ".join(faults)
     )
   width, channels, patch, _ = shapes["patch_embed.proj.weight"]
-  blocks = (re.match(r"blocks\.(\d+)\.", name) for name in shapes)
+  blocks = {
+    int(found[1])
+    for name in shapes
+    if (found := re.match(r"blocks\.(\d{1,9})\.", name))
+  }
+  if (last := max(blocks)) >= len(blocks):
+    first = next(n for n in range(last) if n not in blocks)
+    raise CheckpointError(
+      f"{tensors.source} has blocks.{last}, and no blocks.{first}."
+    )
   mlp_width = shapes["blocks.0.mlp.fc2.weight"][1]
   class_token = "cls_token" in shapes
   registers = dict(enumerate(shapes.get("reg_token", ()))).get(1, 0)
@@ -136,7 +145,7 @@ def _shape(tensors: weights.Files, told: dict[str, Any]) -> dict[str, Any]:
   )
   return dict(
     width=width,
-    depth=1 + max(int(block[1]) for block in blocks if block),
+    depth=len(blocks),
     mlp_width=mlp_width,
     mlp="swiglu"
     if shapes["blocks.0.mlp.fc1.weight"][0] == 2 * mlp_width

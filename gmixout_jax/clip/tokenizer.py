@@ -1,7 +1,8 @@
 """Text to token ids, with the tokenizer.json of a CLIP folder."""
 
+import contextlib
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from jaxtyping import Int
 
 from gmixout_jax.checkpoint.files import Path, local_path
 from gmixout_jax.clip import huggingface, open_clip
-from gmixout_jax.clip.config import LEGACY_EOS, TextConfig
+from gmixout_jax.clip.config import LEGACY_EOS, MOST, TextConfig
 
 
 class Tokenizer:
@@ -37,21 +38,24 @@ class Tokenizer:
     Args:
       encoder: A `tokenizers.Tokenizer`; its padding and truncation are turned
         off.
-      context_length: Tokens per text, at least 2: begin and end.
+      context_length: Tokens per text, at least 2: begin and end; at most 65536.
       pad_token_id: The id after the end token; None repeats the end token.
 
     Raises:
-      ValueError: `context_length` is below 2, or the tokenizer adds no end
-        token.
+      ValueError: `context_length` is out of range, or the tokenizer adds no
+        end token.
     """
-    if context_length < 2:
+    least, most = 2, MOST["context_length"]
+    if not least <= context_length <= most:
+      bound = f"least {least}" if context_length < least else f"most {most}"
       raise ValueError(
-        f"context_length must be at least 2, got {context_length}."
+        f"context_length must be at {bound}, got {context_length}."
       )
     # Both are done here, so that the result does not hang on the file's mood.
     encoder.no_padding()
     encoder.no_truncation()
-    special = encoder.encode("").ids
+    with _of_rust("The tokenizer cannot encode an empty text"):
+      special = encoder.encode("").ids
     if not special:
       raise ValueError(
         "The tokenizer adds no end token: tokenizer.json has no post-processor."
@@ -83,9 +87,9 @@ class Tokenizer:
     ids = np.full(
       (len(texts), self.context_length), self.pad_token_id, np.int32
     )
-    for row, encoding in zip(
-      ids, self._encoder.encode_batch(list(texts)), strict=True
-    ):
+    with _of_rust(f"The tokenizer cannot encode texts such as {texts[:1]}"):
+      encodings = self._encoder.encode_batch(list(texts))
+    for row, encoding in zip(ids, encodings, strict=True):
       kept = encoding.ids[: self.context_length]
       row[: len(kept)] = kept
       if len(encoding.ids) > self.context_length:
@@ -153,10 +157,8 @@ def load_tokenizer(
       f"  AutoTokenizer.from_pretrained({str(directory)!r}).save_pretrained("
       f"{str(directory)!r})"
     )
-  try:
+  with _of_rust(f"{path} is not a tokenizer"):
     encoder = tokenizers.Tokenizer.from_file(str(path))
-  except Exception as error:  # The Rust side raises bare Exceptions.
-    raise ValueError(f"{path} is not a tokenizer: {error}.") from None
   model = _model_ids(directory)
   pad = _padding(encoder, directory / "tokenizer_config.json")
   try:
@@ -171,6 +173,22 @@ def load_tokenizer(
   except ValueError as error:
     raise ValueError(f"{path}: {error}") from None
   return tokenizer
+
+
+@contextlib.contextmanager
+def _of_rust(what: str) -> Iterator[None]:
+  """Turns what the Rust side raises, bare exceptions and panics, into an error.
+
+  Raises:
+    ValueError: If it raises something.
+  """
+  try:
+    yield
+  except BaseException as error:
+    panics = type(error).__name__ == "PanicException"
+    if not panics and not isinstance(error, Exception):
+      raise
+    raise ValueError(f"{what}: {error}.") from None
 
 
 def _model_ids(directory: pathlib.Path) -> dict[str, Any]:

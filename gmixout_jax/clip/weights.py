@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -52,7 +52,24 @@ class Files:
   def __getitem__(self, name: str) -> np.ndarray:
     if name in self._assigned:
       return self._assigned[name]
-    return self._files[name].get_tensor(name)
+    try:
+      found = self._files[name].get_tensor(name)
+    except (TypeError, ValueError, safetensors.SafetensorError) as error:
+      raise CheckpointError(
+        f"{self.source}: {name} is of a type that NumPy has no name for:"
+        f" {error}."
+      ) from None
+    if not jnp.issubdtype(found.dtype, jnp.floating):
+      raise CheckpointError(
+        f"{self.source}: {name} must hold floats, got {found.dtype}."
+      )
+    if not np.isfinite(found).all():
+      number = int(np.size(found) - np.count_nonzero(np.isfinite(found)))
+      raise CheckpointError(
+        f"{self.source}: {name} holds {number} numbers that are not finite, of"
+        f" {found.size}."
+      )
+    return found
 
   def __setitem__(self, name: str, value: np.ndarray):
     self._assigned[name] = value
@@ -188,6 +205,28 @@ def parameters(model: nnx.Module) -> dict[str, nnx.Variable]:
   return {"/".join(map(str, path)): leaf for path, leaf in state}
 
 
+def shaped[Model: nnx.Module](
+  make: Callable[[], Model], tensors: Files, *depths: int
+) -> Model:
+  """A model of shapes alone: no weight is drawn only to be thrown away.
+
+  Args:
+    make: Makes the model.
+    tensors: What is to fill it.
+    *depths: Blocks of its towers.
+
+  Raises:
+    CheckpointError: If there are fewer tensors than blocks: making as many
+      could take for ever.
+  """
+  if sum(depths) > len(tensors.shapes):
+    raise CheckpointError(
+      f"{tensors.source} holds {len(tensors.shapes)} tensors, and the model"
+      f" that they are for has {sum(depths)} blocks."
+    )
+  return nnx.eval_shape(make)
+
+
 def fill[Model: nnx.Module](
   abstract: Model,
   tensors: Files,
@@ -198,7 +237,7 @@ def fill[Model: nnx.Module](
   """Fills a model's parameters from a file.
 
   Args:
-    abstract: The model, as made by `nnx.eval_shape`.
+    abstract: The model, from `shaped`.
     tensors: The tensors.
     names: Where each parameter lives among them.
     ignore: Tensors that the model may do without.
