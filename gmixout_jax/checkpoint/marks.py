@@ -38,7 +38,11 @@ def check(folder: pathlib.Path) -> list[int]:
   if (folder / MARK).is_file():
     return _read(folder / MARK)
   names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-  found = [name for name in names if is_step(name) and _is_saved(folder / name)]
+  found = [
+    name
+    for name in names
+    if is_step(name) and (folder / name / "manifest.json").is_file()
+  ]
   others = [
     name
     for name in sorted(names)
@@ -87,14 +91,3 @@ def _read(mark: pathlib.Path) -> list[int]:
     return found
   except (ValueError, LookupError, TypeError, RecursionError) as error:
     raise CheckpointError(f"{mark} is damaged: {error!r}.") from None
-
-
-def _is_saved(folder: pathlib.Path) -> bool:
-  """Whether it is a checkpoint of ours, be it damaged."""
-  manifest = folder / "manifest.json"
-  try:
-    raw = json.loads(manifest.read_bytes())
-    ours = isinstance(raw, dict) and set(raw) == {"sha256", "manifest"}
-  except (OSError, ValueError, RecursionError):
-    ours = False
-  return ours or (manifest.is_file() and (folder / "state").is_dir())

@@ -23,6 +23,8 @@ LEGACY_EOS = 2
 MOST: dict[str, int] = {"image_size": 2**14, "context_length": 2**16}
 """What no tower has had yet. Beyond it positions alone fill a memory."""
 
+_LARGEST: int = 2**31 - 1
+
 HOW = ("dtype", "param_dtype", "remat", "attention")
 """Fields of a tower that are no part of the model, but of how it is run."""
 
@@ -48,7 +50,7 @@ def _check_sizes(config: Any, *names: str) -> None:
     value = getattr(config, name)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
       raise ValueError(f"{name} must be a positive integer, got {value!r}.")
-    if value > (most := MOST.get(name, 2**31 - 1)):
+    if value > (most := MOST.get(name, _LARGEST)):
       raise ValueError(f"{name} must be at most {most}, got {value!r}.")
 
 

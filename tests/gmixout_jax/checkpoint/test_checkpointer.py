@@ -87,7 +87,8 @@ def test_a_folder_of_something_else_is_refused_untouched(tmp_path, name):
     (tmp_path / name).write_text("mine")
   else:
     (tmp_path / name).mkdir()
-    (tmp_path / name / "manifest.json").write_text("{}")
+    file = "image.png" if name == "00000003" else "manifest.json"
+    (tmp_path / name / file).write_text("{}")
   before = files(tmp_path)
   message = f"must be empty, or hold checkpoints .* it holds '{name}'"
   with pytest.raises(CheckpointError, match=message):
