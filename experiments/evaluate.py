@@ -19,6 +19,7 @@ import rich.table
 import tyro
 from rich.markup import escape
 
+from experiments import command_line
 from experiments.data import listing
 from experiments.data.images import ImageSet
 from experiments.data.listing import Listing
@@ -165,7 +166,7 @@ def table(model: str, metrics: records.Record) -> rich.table.Table:
 def parse(arguments: list[str] | None = None) -> Config:
   """Reads the command line."""
   arguments = sys.argv[1:] if arguments is None else arguments
-  return tyro.cli(
+  return command_line.parse(
     Config,
     args=one_each(arguments),
     prog="python -m experiments.evaluate",

@@ -23,7 +23,7 @@ import rich.table
 import tyro
 from rich.markup import escape
 
-from experiments import metrics
+from experiments import command_line, metrics
 from experiments.data.decode import EXTENSIONS, View, decode
 from experiments.data.images import ImageSet
 from experiments.harness.command import session
@@ -180,7 +180,7 @@ def table(logits: np.ndarray, names: tuple[str, ...]) -> rich.table.Table:
 
 def parse(arguments: list[str] | None = None) -> Config:
   """Reads the command line."""
-  return tyro.cli(
+  return command_line.parse(
     Config,
     args=arguments,
     prog="python -m experiments.predict",

@@ -12,12 +12,19 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-import rich
 import tyro
 from matplotlib import figure
 
-from experiments.reporting import diagnosed, document, figures, records
-from experiments.reporting.entries import Entry, by_task, check
+from experiments.command_line import WRONG_INPUT
+from experiments.reporting import (
+  diagnosed,
+  document,
+  figures,
+  kinds,
+  models_alone,
+)
+from experiments.reporting.entries import Entry, by_task
+from gmixout_jax.checkpoint.files import local_path
 
 CAPTIONS = {
   "ood_against_id": "Out-of-distribution against in-distribution accuracy:"
@@ -38,26 +45,20 @@ def write(
   """Writes the report.
 
   Args:
-    files: JSON lines, as `experiments.train`, `experiments.run`, the demo and
-      `experiments.diagnostics` write them.
+    files: JSON lines, as `experiments.train`, `sweep`, `evaluate`,
+      `diagnostics` and `pretraining.pretrain_clip` write them.
     out: The folder to write.
     references: The methods that the others are compared with, where they are
       there; of several configurations the first.
 
   Raises:
-    ValueError: If there are no runs in the files, or a line is none.
+    ValueError: If there are no lines in the files, or one is of no kind.
   """
-  results: list[records.Record] = []
-  for file in files:
-    found = records.read(file)
-    for number, record in enumerate(found, start=1):
-      if diagnosed.split([record])[0]:
-        check(record, f"{file}:{number}")
-    results += found
-  if not results:
-    raise ValueError(f"no lines in {', '.join(map(str, files))}.")
-  runs, bvcl, landscapes = diagnosed.split(results)
-  tasks = by_task(runs) if runs else {}
+  for path in (*files, out):
+    local_path("files and --out", path)
+  lines = kinds.read(files)
+  bvcl, landscapes = lines.bvcl, lines.landscapes
+  tasks = by_task(lines.runs) if lines.runs else {}
   out.mkdir(parents=True, exist_ok=True)
   tables: list[document.Table] = []
   drawn: dict[str, tuple[str, figure.Figure]] = {}
@@ -75,6 +76,8 @@ def write(
       caption = CAPTIONS.get(name, "Accuracy with 95 % intervals over seeds.")
       drawn[name + suffix] = f"{task}. {caption}" if task else caption, picture
   tables += diagnosed.tables(bvcl)
+  tables += models_alone.pretrained(lines.pretrained)
+  tables += models_alone.evaluated(lines.evaluated)
   drawn |= diagnosed.draw(bvcl, landscapes)
   pictures = {}
   for name, (caption, picture) in drawn.items():
@@ -85,7 +88,7 @@ def write(
     picture.savefig(out / f"{name}.pdf", metadata={"CreationDate": None})
     pictures[name] = caption, content.getvalue()
   source = (
-    f"{len(results)} lines, {sum(map(len, tasks.values())) + len(bvcl)}"
+    f"{sum(map(len, lines))} lines, {sum(map(len, tasks.values())) + len(bvcl)}"
     f" configurations, from {', '.join(file.name for file in files)}."
   )
   by_file = {f"{name}.png": text for name, (text, _) in pictures.items()}
@@ -95,7 +98,7 @@ def write(
   (out / "report.html").write_text(
     document.page(tables, pictures, source), encoding="utf-8"
   )
-  rich.print(f"wrote {out / 'report.html'}, report.md and the pictures")
+  print(f"wrote {out / 'report.html'}, report.md and the pictures")
 
 
 def _away(entries: list[Entry]) -> list[Entry]:
@@ -141,8 +144,8 @@ def main(arguments: list[str] | None = None) -> int:
       write, args=arguments, prog="python -m experiments.report",
       description=__doc__,
     )  # fmt: skip
-  except (FileNotFoundError, ValueError) as error:
-    rich.print(f"error: {error}")
+  except WRONG_INPUT as error:
+    print(f"error: {error}")
     return 1
   return 0
 

@@ -37,7 +37,7 @@ from typing import Any
 import rich.table
 import tyro
 
-from experiments import configs, methods
+from experiments import command_line, configs, methods
 from experiments.harness import finished_checkpoints, processes
 from experiments.harness.cell import Cell
 from experiments.harness.command import Session
@@ -388,7 +388,7 @@ def parse(arguments: Sequence[str] | None = None) -> Config:
   for flag, name in itertools.pairwise(words):
     if flag == "--config" and name in configs.names():
       description = configs.docstring(name)
-  return tyro.cli(
+  return command_line.parse(
     Config,
     args=arguments,
     prog="python -m experiments.sweep",

@@ -46,7 +46,7 @@ import rich.table
 import tyro
 from rich.markup import escape
 
-from experiments import methods
+from experiments import command_line, methods
 from experiments.harness.cell import Cell
 from experiments.harness.command import Session
 from experiments.harness.run import run
@@ -170,7 +170,7 @@ def parse(arguments: list[str] | None = None) -> Config:
     "Config", fields, bases=(Config,), frozen=True, kw_only=True
   )
   typed.__doc__ = Config.__doc__
-  return tyro.cli(
+  return command_line.parse(
     typed,
     args=arguments,
     prog="python -m experiments.train",

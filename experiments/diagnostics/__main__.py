@@ -12,9 +12,9 @@ file has already is not run again.
 
 import sys
 
-import rich
 import tyro
 
+from experiments.command_line import WRONG_INPUT
 from experiments.diagnostics.between_weights import weights
 from experiments.diagnostics.by_setting import bvcl
 
@@ -28,8 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
       prog="python -m experiments.diagnostics",
       description=__doc__,
     )
-  except ValueError as error:
-    rich.print(f"error: {error}")
+  except WRONG_INPUT as error:
+    print(f"error: {error}")
     return 1
   return 0
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax
 import rich.console
 
+from experiments.command_line import WRONG_INPUT
 from experiments.harness.display import Display
 from experiments.training import compilation_cache, peers
 from experiments.training.agreement import leads
@@ -70,7 +71,7 @@ def session(
       yield Session(console, Display(console), stop)
   except Stopped as stopped:
     console.print(str(stopped), markup=False)
-  except (FloatingPointError, OSError, TypeError, ValueError) as error:
+  except WRONG_INPUT as error:
     if jax.process_count() > 1:
       peers.end(f"error: {error}")
     sys.exit(f"error: {error}")  # what the user gave is wrong, not the program

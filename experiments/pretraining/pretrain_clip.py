@@ -40,6 +40,7 @@ import tokenizers
 import tyro
 from jaxtyping import Float
 
+from experiments import command_line
 from experiments.data import caption_sources as sources
 from experiments.data.batches import stream
 from experiments.data.captions import CaptionSet
@@ -194,7 +195,9 @@ def pretrain(
     kept = None
     if config.checkpoint is not None:
       run = described(config) | {"seed": config.seed}
-      kept = stack.enter_context(Checkpoints(config.checkpoint, config=run))
+      kept = stack.enter_context(
+        Checkpoints(config.checkpoint / "run", config=run)
+      )
     trained, losses = contrastive.fit(
       model,
       lambda start: stream(batches, start, config.steps),
@@ -348,13 +351,13 @@ def main(config: Config) -> None:
     rich.print(table(record), f"wrote {config.out} and {config.results}")
   except Stopped as stopped:
     rich.print(str(stopped))
-  except (FloatingPointError, OSError, ValueError) as error:
+  except command_line.WRONG_INPUT as error:
     sys.exit(f"error: {error}")  # what the user gave is wrong, not the program
 
 
 def parse(arguments: Sequence[str] | None = None) -> Config:
   """Reads the command line; the kinds of data are its subcommands."""
-  return tyro.cli(
+  return command_line.parse(
     Config,
     args=arguments,
     prog="python -m experiments.pretraining.pretrain_clip",

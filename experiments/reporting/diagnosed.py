@@ -37,14 +37,17 @@ BVCL_CAPTION = (
 )
 
 
-def split(
-  results: Sequence[records.Record],
-) -> tuple[list[records.Record], list[records.Record], list[records.Record]]:
-  """Training runs, lines of bvcl, and lines of landscape."""
-  bvcl = [record for record in results if "bvcl" in record]
-  landscapes = [record for record in results if "landscape" in record]
-  runs = [r for r in results if "bvcl" not in r and "landscape" not in r]
-  return runs, bvcl, landscapes
+def check_landscape(record: records.Record, name: str) -> None:
+  """Sees whether a record is a line of landscape.
+
+  Raises:
+    ValueError: If it lacks something; it is named.
+  """
+  found = record["landscape"]
+  for key in ("plane",):
+    if not isinstance(found, dict) or key not in found:
+      raise ValueError(f"{name} is no line of landscape: it lacks {key!r}.")
+  _ = record["config"].get("data"), int(record["seed"])
 
 
 def tables(results: Sequence[records.Record]) -> list[Table]:

@@ -3,6 +3,7 @@
 import base64
 import html
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -150,20 +151,24 @@ def markdown(
     pictures: Caption by file name.
     source: What it was made from.
   """
-  lines = ["# Report", "", source, ""]
+  lines = ["# Report", "", _cell(source), ""]
   for table in tables:
-    lines += [f"## {table.title}", "", table.note, ""]
+    lines += [f"## {_cell(table.title)}", "", _cell(table.note), ""]
     lines.append("| " + " | ".join(map(_cell, table.header)) + " |")
     lines.append("|" + "---|" * len(table.header))
     lines += ["| " + " | ".join(map(_cell, row)) + " |" for row in table.rows]
     lines.append("")
   for file, caption in pictures.items():
-    lines += [f"![{caption}]({file})", "", caption, ""]
+    lines += [f"![{_cell(caption)}]({file})", "", _cell(caption), ""]
   return "\n".join(lines)
 
 
 def _cell(text: str) -> str:
-  return text.replace("|", "\\|")
+  """Text in which Markdown finds no tables, tags, links or code."""
+  text = html.escape(" ".join(text.split()), quote=False)
+  text = re.sub(r"([\\|\[\]`])", r"\\\1", text)
+  # GitHub makes links of these without being asked.
+  return text.replace("://", "&#58;//").replace("www.", "www&#46;")
 
 
 _STYLE = """

@@ -60,16 +60,42 @@ def check(record: records.Record, name: str) -> None:
     name: What to call it if not, such as its file and line.
 
   Raises:
-    ValueError: If it is none.
+    ValueError: If it is none, or has an accuracy that is none.
   """
   try:
     found, method = record["metrics"], record["config"]["method"]
-    _ = found["id"], found["ood"], method["name"], record["seed"]
-  except (KeyError, TypeError) as error:
+    accuracies = {"id": found["id"], **found["ood"]}
+    _ = str(method["name"]), int(record["seed"])
+  except (KeyError, TypeError, ValueError) as error:
     raise ValueError(
-      f"{name} is no line of experiments.train, experiments.run or the demo: it"
-      f" lacks {error}."
+      f"{name} is no line of experiments.train, experiments.sweep or the demo:"
+      f" it lacks {error}."
     ) from error
+  for key in ("mean_ood", "worst_ood", "mean_id"):
+    if key in found:
+      accuracies[key] = found[key]
+  for part in ("details", "headline"):
+    for key, value in dict(found.get(part) or {}).items():
+      if isinstance(value, dict):
+        value = value.get("top1", 0.0)
+      accuracies[f"{part}/{key}"] = value
+  for key, value in accuracies.items():
+    try:
+      share(value)
+    except ValueError as error:
+      raise ValueError(f"{name}: the accuracy {key!r} {error}") from None
+
+
+def share(value: Any) -> float:
+  """A number in [0, 1].
+
+  Raises:
+    ValueError: If it is none.
+  """
+  number = isinstance(value, int | float) and not isinstance(value, bool)
+  if not number or not 0 <= value <= 1:
+    raise ValueError(f"must be a number in [0, 1], got {value!r}.")
+  return float(value)
 
 
 def group(results: Iterable[records.Record]) -> list[Entry]:

@@ -15,6 +15,7 @@ import rich
 import rich.table
 import tyro
 
+from experiments.command_line import typed_errors
 from experiments.reporting import figures, records
 from experiments.reporting.entries import Entry, check, group
 
@@ -179,4 +180,5 @@ def show(
 
 
 if __name__ == "__main__":
-  tyro.cli(show, description=__doc__)
+  with typed_errors():
+    tyro.cli(show, description=__doc__)

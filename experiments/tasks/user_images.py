@@ -16,6 +16,7 @@ from experiments.data.source import Source, hold_out
 from experiments.reporting.records import Record
 from experiments.tasks import fingerprint, memory
 from experiments.tasks.image_task import Sets
+from gmixout_jax.checkpoint.files import local_path
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -155,7 +156,7 @@ def parse_ood(given: Sequence[str]) -> tuple[tuple[str, pathlib.Path], ...]:
         f"--ood has {name!r} twice, with {found[name]} and {folder}: names must"
         " differ."
       )
-    found[name] = pathlib.Path(folder)
+    found[name] = local_path("--ood", folder)
   return tuple(found.items())
 
 

@@ -29,12 +29,16 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Self
 
 import jax
-import numpy as np
-from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from gmixout_jax._core import description
-from gmixout_jax.checkpoint import arrays, folders, manifests, marks
+from gmixout_jax.checkpoint import (
+  arrays,
+  folders,
+  manifests,
+  marks,
+  processes,
+)
 from gmixout_jax.checkpoint.files import (
   CheckpointError,
   Path,
@@ -42,7 +46,6 @@ from gmixout_jax.checkpoint.files import (
   synced,
 )
 
-UNFINISHED = marks.UNFINISHED
 PACKAGES = ("gmixout-jax", "jax", "flax", "optax", "orbax-checkpoint")
 
 
@@ -121,7 +124,7 @@ class Checkpoints:
         self._lock = folders.hold(self.folder)
         self._kept = marks.claim(self.folder)
         for path in self.folder.iterdir():
-          if path.name.startswith(UNFINISHED):
+          if path.name.startswith(marks.UNFINISHED):
             shutil.rmtree(path)
       except CheckpointError:
         self.close()
@@ -216,7 +219,7 @@ class Checkpoints:
     }
     placed = arrays.to_write(leaves)
     self.wait()
-    if self._agreed(step in self.steps):
+    if processes.agreed(step in self.steps):
       return
     unfinished = self._unfinished(step)
     try:
@@ -229,7 +232,7 @@ class Checkpoints:
             errno.EEXIST, f"{self._path(step)} exists and is no checkpoint"
           )
         unfinished.mkdir()
-      _together("checkpoint folder made")
+      processes.together("checkpoint folder made")
       written = None
       if placed:  # Orbax writes no empty tree
         written = ocp.save_async(str(unfinished / "state"), placed)
@@ -277,7 +280,7 @@ class Checkpoints:
       self._check_whole(step)
     else:
       step = self._newest_whole() if self._leads else None
-      step = self._agreed(-1 if step is None else step)
+      step = processes.agreed(-1 if step is None else step)
     if step < 0:
       return None
     manifest = manifests.read(self._path(step) / "manifest.json")
@@ -298,20 +301,13 @@ class Checkpoints:
     return self.folder / f"{step:08d}"
 
   def _unfinished(self, step: int) -> pathlib.Path:
-    return self.folder / f"{UNFINISHED}{step:08d}"
+    return self.folder / f"{marks.UNFINISHED}{step:08d}"
 
   def _score(self, step: int) -> float | None:
     try:
       return manifests.read(self._path(step) / "manifest.json")["score"]
     except (CheckpointError, OSError):
       return None
-
-  def _agreed[T: (bool, int)](self, value: T) -> T:
-    """What the first process says, on all of them."""
-    if jax.process_count() == 1:
-      return value
-    said = multihost_utils.broadcast_one_to_all(np.asarray(value))
-    return type(value)(said)
 
   def _commit(self, step: int, written: Any, manifest: dict[str, Any]) -> None:
     """Waits for the arrays, then makes the folder a checkpoint."""
@@ -402,9 +398,3 @@ class Checkpoints:
       except ValueError as error:
         where = f"the checkpoint of step {step} in {self.folder}"
         raise CheckpointError(f"{where}, state {path!r}: {error}") from None
-
-
-def _together(what: str) -> None:
-  """Waits for all processes."""
-  if jax.process_count() > 1:
-    multihost_utils.sync_global_devices(what)
