@@ -78,6 +78,8 @@ class Config(ModelOptions):
 def main(config: Config) -> None:
   """Evaluates, appends the line and shows the table."""
   with session(saves=False) as started:
+    if config.results.is_dir():
+      raise ValueError(f"--results must be a file, got {config.results}.")
     check_writable("results", config.results.parent)
     sets = config.sets()
     first = next(iter(sets.values()))
@@ -133,7 +135,7 @@ def described(
       for flag, one in sets.items()
     },
   }
-  for name in ("templates", "mean", "std", "skip_broken"):
+  for name in ("classes", "templates", "mean", "std", "skip_broken"):
     if value := getattr(config, name):
       told[name] = value
   if config.dtype != "float32":

@@ -8,8 +8,9 @@ from typing import Annotated
 import tyro
 
 from experiments.data import workers
+from experiments.data.listing import same_name
 from experiments.data.workers import Workers
-from experiments.models import backbones, deployed
+from experiments.models import backbones, deployed, preprocessing
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,8 +20,9 @@ class ModelOptions:
   Attributes:
     model: What experiments.train has exported; a ViT with a head, whoever
       saved it; or a CLIP, whose head is made of the names of the classes.
-    classes: The names of the classes: for a head of words, or in the order of
-      the outputs of a head whose files do not say what they mean.
+    classes: The names of the classes: for a head of words, which a CLIP without
+      a head needs, or in the order of the outputs of a head whose files do not
+      say what they mean.
     templates: Prompts for a head of words, such as "a photo of a {}.", with {}
       where a name goes. With them the head is made of words also of a CLIP that
       was exported with one.
@@ -61,15 +63,16 @@ class ModelOptions:
       raise ValueError(
         f"--batch-size must be at least 1 image, got {self.batch_size}."
       )
-    for name in self.classes or ():
-      if (self.classes or ()).count(name) > 1 or not name.strip():
+    preprocessing.check_pixels(self.mean, self.std)
+    asked = self.classes and tuple(map(same_name, self.classes))
+    for name in asked or ():
+      if (asked or ()).count(name) > 1 or not name.strip():
         raise ValueError(
           f"--classes must be names that differ, got {name!r} twice or empty."
         )
     workers.choose(Workers(self.decode_threads))
     backbones.check(dtype=self.dtype, attention=self.attention)
-    backbones.check_path(self.model)
-    asked = self.classes
+    backbones.check_path(self.model, "MODEL")
     if asked is None and backbones.needs_words(self.model):
       asked = classes
     found = deployed.load(

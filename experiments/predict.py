@@ -13,7 +13,6 @@ row; they are listed here.
 
 import csv
 import dataclasses
-import os
 import pathlib
 from collections import Counter
 from typing import Annotated
@@ -24,6 +23,7 @@ import tyro
 from rich.markup import escape
 
 from experiments import command_line, metrics
+from experiments.data import listing
 from experiments.data.decode import EXTENSIONS, View, decode
 from experiments.data.images import ImageSet
 from experiments.harness.command import session
@@ -75,35 +75,21 @@ class Readable:
     return str(self.paths[row])
 
 
-def find(folder: pathlib.Path) -> list[pathlib.Path]:
-  """The visible image files in a folder and below it, by their path.
-
-  Raises:
-    FileNotFoundError: If there is no such folder, or no image.
-  """
-  if not folder.is_dir():
-    raise FileNotFoundError(f"no folder {folder}: expected one with images.")
-  found = []
-  for above, folders, names in os.walk(folder):
-    folders[:] = [name for name in folders if not name.startswith(".")]
-    found += [
-      pathlib.Path(above, name)
-      for name in names
-      if os.path.splitext(name)[1].lower() in EXTENSIONS
-      and not name.startswith(".")
-    ]
-  if not found:
-    raise FileNotFoundError(
-      f"no images in {folder} or below it: expected files that end in"
-      f" {', '.join(sorted(EXTENSIONS))}."
-    )
-  return sorted(found)
-
-
 def main(config: Config) -> None:
   """Predicts, writes the CSV and shows how many images are of which class."""
   with session(saves=False) as started:
-    paths = find(config.folder)
+    if not config.folder.is_dir():
+      raise FileNotFoundError(
+        f"no folder {config.folder}: expected one with images."
+      )
+    paths, left_out = listing.below(config.folder)
+    for note in listing.told(config.folder, left_out):
+      started.display.say(note)
+    if not paths:
+      raise FileNotFoundError(
+        f"no images in {config.folder} or below it: expected files that end in"
+        f" {', '.join(sorted(EXTENSIONS))}."
+      )
     if config.out.is_dir():
       raise ValueError(f"--out must be a file, got the folder {config.out}.")
     check_writable("out", config.out.absolute().parent)

@@ -80,16 +80,8 @@ class Config(TaskOptions, RunOptions):
       written = [path.resolve() for path in export.places(self.export)]
       if self.backbone.resolve() in written:
         raise ValueError(f"--export {self.export} would replace --backbone.")
-    to_file = self.export is not None and self.export.suffix == ".safetensors"
-    if (
-      to_file
-      and self.backbone is not None
-      and self.backbone.exists()
-      and backbones.is_clip(self.backbone)
-    ):
-      raise ValueError(
-        f"--export must be a folder for a CLIP, got {self.export}."
-      )
+      if self.backbone.exists():
+        export.check(self.export, to_folder=backbones.is_clip(self.backbone))
     return Cell(self.task(), self.method, self.seed, self.watching.described())
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Int
 
 from experiments.data import folders, rendered_digits, tfds_sets
+from experiments.data.damage import inside, parsing
 from experiments.data.decode import View
 from experiments.data.images import Files, ImageSet, Loader, Pixels
 
@@ -188,7 +189,7 @@ class _Finder:
     self._stems: dict[pathlib.Path, dict[str, list[pathlib.Path]]] = {}
 
   def __call__(self, name: str) -> pathlib.Path:
-    wanted = self._folder / name
+    wanted = inside(self._folder, name, "the image")
     if wanted.parent not in self._stems:
       stems = self._stems[wanted.parent] = {}
       if wanted.parent.is_dir():
@@ -208,7 +209,7 @@ class _Finder:
 
 def _rows(file: pathlib.Path) -> Iterator[tuple[int, list[str]]]:
   """The lines below the header, with their number."""
-  with open(file, encoding="utf-8-sig", newline="") as lines:
+  with parsing(file), open(file, encoding="utf-8-sig", newline="") as lines:
     reader = csv.reader(lines, strict=True)
     try:
       header = next(reader, [])

@@ -128,8 +128,8 @@ class _Rows:
 def _read(path: pathlib.Path) -> np.ndarray:
   try:
     return np.load(path, mmap_mode="r", allow_pickle=False)
-  except (EOFError, ValueError) as error:
-    raise ValueError(f"{path} is not a NumPy file: {error}") from error
+  except Exception as error:  # its header is read as Python, which may fail so
+    raise ValueError(f"{path} is not a NumPy file: {error!r}.") from None
 
 
 def _load(path: pathlib.Path) -> np.ndarray:
@@ -154,6 +154,11 @@ def _labels(path: pathlib.Path, count: int) -> np.ndarray:
   if labels.ndim != 1 or labels.dtype.kind not in "iu":
     raise ValueError(
       f"{path} is {labels.dtype} {list(labels.shape)}: expected integers [n]."
+    )
+  if labels.size and not 0 <= labels.min() <= labels.max() < len(labels):
+    raise ValueError(
+      f"{path} has labels from {labels.min()} to {labels.max()}: expected 0 or"
+      f" more, and fewer than its {len(labels)} images."
     )
   labels = np.array(labels, np.int32)
   if len(labels) not in (count, 5 * count):

@@ -61,6 +61,16 @@ class View:
     if self.border < 0:
       raise ValueError(f"border must be at least 0, got {self.border}.")
 
+  def in_whole_pixels(self) -> "View":
+    """The same, with the shorter side of the image a number of whole pixels.
+
+    So files can tell it, and what reads them sees the same.
+    """
+    if self.fit == "squeeze":
+      return self
+    side = max(self.size, round(self.size * self.zoom))
+    return dataclasses.replace(self, zoom=side / self.size)
+
   @property
   def resampling(self) -> Literal["bilinear", "bicubic"]:
     """The interpolation, be it said or the usual one."""

@@ -24,6 +24,7 @@ def image_files(path: pathlib.Path) -> list[pathlib.Path]:
       for entry in entries
       if os.path.splitext(entry.name)[1].lower() in EXTENSIONS
       and not entry.name.startswith(".")
+      and entry.is_file()  # a pipe would be waited for
     )
 
 

@@ -21,6 +21,7 @@ import re
 from collections.abc import Sequence
 
 from experiments.data import folders
+from experiments.data.damage import parsing
 from experiments.data.decode import View
 from experiments.data.images import Files, ImageSet
 
@@ -48,7 +49,8 @@ def head_classes(source: str | os.PathLike[str]) -> tuple[str, ...]:
   if source.is_dir():
     ids = [folder.name for folder in folders.subfolders(source)]
   elif source.is_file():
-    lines = source.read_text(encoding="utf-8").splitlines()
+    with parsing(source):
+      lines = source.read_text(encoding="utf-8").splitlines()
     ids = [line.split()[0] for line in lines if line.strip()]
   else:
     raise FileNotFoundError(
@@ -83,7 +85,8 @@ def words(file: str | os.PathLike[str], head: Sequence[str]) -> tuple[str, ...]:
     raise FileNotFoundError(
       f"no {file}: expected lines '<WordNet id> <names>', for prompts."
     )
-  lines = file.read_text(encoding="utf-8").splitlines()
+  with parsing(file):
+    lines = file.read_text(encoding="utf-8").splitlines()
   split = (line.split(maxsplit=1) for line in lines)
   named = {part[0]: part[1] for part in split if len(part) == 2}
   if lacking := [name for name in head if name not in named]:

@@ -14,9 +14,11 @@ References:
 import csv
 import os
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 
+from experiments.data.damage import inside, numbered, parsing
 from experiments.data.decode import View
 from experiments.data.images import Files, ImageSet
 
@@ -52,7 +54,7 @@ def open_images(
       f"no {file}: expected columns {', '.join(_COLUMNS)}."
     )
   splits, paths, labels, places = [], [], [], []
-  with open(file, newline="", encoding="utf-8") as lines:
+  with parsing(file), open(file, newline="", encoding="utf-8") as lines:
     reader = csv.DictReader(lines)
     if lacking := [c for c in _COLUMNS if c not in (reader.fieldnames or ())]:
       raise ValueError(f"{file} lacks the columns {', '.join(lacking)}.")
@@ -73,15 +75,17 @@ def open_images(
       except ValueError as error:
         raise ValueError(f"{file}:{number}: {error}") from error
       splits.append(row["split"])
-      paths.append(str(root / "train" / row["filename"]))
+      where = f"{file}:{number}"
+      paths.append(str(inside(root / "train", row["filename"], where)))
   if not labels:
     raise ValueError(f"{file} has no rows.")
+  locations = numbered(max(places), f"{file}: location_remapped")
   every = ImageSet.of(
     Files(tuple(paths), view),
     labels,
-    _names(root / "categories.csv", max(labels) + 1),
+    _names(root / "categories.csv", numbered(max(labels), f"{file}: y")),
     domains=places,
-    domain_names=[f"location {n}" for n in range(max(places) + 1)],
+    domain_names=[f"location {n}" for n in locations],
   )
   of_row = np.array(splits)
   return {
@@ -89,11 +93,11 @@ def open_images(
   }
 
 
-def _names(file: pathlib.Path, count: int) -> tuple[str, ...]:
+def _names(file: pathlib.Path, numbers: Sequence[str]) -> tuple[str, ...]:
   """What the labels mean, as far as the archive says."""
   if not file.is_file():
-    return tuple(map(str, range(count)))
-  with open(file, newline="", encoding="utf-8") as lines:
+    return tuple(numbers)
+  with parsing(file), open(file, newline="", encoding="utf-8") as lines:
     rows = list(csv.DictReader(lines))
   if rows and not {"y", "name"} <= rows[0].keys():
     raise ValueError(f"{file} needs the columns y and name.")
@@ -101,4 +105,4 @@ def _names(file: pathlib.Path, count: int) -> tuple[str, ...]:
     raise ValueError(f"{file}: the last line has no name: is it complete?")
   # Species that no image shows have no label: y is empty or beyond the range.
   names = {row["y"]: row["name"] for row in rows}
-  return tuple(names.get(str(label), str(label)) for label in range(count))
+  return tuple(names.get(label) or label for label in numbers)

@@ -44,15 +44,15 @@ class Listing:
     """Where the files really lie, for whoever looks for one in two sets."""
     real = functools.cache(os.path.realpath)
     return frozenset(
-      os.path.join(real(file.parent), file.name) for file in self.files
+      real(file)
+      if file.is_symlink()
+      else os.path.join(real(file.parent), file.name)
+      for file in self.files
     )
 
   def notes(self) -> tuple[str, ...]:
     """A sentence on what was left out, if anything was."""
-    if not self.left_out:
-      return ()
-    reasons = ", ".join(f"{n} {why}" for why, n in self.left_out.items())
-    return (f"Left out of {self.root}: {reasons}.",)
+    return told(self.root, self.left_out)
 
 
 def read(path: pathlib.Path, *, skip_missing: bool = False) -> Listing:
@@ -87,8 +87,10 @@ def _of_folders(root: pathlib.Path) -> Listing:
   found: dict[str, list[pathlib.Path]] = {}
   for folder in folders.subfolders(root):
     images = folders.image_files(folder)
-    for reason in _passed_over(folder):
-      left_out[reason] += 1
+    every, others = below(folder)
+    left_out += others
+    if deep := sum(file.parent != folder for file in every):
+      left_out["images in folders below a class folder"] += deep
     if not images:
       left_out["class folders without an image"] += 1
       continue
@@ -114,19 +116,47 @@ def _of_folders(root: pathlib.Path) -> Listing:
   )
 
 
-def _passed_over(folder: pathlib.Path) -> Iterator[str]:
-  """Why files in a class folder and below it are no images of it."""
-  for above, _, names in os.walk(folder):
-    deep = above != str(folder)
+def below(
+  folder: pathlib.Path,
+) -> tuple[list[pathlib.Path], Counter[str]]:
+  """The images in a folder and below it, by their path.
+
+  Links to folders are followed, each folder once.
+
+  Returns:
+    The images, and how many other files there are, by reason.
+  """
+  found: list[pathlib.Path] = []
+  left_out: Counter[str] = Counter()
+  seen: set[str] = set()
+  for above, inner, names in os.walk(folder, followlinks=True):
+    if (place := os.path.realpath(above)) in seen:
+      inner.clear()
+      continue
+    seen.add(place)
+    inner[:] = sorted(name for name in inner if not name.startswith("."))
     for name in names:
       suffix = os.path.splitext(name)[1].lower()
+      file = pathlib.Path(above, name)
       if name.startswith("."):
         if suffix in EXTENSIONS:
-          yield "hidden files"
+          left_out["hidden files"] += 1
+      elif not file.is_file():
+        left_out["names that are no regular file"] += 1
       elif suffix not in EXTENSIONS:
-        yield f"files named {suffix}" if suffix else "files without a suffix"
-      elif deep:
-        yield "images in folders below a class folder"
+        why = f"files named {suffix}" if suffix else "files without a suffix"
+        left_out[why] += 1
+      else:
+        found.append(file)
+  return sorted(found), left_out
+
+
+def told(root: pathlib.Path, left_out: Mapping[str, int]) -> tuple[str, ...]:
+  """A sentence on what was left out of a folder, if anything was."""
+  if not left_out:
+    return ()
+  reasons = ", ".join(f"{n} {why}" for why, n in left_out.items())
+  return (f"Left out of {root}: {reasons}.",)
 
 
 def _hint(root: pathlib.Path, beside: int) -> str:

@@ -17,6 +17,7 @@ import pathlib
 from collections.abc import Sequence
 
 from experiments.data import folders, imagenet
+from experiments.data.damage import inside, numbered, parsing
 from experiments.data.decode import View
 from experiments.data.images import Files, ImageSet
 
@@ -50,18 +51,19 @@ def open_list(
     raise FileNotFoundError(f"no {file}: expected lines '<path> <label>'.")
   paths, labels = [], []
   sorted_copies: dict[str, dict[str, str]] = {}
-  lines = file.read_text(encoding="utf-8").splitlines()
+  with parsing(file):
+    lines = file.read_text(encoding="utf-8").splitlines()
   for number, line in enumerate(lines, start=1):
     if not line.strip():
       continue
     relative, _, label = line.strip().rpartition(" ")
-    if not relative or not label.isdecimal():
+    if not relative or not label.isdecimal() or len(label) > 9:
       raise ValueError(f"{file}:{number}: {line!r} is not '<path> <label>'.")
     paths.append(_resolve(root, relative, sorted_copies, f"{file}:{number}"))
     labels.append(int(label))
   if not labels:
     raise ValueError(f"{file} has no lines '<path> <label>'.")
-  names = class_names or tuple(map(str, range(max(labels) + 1)))
+  names = class_names or numbered(max(labels), f"{file}: labels")
   return ImageSet.of(Files(tuple(paths), view), labels, names)
 
 
@@ -72,7 +74,7 @@ def _resolve(
   where: str,
 ) -> str:
   """The file that a line of the list means."""
-  path = root / relative
+  path = inside(root, relative, where)
   if path.is_file():
     return str(path)
   parent = str(path.parent)

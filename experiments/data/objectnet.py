@@ -22,6 +22,7 @@ import pathlib
 from typing import Any
 
 from experiments.data import folders, imagenet
+from experiments.data.damage import parsing
 from experiments.data.decode import View
 from experiments.data.images import Files, ImageSet
 
@@ -72,7 +73,11 @@ def open_images(
 
 def overlap(mappings: str | os.PathLike[str]) -> dict[str, tuple[int, ...]]:
   """ObjectNet folder -> outputs of an ImageNet head that mean it."""
-  mappings = pathlib.Path(mappings)
+  with parsing(mappings):
+    return _overlap(pathlib.Path(mappings))
+
+
+def _overlap(mappings: pathlib.Path) -> dict[str, tuple[int, ...]]:
   label_of_folder = _json(mappings / "folder_to_objectnet_label.json")
   imagenet_names = _json(mappings / "objectnet_to_imagenet_1k.json")
   id_of_output = _json(mappings / "pytorch_to_imagenet_2012_id.json")
@@ -106,11 +111,12 @@ def overlap(mappings: str | os.PathLike[str]) -> dict[str, tuple[int, ...]]:
 def _text(path: pathlib.Path) -> str:
   if not path.is_file():
     raise FileNotFoundError(f"no {path}: expected {_LAYOUT}.")
-  return path.read_text(encoding="utf-8")
+  with parsing(path):
+    return path.read_text(encoding="utf-8")
 
 
 def _json(path: pathlib.Path) -> dict[str, Any]:
   try:
     return json.loads(_text(path))
-  except json.JSONDecodeError as error:
-    raise ValueError(f"{path} is not JSON: {error}") from error
+  except (json.JSONDecodeError, RecursionError) as error:
+    raise ValueError(f"{path} is not JSON: {error!r}.") from error

@@ -56,7 +56,10 @@ def held_out(
   for label, name in enumerate(class_names):
     members = rng.permutation(np.flatnonzero(labels == label))
     if len(members) == 1 and lone == "error":
-      raise ValueError(f"class {name!r} has one image: nothing to hold out.")
+      raise ValueError(
+        f"class {name!r} has one image: nothing to hold out. Name images to"
+        " choose by with --val, or add one."
+      )
     count = min(max(1, round(fraction * len(members))), len(members) - 1)
     held[members[: max(count, 0)]] = True
   return held

@@ -13,9 +13,10 @@ stay encoded until they are asked for, and are decoded by the code that decodes
 files.
 """
 
+import contextlib
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -106,9 +107,10 @@ def open_records(
   import tensorflow_datasets as tfds
 
   try:
-    records = builder.as_data_source(
-      split=split, decoders={"image": tfds.decode.SkipDecoding()}
-    )
+    with _damaged(name):
+      records = builder.as_data_source(
+        split=split, decoders={"image": tfds.decode.SkipDecoding()}
+      )
   except NotImplementedError as error:
     raise FileNotFoundError(
       f"{name} is prepared in a form without random access: {_prepare(name)}."
@@ -155,7 +157,8 @@ class Records:
 
   def read(self, row: int) -> bytes:
     """The encoded image of a record."""
-    return self._records[row]["image"]
+    with _damaged(self.name(row)):
+      return self._records[row]["image"]
 
   def load(self, row: int) -> np.ndarray:
     """Decodes the image of a record."""
@@ -177,13 +180,25 @@ def read_each[T](
     transient=True,
     disable=len(records) <= chunk,
   )
-  return [
-    pick(record)
-    for start in starts
-    for record in records.__getitems__(
-      range(start, min(start + chunk, len(records)))
-    )
-  ]
+  with _damaged(title):
+    return [
+      pick(record)
+      for start in starts
+      for record in records.__getitems__(
+        range(start, min(start + chunk, len(records)))
+      )
+    ]
+
+
+@contextlib.contextmanager
+def _damaged(name: str | os.PathLike[str]) -> Iterator[None]:
+  """Turns what TFDS and the record reader raise, of any kind, into an error."""
+  try:
+    yield
+  except (NotImplementedError, ImportError):
+    raise
+  except Exception as error:
+    raise ValueError(f"{name} is damaged: {error!r}.") from None
 
 
 def _prepare(name: str | os.PathLike[str]) -> str:
@@ -198,7 +213,8 @@ def _builder(
   except ImportError as error:
     raise ImportError(_INSTALL) from error
   if (pathlib.Path(name) / "dataset_info.json").is_file():
-    return tfds.builder_from_directory(name)
+    with _damaged(name):
+      return tfds.builder_from_directory(name)
   if os.sep in os.path.normpath(name) and pathlib.Path(name).exists():
     raise FileNotFoundError(
       f"no dataset_info.json in {name}: expected the folder of a prepared"

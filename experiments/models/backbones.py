@@ -46,17 +46,31 @@ def check(*, dtype: Dtype, attention: Attention) -> None:
   attention_lib.check_device(attention)
 
 
-def check_path(path: Path) -> None:
+def check_path(path: Path, flag: str = "--backbone") -> None:
   """Whether there is anything to load.
 
+  Args:
+    path: The folder or the file.
+    flag: That names it, for the message.
+
   Raises:
-    FileNotFoundError: If there is nothing at the path.
+    FileNotFoundError: If there is nothing at the path, or a folder that holds
+      folders of models.
   """
-  if not pathlib.Path(path).exists():
-    raise FileNotFoundError(
-      f"no weights at {path}: --backbone must name a folder as Hugging Face,"
-      " open_clip or timm save it, or a ViT in safetensors with timm's names."
-    )
+  path = pathlib.Path(path)
+  meant = [path.with_suffix(""), path.with_name(f"{path.name}.safetensors")]
+  if path.is_dir():
+    if any(inner.is_file() for inner in path.iterdir()):
+      return  # whoever loads it says what they are
+    meant = sorted(found.parent for found in path.glob("*/config.json"))
+  elif path.exists():
+    return
+  hint = "".join(f" Did you mean {one}?" for one in meant[:3] if one.exists())
+  raise FileNotFoundError(
+    f"no weights at {path}: {flag} must name a folder as Hugging Face,"
+    " open_clip or timm save it, or a ViT in safetensors with timm's names."
+    f"{hint}"
+  )
 
 
 def check_templates(path: Path, templates: Sequence[str]) -> None:
@@ -71,6 +85,8 @@ def check_templates(path: Path, templates: Sequence[str]) -> None:
       "--templates needs a CLIP, whose text tower reads them:"
       f" {path} holds a vision transformer."
     )
+  if not templates:
+    raise ValueError("--templates must be one prompt at least, got none.")
   for template in templates:
     if "{}" not in template:
       raise ValueError(

@@ -47,8 +47,8 @@ def load(
 
   Args:
     path: The folder or file.
-    classes: What the outputs mean, where the files do not say it; or of a CLIP
-      the classes that a head of words is made for.
+    classes: What the outputs mean, where the files do not say it; or the
+      classes that a head of words is made for.
     templates: Prompts for these, each with {} where a name goes; with them the
       head is made of words, also of a CLIP that has one.
     image_size: Side of the images in pixels; by default the model's own.
@@ -61,7 +61,7 @@ def load(
     ValueError: If it has no head and no words; or names that are not as many as
       its outputs.
   """
-  backbones.check_path(path)
+  backbones.check_path(path, "MODEL")
   if templates is not None:
     backbones.check_templates(path, templates)
   path = pathlib.Path(path)
@@ -104,8 +104,7 @@ def _clip(
 ) -> tuple[Classifier, tuple[str, ...] | None]:
   has_head = (path / own_head.FILE).is_file()
   said = own_head.class_names(path) if has_head else None
-  of_words = templates is not None or not has_head
-  if of_words or (classes is not None and said is not None):
+  if templates is not None or not has_head:
     names = tuple(classes or said or ())
     if not names:
       raise ValueError(
@@ -138,7 +137,8 @@ def _named(
   if said is not None and asked is not None and tuple(said) != tuple(asked):
     raise ValueError(
       f"--classes has no meaning for {path}, which says that its outputs are"
-      f" {', '.join(said[:8])}{', ...' if len(said) > 8 else ''}."
+      f" {', '.join(said[:8])}{', ...' if len(said) > 8 else ''}. Of a CLIP,"
+      " --templates besides makes another head, of words."
     )
   names = said if said is not None else asked
   if names is None:

@@ -115,6 +115,7 @@ def logits(
 
   Raises:
     ValueError: if the head does not match the set's classes.
+    FloatingPointError: if a logit is not finite; the image is named.
   """
   graphdef, state = nnx.split(model)
   pixels = images if isinstance(images, ImageSet) else images.images
@@ -123,6 +124,13 @@ def logits(
     everywhere = parallel.replicate(state, mesh)
     apply = functools.partial(_shared_logits, graphdef, mesh, everywhere)
   every = map_batches(apply, pixels, batch_size, mesh=mesh, progress=progress)
+  if not (finite := np.isfinite(every).all(axis=-1)).all():
+    first = int(np.argmin(finite))
+    name = images.name(first) if isinstance(images, ImageSet) else str(first)
+    raise FloatingPointError(
+      f"logits must be finite, and those of {int((~finite).sum())} of"
+      f" {len(finite)} images are not; the first is image {name}."
+    )
   try:
     return metrics.select(
       every, _outputs(images), classes=len(images.class_names)

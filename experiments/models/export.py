@@ -143,6 +143,41 @@ def save(
     to_timm(model, _file(path), class_names=class_names, view=view)
 
 
+def check(path: Path, *, to_folder: bool) -> None:
+  """Whether a classifier may be saved at a path, before it is trained.
+
+  Args:
+    path: As for `save`.
+    to_folder: Whether it is one on a CLIP.
+
+  Raises:
+    ValueError: If the path is that of the other form, or something lies there
+      that is no export, and would be replaced or added to.
+  """
+  path = pathlib.Path(path)
+  if to_folder and path.suffix == _SUFFIX:
+    raise ValueError(f"--export must be a folder for a CLIP, got {path}.")
+  target = _bare(path) if to_folder else _file(path)
+  if not target.exists() or _note(path).is_file():
+    return
+  if target.is_dir():
+    ours = (target / own_head.FILE).is_file() or not any(target.iterdir())
+  else:
+    ours = not to_folder and _is_ours(target)
+  if not ours or target.is_dir() != to_folder:
+    raise ValueError(
+      f"--export {path} must be new, or an earlier export: {target} holds"
+      " something else."
+    )
+
+
+def _is_ours(file: pathlib.Path) -> bool:
+  try:
+    return clip.load_preprocessing(file) is not None
+  except ValueError:
+    return False
+
+
 def _prepared(
   model: Classifier, view: View | None, size: int
 ) -> clip.Preprocessing:

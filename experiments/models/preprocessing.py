@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import pathlib
 from collections.abc import Sequence
 
 from experiments.data.decode import View
@@ -43,6 +44,23 @@ def load(
   )
 
 
+def check_pixels(
+  mean: Sequence[float] | None, std: Sequence[float] | None
+) -> None:
+  """Whether these are of pixels in [0, 1].
+
+  Raises:
+    ValueError: If not; the values are quoted.
+  """
+  for name, values in (("mean", mean), ("std", std)):
+    for value in values or ():
+      if not 0 <= value <= 1 or (name == "std" and value == 0):
+        raise ValueError(
+          f"{name} must be of pixels in [0, 1], and std above 0, got"
+          f" {' '.join(map(str, values or ()))}."
+        )
+
+
 def is_guessed(
   path: Path,
   *,
@@ -53,9 +71,10 @@ def is_guessed(
 
   Arguments and errors are those of `load`.
   """
+  if (mean is not None and std is not None) or not pathlib.Path(path).is_dir():
+    return False  # a file is asked about, see `load`
   load(path, mean=mean, std=std)
-  asked = mean is not None and std is not None
-  return not asked and clip.load_preprocessing(path) is None
+  return clip.load_preprocessing(path) is None
 
 
 def view(preprocessing: clip.Preprocessing, size: int) -> View:
@@ -70,7 +89,7 @@ def view(preprocessing: clip.Preprocessing, size: int) -> View:
     fit=preprocessing.resize,
     zoom=preprocessing.zoom,
     interpolation=preprocessing.interpolation,
-  )
+  ).in_whole_pixels()
 
 
 def of_view(

@@ -177,6 +177,10 @@ def _add(
   line = json.dumps(plain(record), allow_nan=False) + "\n"
   # Whatever stands there, a line begins on a line of its own.
   size = os.fstat(descriptor).st_size
+  if size and os.pread(descriptor, 1, 0) not in b"{\n ":
+    raise ValueError(
+      f"{path} must be new, or a file of result lines: it holds something else."
+    )
   if size and os.pread(descriptor, 1, size - 1) != b"\n":
     line = "\n" + line
   data = line.encode()

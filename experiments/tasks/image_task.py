@@ -140,13 +140,7 @@ class Setup:
       raise ValueError(
         f"batch_size must be at least 1 image, got {self.batch_size}."
       )
-    for name, values in (("mean", self.mean), ("std", self.std)):
-      for value in values or ():
-        if not 0 <= value <= 1 or (name == "std" and value == 0):
-          raise ValueError(
-            f"{name} must be of pixels in [0, 1], and std above 0, got"
-            f" {' '.join(map(str, values or ()))}."
-          )
+    preprocessing.check_pixels(self.mean, self.std)
     if self.steps is None and self.epochs is None:
       object.__setattr__(self, "steps", length.DEFAULT_STEPS)
 
@@ -229,7 +223,7 @@ class ImageTask:
     backbones.check(dtype=setup.dtype, attention=setup.attention)
     backbones.check_path(setup.backbone)
     own = self.images.view or preprocessing.view(setup.prepared, setup.size)
-    view = dataclasses.replace(own, size=setup.size)
+    view = dataclasses.replace(own, size=setup.size).in_whole_pixels()
     sets = self.images.open(view, seed)
     train = sets.source.train
     counts = None

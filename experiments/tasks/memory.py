@@ -15,6 +15,9 @@ from jaxtyping import UInt8
 from experiments.data.decode import Content, View
 from experiments.data.images import ImageSet, Loader
 
+_PARTICULARS = re.compile(r"\[Errno \d+\] |\s*['\"<].*?['\">]|\d+")
+"""Of a reason: names, and numbers of bytes."""
+
 LIMIT = 2 * 2**30
 """Bytes that the decoded images of a task may take, in each process."""
 
@@ -107,7 +110,7 @@ def notes(images: ImageSet) -> tuple[str, ...]:
   if not images.broken:
     return ()
   reasons = Counter(
-    re.sub(r"\s*['\"<].*?['\">]|\d+", "", why.partition(": ")[2] or why)
+    re.sub(_PARTICULARS, "", why.partition(": ")[2] or why)
     for _, why in images.broken
   )
   total = len(images) + len(images.broken)

@@ -62,7 +62,14 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
   A reader sees the old file or the new one, never half of it, and after a power
   failure, too. The name is nobody else's, and is no link. What `path` links to
   stays as it is.
+
+  Raises:
+    FileExistsError: If `path` is a folder, a device or the like.
   """
+  if path.exists() and not path.is_file():
+    raise FileExistsError(
+      errno.EEXIST, f"{path} is no regular file, and is not replaced"
+    )
   temporary = temporary_beside(path)
   # As the umask has it, and never what somebody else has put there.
   made = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)

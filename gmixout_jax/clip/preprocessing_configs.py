@@ -175,7 +175,7 @@ def of_timm(raw: Mapping[str, Any]) -> Preprocessing | None:
   side = None if size is None else _side("input_size", [*size][1:])
   zoom = 1 / share
   if side is not None:  # timm resizes to whole pixels
-    zoom = math.floor(side / share) / side
+    zoom = max(1, math.floor(side / share) / side)
   names = {"bilinear": "bilinear", "bicubic": "bicubic"}
   return Preprocessing(
     mean,
@@ -197,10 +197,16 @@ def to_timm(preprocessing: Preprocessing) -> dict[str, Any]:
   """
   ways = {"crop": "center", "squeeze": "squash"}
   side, channels = preprocessing.size, len(preprocessing.mean)
+  share = 1 / preprocessing.zoom
+  if side is not None:
+    edge = round(side * preprocessing.zoom)
+    share = side / edge
+    while math.floor(side / share) < edge:  # by a rounding
+      share = math.nextafter(share, 0)
   raw: dict[str, Any] = {
     "mean": list(preprocessing.mean),
     "std": list(preprocessing.std),
-    "crop_pct": 1 / preprocessing.zoom,
+    "crop_pct": share,
     "crop_mode": ways[preprocessing.resize],
   }
   if side is not None:

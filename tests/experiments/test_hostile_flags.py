@@ -139,6 +139,26 @@ def test_results_that_cannot_be_written_are_known_before_a_run(
     train.main(train.parse([*map(str, arguments)]))
 
 
+def test_an_export_replaces_nothing_but_an_export(
+  trained, pacs, clip_folder, photos, tmp_path
+):
+  other, file = tmp_path / "val", tmp_path / "a.csv"
+  (other / "cat").mkdir(parents=True)
+  file.write_text("mine")
+  clip = ("--train", pacs / "art", "--backbone", clip_folder, *SMALL)
+  weights = tmp_path / "weights.safetensors"
+  safetensors.numpy.save_file({"x": np.zeros(1)}, weights)
+  for flags, path in (
+    (clip, other), (clip, file), (photos, weights),
+  ):  # fmt: skip
+    with pytest.raises(
+      SystemExit, match=r"--export .* must be new, or an earl"
+    ):
+      trained("linear_probe", *flags, "--export", path)
+  assert [*other.iterdir()] == [other / "cat"]
+  assert file.read_text() == "mine"
+
+
 def test_training_images_are_neither_validation_nor_ood(trained, pacs, photos):
   for flags, message in (
     (("--val", pacs / "art"), r"--val \(.*\) and --train .* share 15 images"),

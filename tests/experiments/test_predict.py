@@ -1,8 +1,10 @@
 """Tests `experiments/predict.py`, and `evaluate` beside it: what users run."""
 
 import csv
+import os
 import re
 import shutil
+import stat
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from PIL import Image
 
 from experiments import evaluate, predict
 from experiments.data.decode import View, decode
-from experiments.models import deployed, export
+from experiments.models import backbones, deployed, export
 from experiments.models.classifier import Classifier
 from experiments.reporting import records
 from gmixout_jax import clip
@@ -108,12 +110,63 @@ def test_a_clip_is_asked_by_words(clip_folder, images):
     (("--classes", "a", "b"), r"--classes has no meaning for .*owl, ein Kauz"),
     (("--classes", "a", "a", "b"), r"names that differ, got 'a'"),
     (("--templates", "a {}"), r"--templates needs a CLIP"),
+    (("--std", "0", "0", "0"), r"std above 0, got 0\.0"),
+    (("--mean", "5", "5", "5"), r"must be of pixels in \[0, 1\]"),
   ],
 )
 def test_what_does_not_fit_is_refused(model, images, flags, message):
   with pytest.raises(SystemExit, match=message):
     run(model, images, *flags)
   assert not (images.parent / "out.csv").exists()
+
+
+def test_what_is_left_out_is_counted_and_links_are_followed(
+  model, images, capsys
+):
+  (images / "a.gif").write_bytes(b"GIF")
+  (images / "IMG_1.HEIC").write_bytes(b"")
+  os.mkfifo(images / "pipe.jpg")
+  (images / "gone.png").symlink_to("nowhere")
+  elsewhere = images.parent / "elsewhere"
+  shutil.copytree(images / "a, b", elsewhere)
+  (images / "linked").symlink_to(elsewhere)
+  (images / "loop").symlink_to(images)
+  rows = run(model, images)
+  assert len(rows) == 9
+  assert "linked/c/Größe.webp" in [row["file"] for row in rows]
+  shown = " ".join(capsys.readouterr().out.split())
+  assert f"Left out of {images}: " in shown
+  for reason in (
+    "1 files named .gif", "1 files named .heic", "1 files named .txt",
+    "2 names that are no regular file",
+  ):  # fmt: skip
+    assert reason in shown
+
+
+def test_a_device_is_not_replaced(model, images):
+  with pytest.raises(SystemExit, match="null is no regular file"):
+    predict.main(predict.parse([str(model), str(images), "--out", "/dev/null"]))
+  assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+
+
+def test_the_head_of_an_exported_clip_is_kept_unless_words_are_asked_for(
+  clip_folder, images, tmp_path, rng
+):
+  names = ("two", "one", "four")
+  tuned = backbones.from_clip(clip_folder, names, ["a digit {}"])
+  kernel = tuned.head.kernel
+  kernel[...] = rng.standard_normal(kernel.shape).astype(np.float32)
+  export.save(tuned, tmp_path / "tuned", class_names=names)
+  own = run(tmp_path / "tuned", images)
+  assert run(tmp_path / "tuned", images, "--classes", *names) == own
+  with pytest.raises(SystemExit, match=r"--classes has no meaning .*--templat"):
+    run(tmp_path / "tuned", images, "--classes", "one", "two")
+  words = ("--classes", "one", "two", "--templates", "a digit {}")
+  assert run(tmp_path / "tuned", images, *words) != own
+  with pytest.raises(SystemExit, match=r"Did you mean .*tuned\?"):
+    run(tmp_path / "tuned.safetensors", images)
+  with pytest.raises(SystemExit, match="--templates must be one prompt at lea"):
+    run(clip_folder, images, "--classes", "one", "two", "--templates")
 
 
 def test_what_is_not_there_is_named(model, images, tmp_path):

@@ -64,6 +64,24 @@ def test_what_is_left_out_is_counted_by_reason(art):
   assert note.startswith(f"Left out of {art}: 2 files named .txt, 1 ")
 
 
+def test_pipes_and_dangling_links_are_passed_over(art):
+  os.mkfifo(art / "cat" / "pipe.png")
+  (art / "dog" / "gone.png").symlink_to("nowhere")
+  found = listing.read(art)
+  assert len(found.files) == 15
+  assert found.left_out == {"names that are no regular file": 2}
+
+
+def test_an_image_is_known_through_links(art, tmp_path):
+  linked = tmp_path / "linked" / "cat"
+  linked.mkdir(parents=True)
+  for file in (art / "cat").iterdir():
+    (linked / f"of {file.name}").symlink_to(file)
+  (tmp_path / "linked" / "dog").symlink_to(art / "dog")
+  one, other = listing.read(art), listing.read(tmp_path / "linked")
+  assert len(one.places & other.places) == 10
+
+
 def test_names_are_the_same_however_an_accent_is_written(art):
   name = "Käuzchen im Baum"
   one, two = (unicodedata.normalize(form, name) for form in ("NFC", "NFD"))

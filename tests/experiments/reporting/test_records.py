@@ -107,6 +107,14 @@ def test_who_looks_first_adds_without_another_writer(tmp_path):
   assert records.read(path) == [{"seed": 0}]
 
 
+def test_lines_are_appended_to_no_other_file(tmp_path):
+  path = tmp_path / "predictions.csv"
+  path.write_text("file,class\n")
+  with pytest.raises(ValueError, match=r"csv must be new, or a file of result"):
+    records.append(path, {"seed": 0})
+  assert path.read_text() == "file,class\n"
+
+
 def test_an_empty_line_is_passed_over(tmp_path):
   """Of two writers at once either may begin a line that the other has begun."""
   path = tmp_path / "results.jsonl"
