@@ -4,7 +4,9 @@
 #   make rivals all methods on the demo's task, one seed: a report in runs/rivals
 #   make study  what is missing of the study; PACS=... WEIGHTS=... SCALE=cpu
 #   make docs   the documentation, in build/site
-#   make torture  kills small runs 20 times, in one process and in two
+#   make torture  kills small runs a hundred times, of every kind; full disks
+#   make fuzz     damages files and command lines for five minutes; SECONDS=...,
+#               SEED=...
 #   make test   linters, types, tests, the examples in the docstrings; coverage
 #   make test-fast    linters, types and the quick tests of the library
 #   make test-oldest  the quick tests with the oldest jax there is support for
@@ -28,8 +30,8 @@ PACS := data/PACS
 WEIGHTS := data/vit_tiny_patch16_224.augreg_in21k_ft_in1k.safetensors
 CLIP := runs/clip_flickr8k_96
 
-.PHONY: demo rivals study docs torture gpu test test-fast test-oldest wheel lint
-.PHONY: lock clean
+.PHONY: demo rivals study docs torture fuzz gpu test test-fast test-oldest wheel
+.PHONY: lint lock clean
 
 demo: $(READY)
 	@echo "==> The demo: a small CLIP, fine-tuned three ways (runs/demo)"
@@ -57,6 +59,12 @@ docs: $(READY)
 	$(BIN)/python docs/draw_augmentations.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 	@echo "file://$(CURDIR)/build/site/index.html"
+
+SECONDS ?= 300
+SEED ?= 0
+fuzz: $(READY)
+	@echo "==> Damaged files and command lines: refused, or read as they may be?"
+	$(BIN)/python -m experiments.reliability.fuzz --seconds $(SECONDS) --seed $(SEED)
 
 torture: $(READY)
 	@echo "==> Kills: do runs end as if nobody had touched them?"

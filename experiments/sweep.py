@@ -21,8 +21,7 @@ far as nothing else is asked for; --cases chooses among its parts.
 
 With --checkpoint DIR runs that were interrupted go on in the middle. --workers
 N runs cells N at a time in processes of their own; with --cluster slurm as jobs
-there. A cell that fails does not stop the others; it is reported at the end,
-with its log.
+there. A cell that fails stops no other; it is reported at the end with its log.
 """
 
 import dataclasses
@@ -36,6 +35,7 @@ from typing import Any
 
 import rich.table
 import tyro
+from rich.markup import escape
 
 from experiments import command_line, configs, methods
 from experiments.harness import finished_checkpoints, processes
@@ -375,7 +375,7 @@ def _tables(lines: Sequence[Record]) -> Iterator[rich.table.Table]:
       shown.append(tables.by_cost)  # the first lines did not tell all of it
     for table in shown:
       view = table(own)
-      view.title = f"{task}: {view.title}" if task else view.title
+      view.title = f"{escape(task)}: {view.title}" if task else view.title
       yield view
 
 

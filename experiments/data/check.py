@@ -7,7 +7,9 @@ import numpy as np
 import rich
 import rich.table
 import tyro
+from rich.markup import escape
 
+from experiments.command_line import WRONG_INPUT
 from experiments.data.decode import View
 from experiments.data.known import KNOWN, Known, Parts
 
@@ -64,12 +66,14 @@ def table(parts: Parts, known: Known, *, rows: int = 40) -> rich.table.Table:
   view = rich.table.Table(title="images, found")
   view.add_column("class")
   for name in parts:
-    view.add_column(name, justify="right")
+    view.add_column(escape(name), justify="right")
   classes = list(next(iter(parts.values())).class_names)
   counts = [images.counts().sum(axis=0) for images in parts.values()]
   if len(classes) <= rows:
     for c, name in enumerate(classes):
-      view.add_row(name, *(str(n[c]) if c < len(n) else "" for n in counts))
+      view.add_row(
+        escape(name), *(str(n[c]) if c < len(n) else "" for n in counts)
+      )
   else:
     for what, index in (("fewest", 0), ("most", -1)):
       view.add_row(
@@ -100,13 +104,13 @@ def check(
     0 if all is there, 1 if something differs, 2 if the copy cannot be read.
   """
   if as_ not in KNOWN:
-    rich.print(f"error: --as must be one of {', '.join(KNOWN)}; got {as_!r}.")
+    print(f"error: --as must be one of {', '.join(KNOWN)}; got {as_!r}.")
     return 2
   known = KNOWN[as_]
   try:
     parts = known.parts(path, View(32))
-  except (FileNotFoundError, ImportError, ValueError) as error:
-    rich.print(f"error: {error}\n{as_} is {known.layout}.")
+  except WRONG_INPUT as error:
+    print(f"error: {error}\n{as_} is {known.layout}.")
     return 2
   rich.print(table(parts, known))
   problems = compare(parts, known)
@@ -115,12 +119,12 @@ def check(
       for broken in images.intact().broken:
         problems.append(f"{name}: {broken.reason}")
   for problem in problems:
-    rich.print(problem)
+    print(problem)
   total = sum(map(len, parts.values()))
   if problems:
-    rich.print(f"{total} images; {len(problems)} differences from {as_}.")
+    print(f"{total} images; {len(problems)} differences from {as_}.")
   elif known.total is None and not known.images:
-    rich.print(f"{total} images; how many there should be is not known.")
+    print(f"{total} images; how many there should be is not known.")
   else:
-    rich.print(f"{total} images, as expected ({known.source}).")
+    print(f"{total} images, as expected ({known.source}).")
   return int(bool(problems))

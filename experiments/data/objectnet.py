@@ -82,7 +82,12 @@ def _overlap(mappings: pathlib.Path) -> dict[str, tuple[int, ...]]:
   imagenet_names = _json(mappings / "objectnet_to_imagenet_1k.json")
   id_of_output = _json(mappings / "pytorch_to_imagenet_2012_id.json")
   lines = _text(mappings / "imagenet_to_label_2012_v2").splitlines()
-  output_of_id = {int(value): int(key) for key, value in id_of_output.items()}
+  try:
+    output_of_id = {int(value): int(key) for key, value in id_of_output.items()}
+  except ValueError as error:
+    raise ValueError(
+      f"{mappings / 'pytorch_to_imagenet_2012_id.json'}: {error}."
+    ) from None
   output_of_name = {
     line.strip(): output_of_id[number]
     for number, line in enumerate(lines)
@@ -118,5 +123,5 @@ def _text(path: pathlib.Path) -> str:
 def _json(path: pathlib.Path) -> dict[str, Any]:
   try:
     return json.loads(_text(path))
-  except (json.JSONDecodeError, RecursionError) as error:
+  except (ValueError, RecursionError) as error:
     raise ValueError(f"{path} is not JSON: {error!r}.") from error

@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import rich
 
 from experiments import methods
 from experiments.configs import demo
@@ -89,5 +88,5 @@ def weights(
     "landscape": found,
   }
   records.append(out, record)
-  rich.print(f"appended a line to {out}")
+  print(f"appended a line to {out}")
   return record

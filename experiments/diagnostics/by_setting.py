@@ -134,7 +134,7 @@ def bvcl(
       }
       records.append(out, record)
       results.append(record)
-  rich.print(f"appended {len(results)} lines to {out}")
+  print(f"appended {len(results)} lines to {out}")
   return results
 
 

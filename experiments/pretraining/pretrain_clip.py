@@ -39,6 +39,7 @@ import rich.table
 import tokenizers
 import tyro
 from jaxtyping import Float
+from rich.markup import escape
 
 from experiments import command_line
 from experiments.data import caption_sources as sources
@@ -330,7 +331,7 @@ def table(record: records.Record) -> rich.table.Table:
         view.add_row(f"{way.replace('_', ' ')}, R@{k}", f"{100 * share:.1f}")
   view.add_section()
   for domain, found in record["metrics"].get("zero_shot", {}).items():
-    view.add_row(f"zero-shot, {domain}", f"{100 * found['top1']:.1f}")
+    view.add_row(escape(f"zero-shot, {domain}"), f"{100 * found['top1']:.1f}")
   return view
 
 
@@ -348,9 +349,10 @@ def main(config: Config) -> None:
     with stop_on_sigterm(saves=config.checkpoint is not None) as stop:
       record = run(config, stop, command=called(sys.argv[1:]))
     records.append(config.results, record)
-    rich.print(table(record), f"wrote {config.out} and {config.results}")
+    rich.print(table(record))
+    print(f"wrote {config.out} and {config.results}")
   except Stopped as stopped:
-    rich.print(str(stopped))
+    print(stopped)
   except command_line.WRONG_INPUT as error:
     sys.exit(f"error: {error}")  # what the user gave is wrong, not the program
 

@@ -10,11 +10,14 @@ import functools
 import multiprocessing
 import os
 import pathlib
+import resource
+import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -32,6 +35,12 @@ from experiments.training import loop
 from gmixout_jax.clip import weights
 
 STEPS, SAVE_EVERY, PAUSE = 60, 2, 0.02
+
+Fault = Literal["full", "read-only"]
+"""Of the disk, from when a process has started."""
+
+_ROOM, _NOBODY = 12_000, 65534
+"""Bytes that a file may have on a full disk; a user who may write nowhere."""
 
 _SIZE, _CLASSES, _WIDTH = 8, 3, 16
 
@@ -135,6 +144,7 @@ def work(
   arguments: list[str],
   devices: int,
   cache: pathlib.Path,
+  fault: Fault | None,
 ) -> None:
   """One process of a run; called in a process of its own."""
   log = os.open(
@@ -166,6 +176,8 @@ def work(
     return fitted
 
   loop.fit = noting
+  if fault is not None:
+    _break_disk(fault, folder)
   command = {"train": train, "sweep": sweep}[command_name]
   command.main(command.parse(arguments))
   sys.stdout.flush()
@@ -193,6 +205,8 @@ class Life:
     cache: pathlib.Path,
     steps: int = STEPS,
     command: str = "train",
+    method: Sequence[str] = ("gmixout", "--resample-every", "3"),
+    fault: Fault | None = None,
   ) -> "Life":
     """Starts or resumes the run of a folder.
 
@@ -204,17 +218,22 @@ class Life:
       cache: For compiled programs.
       steps: Of the run.
       command: "train"; or "sweep", for arguments that both understand.
+      method: With its flags, of which a sweep has only the name.
+      fault: Of the disk, in all processes.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "run").mkdir(parents=True, exist_ok=True)
+    for path in (folder / "run", *(folder / "run").rglob("*")):
+      if path.is_dir():
+        path.chmod(0o755)  # if a read-only disk was before
+    name, *flags = method
     arguments = [
-      *("gmixout", "--batch-size", "8"),
+      *(name, "--batch-size", "8"),
       *("--steps", str(steps), "--save-every", str(SAVE_EVERY)),
       *("--checkpoint", str(folder / "run")),
       *("--results", str(folder / "results.jsonl")),
       *more,
+      *(flags if command == "train" else ()),
     ]
-    if command == "train":
-      arguments += ["--resample-every", "3"]
     if processes > 1:
       arguments += ["--distributed", "--processes", str(processes)]
       arguments += ["--coordinator", f"127.0.0.1:{_free_port()}"]
@@ -224,7 +243,10 @@ class Life:
       started.append(
         _server().Process(
           target=work,
-          args=(command, folder, rank, arguments + rank_of, devices, cache),
+          args=(
+            *(command, folder, rank, arguments + rank_of, devices, cache),
+            fault,
+          ),
         )
       )
     for process in started:
@@ -248,6 +270,20 @@ class Life:
       process.kill()
     for process in self.processes:
       process.join()
+
+  def fail(self, seconds: float) -> None:
+    """Waits until all processes that were not killed have ended by themselves.
+
+    Raises:
+      RuntimeError: If one takes too long, or ends as if all was well.
+    """
+    until = time.monotonic() + seconds
+    for process in self.processes:
+      process.join(max(until - time.monotonic(), 0))
+    codes = [process.exitcode for process in self.processes]
+    if any(code in (None, 0) for code in codes):
+      self.kill()
+      raise RuntimeError(f"{self.folder}: exit codes {codes}, not errors.")
 
   def end(self, seconds: float) -> None:
     """Waits until the run has ended.
@@ -273,6 +309,22 @@ def _server() -> Any:
   context = multiprocessing.get_context("forkserver")
   context.set_forkserver_preload([__name__])
   return context
+
+
+def _break_disk(fault: Fault, folder: pathlib.Path) -> None:
+  """Lets nothing of some size, or nothing at all, be written from now on."""
+  if fault == "full":
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (_ROOM, _ROOM))
+  elif os.geteuid() == 0:  # whom permissions do not stop
+    for path in (folder, folder / "run"):
+      path.chmod(0o755)
+    os.seteuid(_NOBODY)
+  else:
+    for path in (folder / "run").rglob("*"):
+      if path.is_dir():
+        path.chmod(0o555)
+    (folder / "run").chmod(0o555)
 
 
 def _free_port() -> int:

@@ -14,6 +14,7 @@ from typing import Any
 import rich
 import rich.table
 import tyro
+from rich.markup import escape
 
 from experiments.command_line import typed_errors
 from experiments.reporting import figures, records
@@ -34,12 +35,12 @@ def by_method(results: Sequence[records.Record]) -> rich.table.Table:
   )
   view.add_column("method")
   for heading in ("ID", "OOD (mean)", "OOD (worst)", "seeds"):
-    view.add_column(heading, justify="right")
+    view.add_column(escape(heading), justify="right")
   for entry in group(results):
     cells = (
       entry.percent(metric) for metric in ("id", "mean_ood", "worst_ood")
     )
-    view.add_row(entry.label, *cells, str(len(entry.runs)))
+    view.add_row(escape(entry.label), *cells, str(len(entry.runs)))
   return view
 
 
@@ -70,14 +71,15 @@ def by_cost(results: Sequence[records.Record]) -> rich.table.Table:
   )
   view.add_column("method")
   for heading in columns:
-    view.add_column(heading, justify="right")
+    view.add_column(escape(heading), justify="right")
   for entry in group(results):
     medians = (
       statistics.median(read(line["stats"]) for line in entry.runs.values())
       for read in columns.values()
     )
     view.add_row(
-      entry.label, *(f"{m:.1f}" if m % 1 else f"{m:,.0f}" for m in medians)
+      escape(entry.label),
+      *(f"{m:.1f}" if m % 1 else f"{m:,.0f}" for m in medians),
     )
   return view
 
@@ -97,13 +99,13 @@ def by_headline(results: Sequence[records.Record]) -> rich.table.Table:
   found = [_headlines(entry) for entry in entries]
   columns = list(dict.fromkeys(name for numbers in found for name in numbers))
   for heading in [*columns, "seeds"]:
-    view.add_column(heading, justify="right")
+    view.add_column(escape(heading), justify="right")
   for entry, numbers in zip(entries, found, strict=True):
     cells = (
       f"{100 * statistics.fmean(numbers[name]):.1f}" if name in numbers else "–"
       for name in columns
     )
-    view.add_row(entry.label, *cells, str(len(entry.runs)))
+    view.add_row(escape(entry.label), *cells, str(len(entry.runs)))
   return view
 
 
@@ -130,7 +132,7 @@ def by_set(results: Sequence[records.Record]) -> rich.table.Table:
   view = rich.table.Table(title="accuracy (%) by set, mean over seeds")
   view.add_column("set")
   for entry in entries:
-    view.add_column(entry.label, justify="right")
+    view.add_column(escape(entry.label), justify="right")
 
   def cell(entry: Entry, read: Callable[[dict[str, Any]], float | None]) -> str:
     found = [read(run["metrics"]) for run in entry.runs.values()]
@@ -138,7 +140,7 @@ def by_set(results: Sequence[records.Record]) -> rich.table.Table:
     return f"{100 * statistics.fmean(known):.1f}" if known else "–"
 
   def add(name: str, read: Callable[[dict[str, Any]], float | None]) -> None:
-    view.add_row(name, *(cell(entry, read) for entry in entries))
+    view.add_row(escape(name), *(cell(entry, read) for entry in entries))
 
   add("in distribution", lambda metrics: metrics["id"])
   shifts = dict.fromkeys(s for r in results for s in r["metrics"]["ood"])

@@ -26,6 +26,14 @@ _DIAGNOSIS_SECONDS = 10.0
 _IDLE_SECONDS, _PROBE_SECONDS, _PROBES = 20, 10, 3
 
 
+def _listening(host: str | None, *, backlog: int) -> socket.socket:
+  """A socket on the address that others are told, and on all if it is none."""
+  if host is not None:
+    with contextlib.suppress(OSError):
+      return socket.create_server((host, 0), backlog=backlog)
+  return socket.create_server(("", 0), backlog=backlog)
+
+
 @contextlib.contextmanager
 def watched(host: str | None) -> Iterator[None]:
   """Ends this process with a line of error when another one has died.
@@ -40,7 +48,7 @@ def watched(host: str | None) -> Iterator[None]:
     yield
     return
   if leads():
-    server = socket.create_server(("", 0), backlog=jax.process_count())
+    server = _listening(host, backlog=jax.process_count())
     address = f"{host or socket.gethostname()}:{server.getsockname()[1]}"
     agreed(address)
     watch = _Leader(server)

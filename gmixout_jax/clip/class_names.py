@@ -39,7 +39,7 @@ def load_class_names(path: Path) -> tuple[str, ...] | None:
   """
   path = local_path("path", path)
   if path.is_file():
-    noted = timm_config.noted(weights.Files([path]).metadata)
+    noted = timm_config.noted(weights.Files([path]).metadata, str(path))
     return _checked(f"{path}: class_names", noted.get("class_names"))
   config = path / "config.json"
   raw = huggingface.read_object(config) if config.is_file() else {}

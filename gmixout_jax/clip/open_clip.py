@@ -182,7 +182,7 @@ def _fields(
 def _one_of(
   tower: Mapping[str, Any], name: str, known: Mapping[str, Any]
 ) -> Any:
-  if (value := tower["pool_type"]) not in known:
+  if (value := tower["pool_type"]) not in [*known]:
     raise ValueError(
       f"{name}: pool_type must be one of {', '.join(map(repr, known))}, got"
       f" {value!r}."

@@ -60,7 +60,9 @@ def _said(
 ) -> Iterator[tuple[pathlib.Path, str, Any, Callable[..., Any]]]:
   """File, name and content of what tells something, and its reader."""
   if path.is_file():
-    raw = timm_config.noted(weights.Files([path]).metadata).get("images")
+    raw = timm_config.noted(weights.Files([path]).metadata, str(path)).get(
+      "images"
+    )
     if raw is not None:
       yield path, "images", raw, configs.of_timm
     return

@@ -120,7 +120,7 @@ def described(
     given: Fields that were asked for, which win; None is none.
     raw: The config.json beside them, if there is one, which wins over notes.
   """
-  told = timm_config.noted_fields(tensors.metadata)
+  told = timm_config.noted_fields(tensors.metadata, tensors.source)
   if raw is not None:
     pre_norm = "norm_pre.weight" in tensors.shapes
     told |= timm_config.parse(raw, pre_norm=pre_norm)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
+from gmixout_jax.checkpoint.files import CheckpointError
 from gmixout_jax.clip.config import Activation, VisionConfig, one_side
 
 POOLS = {"token": "class", "avg": "mean", "max": "max", "map": "attention"}
@@ -49,27 +50,31 @@ def note(config: VisionConfig, **more: Any) -> dict[str, str]:
   return {_NOTE: json.dumps(told)}
 
 
-def noted(metadata: Mapping[str, str]) -> dict[str, Any]:
+def noted(metadata: Mapping[str, str], source: str) -> dict[str, Any]:
   """What `note` tells; nothing of a file that is not ours.
 
+  Args:
+    metadata: Of the file.
+    source: Its name, for the message.
+
   Raises:
-    ValueError: If it is damaged.
+    CheckpointError: If it is damaged.
   """
   try:
     raw = json.loads(metadata.get(_NOTE, "{}"))
     if not isinstance(raw, dict):
       raise ValueError("no object")
   except (ValueError, RecursionError) as error:
-    raise ValueError(
-      f"the metadata {_NOTE!r} must be a JSON object, got"
+    raise CheckpointError(
+      f"{source}: the metadata {_NOTE!r} must be a JSON object, got"
       f" {metadata[_NOTE]!r}: {error}."
     ) from None
   return raw
 
 
-def noted_fields(metadata: Mapping[str, str]) -> dict[str, Any]:
+def noted_fields(metadata: Mapping[str, str], source: str) -> dict[str, Any]:
   """The fields of the config among what is noted."""
-  raw = noted(metadata)
+  raw = noted(metadata, source)
   return {name: raw[name] for name in _NOTED if raw.get(name) is not None}
 
 
@@ -100,7 +105,7 @@ def parse(raw: Mapping[str, Any], *, pre_norm: bool) -> dict[str, Any]:
     found["heads"] = heads
   pooled = raw.get("global_pool", args.get("global_pool"))
   if pooled is not None:
-    if pooled not in POOLS:
+    if pooled not in [*POOLS]:
       raise ValueError(
         f"global_pool must be one of {', '.join(map(repr, POOLS))}, got"
         f" {pooled!r}."

@@ -65,6 +65,12 @@ class Tokenizer:
     self.pad_token_id = (
       self.eos_token_id if pad_token_id is None else pad_token_id
     )
+    vocabulary = encoder.get_vocab().values()
+    for token_id in (self.pad_token_id, *special, *vocabulary):
+      if not 0 <= token_id < 2**31:
+        raise ValueError(
+          f"Token ids must be at least 0 and below 2**31, got {token_id}."
+        )
     self._encoder = encoder
 
   def __call__(

@@ -160,7 +160,7 @@ def test_a_sweep_of_two_processes_is_run_once(tmp_path, cache):
 
 def test_kills_are_survived(tmp_path):
   survived, tried = torture.torture(
-    tmp_path, kills=2, processes=1, steps=12, patience=PATIENCE
+    tmp_path, kills=2, steps=12, patience=PATIENCE
   )
   assert tried > 0
   assert survived == tried
@@ -178,12 +178,12 @@ def test_a_run_that_ends_otherwise_is_told_from_one_that_does_not(tmp_path):
         "stats": {"steps_per_second": hash(name) % 7, "first_step_seconds": 1},
       },
     )  # fmt: skip
-  assert torture._same(tmp_path, 1)
+  assert torture._same(tmp_path, torture.KINDS[0])
   (tmp_path / "killed/weights_0.safetensors").write_bytes(b"\0\0")
-  assert not torture._same(tmp_path, 1)
+  assert not torture._same(tmp_path, torture.KINDS[0])
   (tmp_path / "killed/weights_0.safetensors").write_bytes(b"\0\1")
   (record,) = records.read(tmp_path / "killed/results.jsonl")
   record["losses"] = [1.5]
   (tmp_path / "killed/results.jsonl").unlink()
   records.append(tmp_path / "killed/results.jsonl", record)
-  assert not torture._same(tmp_path, 1)
+  assert not torture._same(tmp_path, torture.KINDS[0])
