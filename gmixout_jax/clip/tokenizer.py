@@ -32,6 +32,7 @@ class Tokenizer:
     *,
     context_length: int,
     pad_token_id: int | None = None,
+    source: str = "",
   ):
     """Wraps a tokenizer.
 
@@ -40,6 +41,7 @@ class Tokenizer:
         off.
       context_length: Tokens per text, at least 2: begin and end; at most 65536.
       pad_token_id: The id after the end token; None repeats the end token.
+      source: The file that it was read from, for messages.
 
     Raises:
       ValueError: `context_length` is out of range, or the tokenizer adds no
@@ -71,7 +73,7 @@ class Tokenizer:
         raise ValueError(
           f"Token ids must be at least 0 and below 2**31, got {token_id}."
         )
-    self._encoder = encoder
+    self._encoder, self._source = encoder, source
 
   def __call__(
     self, texts: Sequence[str]
@@ -93,7 +95,8 @@ class Tokenizer:
     ids = np.full(
       (len(texts), self.context_length), self.pad_token_id, np.int32
     )
-    with _of_rust(f"The tokenizer cannot encode texts such as {texts[:1]}"):
+    what = f"The tokenizer cannot encode texts such as {texts[:1]}"
+    with _of_rust(f"{self._source}: {what}" if self._source else what):
       encodings = self._encoder.encode_batch(list(texts))
     for row, encoding in zip(ids, encodings, strict=True):
       kept = encoding.ids[: self.context_length]
@@ -174,6 +177,7 @@ def load_tokenizer(
       if context_length is None
       else context_length,
       pad_token_id=model["pad_token_id"] if pad is None else pad,
+      source=str(path),
     )
     _check(tokenizer, model["eos_token_id"], encoder.get_vocab())
   except ValueError as error:
