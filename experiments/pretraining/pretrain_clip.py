@@ -62,6 +62,7 @@ from experiments.reporting import records
 from experiments.training.run_checkpoints import Stopped, stop_on_sigterm
 from gmixout_jax import clip
 from gmixout_jax.checkpoint import Checkpoints
+from gmixout_jax.checkpoint.files import synced, temporary_beside
 from gmixout_jax.clip import weights
 
 
@@ -256,10 +257,12 @@ def appearing(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     OSError: If there is a folder of that name by then, and files in it.
   """
   folder = folder.absolute()
-  temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+  temporary = temporary_beside(folder)
   temporary.mkdir(parents=True)
   try:
     yield temporary
+    for path in (*temporary.rglob("*"), temporary):
+      synced(path)
     os.rename(temporary, folder)
   finally:
     shutil.rmtree(temporary, ignore_errors=True)

@@ -44,6 +44,9 @@ def read(files: Sequence[pathlib.Path]) -> Lines:
         _CHECKS[kind](record, name)
       except (LookupError, TypeError, AttributeError, ArithmeticError) as error:
         raise ValueError(f"{name} is damaged: {error!r}.") from None
+      except ValueError as error:
+        said = str(error)
+        raise ValueError(said if name in said else f"{name}: {said}") from None
       getattr(lines, kind).append(record)
   if not any(lines):
     raise ValueError(f"no lines in {', '.join(map(str, files))}.")
