@@ -138,53 +138,68 @@ def _bounded(reader: Reader, template: pathlib.Path, seed: int, n: int) -> Case:
   return case
 
 
-def _work(
-  name: str, template: pathlib.Path, config: Config, first: int, to: Connection
-) -> None:
-  """One process, which may be killed by what it reads."""
-  pages = int(pathlib.Path("/proc/self/statm").read_text().split()[0])
+def _work(pipe: Connection) -> None:
+  """A process that does cases, and may be killed by what it reads."""
   logging.disable()
+  pages = int(pathlib.Path("/proc/self/statm").read_text().split()[0])
   limit = pages * resource.getpagesize() + 8 * BYTES
   resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-  n = first
   while True:
-    to.send(_bounded(READERS[name], template, config.seed, n))
-    n += 1
+    name, *case = pipe.recv()
+    pipe.send(_bounded(READERS[name], *case))
+
+
+class Worker:
+  """A process for cases; another one takes its place if it dies."""
+
+  def __init__(self):
+    self._context = multiprocessing.get_context("forkserver")
+    # By its name: run as a script it would be imported anew by each process.
+    self._context.set_forkserver_preload(["experiments.reliability.fuzz"])
+    self._process: Any = None
+    self._pipe: Any = None
+
+  def do(self, name: str, template: pathlib.Path, seed: int, n: int) -> Case:
+    """A case of a kind, by `attempt`, whatever becomes of the process."""
+    if self._process is None:
+      self._pipe, theirs = self._context.Pipe()
+      self._process = self._context.Process(target=_work, args=(theirs,))
+      self._process.start()
+      theirs.close()
+    try:
+      self._pipe.send((name, template, seed, n))
+      if self._pipe.poll(STUCK):
+        return self._pipe.recv()
+      why = f"it was stuck for {STUCK} s"
+    except (EOFError, ConnectionError):
+      self._process.join()
+      why = f"the process ended with {self._process.exitcode}"
+    self.end()
+    return Case(n, "wrong", why)
+
+  def end(self) -> None:
+    """Kills the process, if there is one."""
+    if self._process is not None:
+      self._process.kill()
+      self._process.join()
+      self._process = None
 
 
 def cases(
-  name: str, template: pathlib.Path, config: Config, seconds: float
+  name: str,
+  template: pathlib.Path,
+  config: Config,
+  seconds: float,
+  worker: Worker,
 ) -> Iterator[Case]:
   """Cases of one kind, each done, for some time or up to a number."""
   last = float("inf") if config.cases is None else config.first + config.cases
-  n, until = config.first, float("inf")  # setting up is not counted
-  context = multiprocessing.get_context("forkserver")
-  # By its name: run as a script it would be imported anew by each process.
-  context.set_forkserver_preload(["experiments.reliability.fuzz"])
+  n, until = config.first, float("inf")
   while n < last and time.monotonic() < until:
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(
-      target=_work, args=(name, template, config, n, theirs)
-    )
-    process.start()
-    theirs.close()
-    try:
-      while n < last and time.monotonic() < until:
-        if not ours.poll(STUCK):
-          yield Case(n, "wrong", f"it was stuck for {STUCK} s")
-          n += 1
-          break
-        yield ours.recv()
-        n += 1
-        if until == float("inf"):
-          until = time.monotonic() + seconds
-    except EOFError:
-      process.join()
-      yield Case(n, "wrong", f"the process ended with {process.exitcode}")
-      n += 1
-    finally:
-      process.kill()
-      process.join()
+    yield worker.do(name, template, config.seed, n)
+    if n == config.first:  # setting up is not counted
+      until = time.monotonic() + seconds
+    n += 1
 
 
 def run(
@@ -203,16 +218,19 @@ def run(
   names = list(READERS) if config.kind is None else [config.kind]
   counts: Counts = {}
   wrong: dict[str, list[Case]] = {}
+  worker = Worker()
   for name in rich.progress.track(names, "Damaging", transient=True):
     counts[name], wrong[name] = Counter(), []
     with tempfile.TemporaryDirectory() as folder:
       template = pathlib.Path(folder) / "good"
       template.mkdir()
       READERS[name].make(template)
-      for case in cases(name, template, config, config.seconds / len(names)):
+      seconds = config.seconds / len(names)
+      for case in cases(name, template, config, seconds, worker):
         counts[name][case.outcome] += 1
         if case.outcome == "wrong":
           wrong[name].append(case)
+  worker.end()
   return counts, wrong
 
 

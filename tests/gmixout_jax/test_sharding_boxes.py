@@ -25,7 +25,6 @@ from tests.gmixout_jax.named_axes import (
   RULES,
   SETTINGS,
   assert_packed,
-  every_mesh,
   every_sampler,
   loss,
   mesh_of,
@@ -119,10 +118,16 @@ def bare(tree):
 expected_linen = functools.cache(lambda *args: train_linen(*args)[0])
 
 
-@every_mesh
+@pytest.mark.parametrize(
+  ("mesh", "kind"),
+  [
+    ("one axis", "partitioned"),
+    ("two axes", "partitioned"),
+    ("two axes", "logical"),
+  ],
+)
 @every_sampler
 @pytest.mark.parametrize("form", ["gmixout", "MixedParams"])
-@pytest.mark.parametrize("kind", ["partitioned", "logical"])
 def test_linen_modules_with_partitioning(form, sampler, mesh, kind):
   mesh = mesh_of(mesh)
   names = tuple(on(mesh, own) for own in NAMES)

@@ -25,7 +25,6 @@ from tests.gmixout_jax.named_axes import (
   RULES,
   SETTINGS,
   assert_packed,
-  every_mesh,
   every_sampler,
   loss,
   mesh_of,
@@ -159,8 +158,10 @@ class Divided(nnx.Module):
     return self.down(jnp.tanh(self.up(x)), out_sharding=whole)
 
 
-@every_mesh
-@every_sampler
+@pytest.mark.parametrize(
+  ("sampler", "mesh"),
+  [("stratified", "one axis"), *((name, "two axes") for name in PACKED)],
+)
 def test_explicit_meshes(sampler, mesh):
   """There the sharding of weights, gradients and taps is in their types."""
   shape, axes = MESHES[mesh]

@@ -1,5 +1,6 @@
 """Tests `experiments/reliability/fuzz.py`: it passes, and finds old faults."""
 
+import collections
 import time
 
 import numpy as np
@@ -73,7 +74,6 @@ def test_it_finds_what_was_wrong_once(tmp_path, name):
 
 def test_what_takes_too_long_or_too_much_is_wrong(tmp_path, monkeypatch):
   monkeypatch.setattr(fuzz, "SECONDS", 1)
-  monkeypatch.setattr(fuzz, "BYTES", 50 * 2**20)
   name = "ImageNet, words"
   slow = of(name, fuzz.READERS[name].read, right=lambda found: True)
   good = tmp_path / "good"
@@ -81,9 +81,24 @@ def test_what_takes_too_long_or_too_much_is_wrong(tmp_path, monkeypatch):
   slow.make(good)
   late = slow._replace(read=lambda folder: time.sleep(5))
   assert "more than 1 s" in fuzz._bounded(late, good, 0, 1).why
-  kept = []
-  large = slow._replace(read=lambda folder: kept.append(b"1" * 400 * 2**20))
-  assert "MiB more" in fuzz._bounded(large, good, 0, 1).why
+  # The peak of this process may have been far above what it has now.
+  usage, peaks = collections.namedtuple("usage", "ru_maxrss"), [0, 2**21]
+  monkeypatch.setattr(
+    fuzz.resource, "getrusage", lambda who: usage(peaks.pop(0))
+  )
+  assert "2048 MiB more" in fuzz._bounded(slow, good, 0, 1).why
+
+
+def test_a_process_that_dies_is_one_wrong_case(tmp_path):
+  worker, name = fuzz.Worker(), "ImageNet, words"
+  fuzz.READERS[name].make(tmp_path)
+  assert worker.do(name, tmp_path, 0, 0).outcome == "read"
+  worker._process.kill()
+  case = worker.do(name, tmp_path, 0, 1)
+  assert case.outcome == "wrong"
+  assert "the process ended with -9" in case.why
+  assert worker.do(name, tmp_path, 0, 2).outcome != "wrong"
+  worker.end()
 
 
 def test_a_case_is_the_same_by_seed_and_number(tmp_path):

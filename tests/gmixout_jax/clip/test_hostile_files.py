@@ -38,7 +38,7 @@ def change_config(folder, section, **fields):
   path.write_text(json.dumps(raw))
 
 
-FORMS = ("clip", "timm", "huggingface")
+FORMS = ("clip", "timm")
 
 
 @pytest.mark.parametrize("form", FORMS)
