@@ -156,6 +156,7 @@ def alone(path: str | os.PathLike[str]) -> Iterator[None]:
   if path in _held.descriptors:
     yield
     return
+  _check_regular(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
   try:
@@ -169,6 +170,12 @@ def alone(path: str | os.PathLike[str]) -> Iterator[None]:
   finally:
     _held.descriptors.pop(path, None)
     os.close(descriptor)  # which gives the lock back
+
+
+def _check_regular(path: pathlib.Path) -> None:
+  """Devices have no end, and what is written to them is lost."""
+  if path.exists() and not path.is_file():
+    raise ValueError(f"{path} must be a file of result lines.")
 
 
 def _add(
@@ -266,6 +273,7 @@ def read(path: str | os.PathLike[str]) -> list[Record]:
     ValueError: on a line that is not a JSON object; it names file and line.
   """
   records = []
+  _check_regular(pathlib.Path(path))
   with open(path, "rb") as lines:
     for number, line in enumerate(lines, start=1):
       if not line.strip():  # two writers have begun one

@@ -118,6 +118,8 @@ def find(
       shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
       if any(pathlib.PurePath(shard).name != shard for shard in shards):
         raise ValueError(f"shards must lie beside it, got {shards}")
+      if not shards:
+        raise ValueError("it names no shards")
       return [directory / shard for shard in shards]
     except _NOT_WHAT_IT_SHOULD_BE as error:
       raise CheckpointError(f"{index} is not an index: {error!r}.") from None

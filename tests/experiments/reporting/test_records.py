@@ -107,6 +107,18 @@ def test_who_looks_first_adds_without_another_writer(tmp_path):
   assert records.read(path) == [{"seed": 0}]
 
 
+@pytest.mark.parametrize("name", ["/dev/zero", "folder", "pipe"])
+def test_what_is_no_regular_file_is_refused(tmp_path, name):
+  path = tmp_path / name
+  if name == "folder":
+    path.mkdir()
+  elif name == "pipe":
+    os.mkfifo(path)
+  for use in (records.read, lambda path: records.append(path, {"seed": 0})):
+    with pytest.raises(ValueError, match=f"{path} must be a file of result li"):
+      use(path)
+
+
 def test_lines_are_appended_to_no_other_file(tmp_path):
   path = tmp_path / "predictions.csv"
   path.write_text("file,class\n")
