@@ -20,10 +20,10 @@ class ModelOptions:
   Attributes:
     model: What experiments.train has exported; a ViT with a head, whoever
       saved it; or a CLIP, whose head is made of the names of the classes.
-    classes: The names of the classes: for a head of words, which a CLIP without
-      a head needs, or in the order of the outputs of a head whose files do not
-      say what they mean.
-    templates: Prompts for a head of words, such as "a photo of a {}.", with {}
+    classes: The names of the classes: for the zero-shot head of a CLIP that has
+      no other, or in the order of the outputs of a head whose files do not say
+      what they mean.
+    templates: Prompts for a zero-shot head, such as "a photo of a {}.", with {}
       where a name goes. With them the head is made of words also of a CLIP that
       was exported with one.
     image_size: Side of the images in pixels; by default the model's own.

@@ -14,7 +14,7 @@ from experiments.models.classifier import Classifier
 class LinearProbe(Method):
   """Fits the head by logistic regression and leaves the backbone alone.
 
-  Where there is no head of words, every other method starts from this one, so
+  Where there is no zero-shot head, every other method starts from this one, so
   what a method adds is its distance to this one. See `models.probe` for how the
   head is fitted.
   """

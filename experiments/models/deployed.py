@@ -48,7 +48,7 @@ def load(
   Args:
     path: The folder or file.
     classes: What the outputs mean, where the files do not say it; or the
-      classes that a head of words is made for.
+      classes that a zero-shot head is made for.
     templates: Prompts for these, each with {} where a name goes; with them the
       head is made of words, also of a CLIP that has one.
     image_size: Side of the images in pixels; by default the model's own.

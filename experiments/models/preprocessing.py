@@ -73,8 +73,10 @@ def is_guessed(
   """
   if (mean is not None and std is not None) or not pathlib.Path(path).is_dir():
     return False  # a file is asked about, see `load`
-  load(path, mean=mean, std=std)
-  return clip.load_preprocessing(path) is None
+  if clip.load_preprocessing(path) is not None:
+    return False
+  load(path, mean=mean, std=std)  # which is an error of all but a CLIP
+  return True
 
 
 def view(preprocessing: clip.Preprocessing, size: int) -> View:

@@ -113,7 +113,7 @@ def _for_all(
 
 
 def _regress(inputs: np.ndarray, labels: np.ndarray, c: float) -> Any:
-  # Four seconds, which a CLIP's head of words need not wait.
+  # Four seconds, which a CLIP's zero-shot head need not wait.
   from sklearn.exceptions import ConvergenceWarning
   from sklearn.linear_model import LogisticRegression
 
