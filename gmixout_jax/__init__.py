@@ -6,7 +6,6 @@ from gmixout_jax.eval_params import gmixout_eval_params, gmixout_masks
 from gmixout_jax.fused_adamw import FusedAdamW
 from gmixout_jax.labels import VIT_RULES, gmixout_labels
 from gmixout_jax.learning_rate import (
-  check_gmixout_learning_rate,
   gmixout_learning_rate,
   gmixout_progress,
 )
@@ -25,7 +24,6 @@ __all__ = [
   "GMixoutState",
   "MixedParams",
   "averaging",
-  "check_gmixout_learning_rate",
   "checkpoint",
   "clip",
   "gmixout",

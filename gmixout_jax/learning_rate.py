@@ -1,13 +1,10 @@
 """Which learning rate to take, and how far a run can bring the anchor."""
 
 import math
-import numbers
-import warnings
 from typing import Any, overload
 
 import jax
 import jax.core
-import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -16,8 +13,6 @@ _FACTOR, _STEPS = 5.0, 10
 
 _BELOW, _ABOVE = 1, 1 / 3
 """How the rate falls with the steps of an episode, below `_STEPS` and above."""
-
-_FAR_ABOVE, _FAR_BELOW = 3.0, 10.0
 
 
 @overload
@@ -90,52 +85,6 @@ def gmixout_learning_rate(
     return lambda step: _FACTOR * falling * schedule(step)
   _check_rate("full_finetuning_lr", full_finetuning_lr)
   return _FACTOR * full_finetuning_lr * falling
-
-
-def check_gmixout_learning_rate(
-  learning_rate: float | optax.Schedule,
-  *,
-  full_finetuning_lr: float | optax.Schedule,
-  resample_every: int = 10,
-  steps: int = 10_000,
-) -> None:
-  """Warns where a rate is far from `gmixout_learning_rate`.
-
-  Three times above it training lost accuracy on other domains or broke down
-  where it was tried; ten times below, the anchor hardly moved.
-
-  Args:
-    learning_rate: The peak, above 0; or an Optax schedule, whose peak counts.
-    full_finetuning_lr: As of `gmixout_learning_rate`; of a schedule the peak.
-    resample_every: As of `gmixout_learning_rate`.
-    steps: How many steps of a schedule are searched for its peak, at least 1.
-
-  Warns:
-    UserWarning: It names both rates and what to expect.
-
-  Raises:
-    ValueError: If an argument is out of range.
-
-  Example:
-    >>> import gmixout_jax as gx
-    >>> gx.check_gmixout_learning_rate(1e-4, full_finetuning_lr=1e-5)
-  """
-  if not (isinstance(steps, numbers.Integral) and steps >= 1):
-    raise ValueError(f"steps must be an integer >= 1, got {steps!r}.")
-  own = _peak("learning_rate", learning_rate, int(steps))
-  full = _peak("full_finetuning_lr", full_finetuning_lr, int(steps))
-  rule = gmixout_learning_rate(full, resample_every=resample_every)
-  if own > _FAR_ABOVE * rule:
-    consequence = "training weights may run away within an episode"
-  elif own < rule / _FAR_BELOW:
-    consequence = "the anchor will hardly move"
-  else:
-    return
-  warnings.warn(
-    f"GMixout's learning rate is {own:g}, but {full:g} for full fine-tuning and"
-    f" {resample_every} steps an episode suggest {rule:.1g}: {consequence}.",
-    stacklevel=2,
-  )
 
 
 def gmixout_progress(
@@ -211,18 +160,6 @@ def gmixout_progress(
     return -math.expm1(episodes * math.log(anchor_decay))
   kept = (1 - anchor_decay) * (1 - sparsity)
   return -math.expm1(episodes * math.log1p(-kept))
-
-
-def _peak(name: str, rate: Any, steps: int) -> float:
-  """The largest rate of a schedule's first `steps`, or the number itself."""
-  if callable(rate):
-    with jax.ensure_compile_time_eval():
-      rates: Any = jax.vmap(rate)(jnp.arange(steps))
-      rate = float(rates.max())
-    _check_rate(f"{name}'s peak", rate)
-  else:
-    _check_rate(name, rate)
-  return float(rate)
 
 
 def _check_rate(name: str, value: Any) -> None:

@@ -68,6 +68,7 @@ def line(
   cell: Cell,
   outcomes: Outcomes,
   measure: Callable[[nnx.Module], records.Record],
+  steps: int,
   export: Callable[[nnx.Module], None] | None = None,
 ) -> records.Record:
   """Finishes what a cell needs of some runs, and evaluates it.
@@ -77,6 +78,7 @@ def line(
     outcomes: Runs planned for its method and perhaps for others; or finished
       checkpoints.
     measure: From the model to its metrics.
+    steps: Of a run.
     export: Called with the model, before it is measured.
 
   Returns:
@@ -94,6 +96,7 @@ def line(
     "seed": cell.seed,
     **records.environment(),
     "metrics": metrics,
+    "progress_bound": cell.method.progress_bound(steps),
     "stats": records.plain(outcome.cost),
     "notes": outcome.notes,
     # Of all its runs, one after the other; those of skipped steps may be NaN.

@@ -214,6 +214,9 @@ class _Group:
       return
     first = left[0]
     opened = self._opened()
+    for cell in left:
+      if (advice := cell.method.advice_on(opened.steps)) is not None:
+        self._display.note(advice)
     data = task_of(first.config)
     with self._display.running(
       f"{data}, seed {first.seed}" if data else f"seed {first.seed}",
@@ -306,7 +309,9 @@ class _Group:
         )
         export.note(path, cell.identity)
 
-    line = records.plain(measured.line(cell, outcomes, measure, save))
+    line = records.plain(
+      measured.line(cell, outcomes, measure, opened.steps, save)
+    )
     folder = places.of_cell(cell)
     if leads():
       if folder is not None:

@@ -21,6 +21,9 @@ _CLASSES = {
   "zero_shot": "zero_shot.ZeroShot",
   "linear_probe": "linear_probe.LinearProbe",
   "full_finetuning": "full_finetuning.FullFinetuning",
+  "full_finetuning_of_blocks": (
+    "full_finetuning_of_blocks.FullFinetuningOfBlocks"
+  ),
   "lp_ft": "lp_ft.LPFT",
   "flyp": "flyp.FLYP",
   "l2_sp": "l2_sp.L2SP",

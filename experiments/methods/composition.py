@@ -35,6 +35,14 @@ class Composed(Method):
     """As the other method."""
     self.of.advise(recipe)
 
+  def advice_on(self, steps: int) -> str | None:
+    """As the other method."""
+    return self.of.advice_on(steps)
+
+  def progress_bound(self, steps: int) -> float:
+    """As the other method."""
+    return self.of.progress_bound(steps)
+
   def prepare(
     self, model: Classifier, data: Source, key: jax.Array
   ) -> Classifier:

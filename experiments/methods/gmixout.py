@@ -7,6 +7,7 @@ import jax
 import optax
 
 import gmixout_jax as gx
+from experiments.methods import advice
 from experiments.methods.mixed import Mixed
 
 
@@ -25,6 +26,9 @@ class GMixout(Mixed):
     resample_every: k, the optimizer steps of an episode.
     moments: What becomes of Adam's moments at the end of an episode; with
       "reset" the run is dense, as `gmixout_jax.MixedParams` carries them.
+    rescale: Whether the training weights run 1 / (1 − p) ahead of the residual
+      that the anchor takes. If not, a run that is short for its k comes as far
+      as full fine-tuning (see `advice`).
   """
 
   title: ClassVar[str] = "GMixout"
@@ -33,6 +37,7 @@ class GMixout(Mixed):
   anchor_decay: float = 0.3
   resample_every: int = 10
   moments: Literal["carry", "reset"] = "carry"
+  rescale: bool = True
 
   @property
   def packs(self) -> bool:
@@ -41,17 +46,30 @@ class GMixout(Mixed):
 
   def advise(self, recipe: float) -> None:
     """Warns if the rate is far from the rule of thumb."""
-    gx.check_gmixout_learning_rate(
+    advice.check_learning_rate(
       self.learning_rate,
       full_finetuning_lr=recipe,
       resample_every=self.resample_every,
     )
 
+  def advice_on(self, steps: int) -> str | None:
+    """On a low progress bound."""
+    return advice.on_progress(steps, **self._of_progress())
+
+  def progress_bound(self, steps: int) -> float:
+    """See `gmixout_jax.gmixout_progress`."""
+    return gx.gmixout_progress(steps, **self._of_progress())
+
   def settings(self) -> dict[str, Any]:
-    """λ and k beside what all have."""
-    return super().settings() | {
+    """λ, k and whether to rescale, beside what all have."""
+    return {"sampler": self.sampler, **self._of_progress()}
+
+  def _of_progress(self) -> dict[str, Any]:
+    return {
+      "sparsity": self.sparsity,
       "anchor_decay": self.anchor_decay,
       "resample_every": self.resample_every,
+      "rescale": self.rescale,
     }
 
   def mix(

@@ -44,12 +44,33 @@ class Method:
   title: ClassVar[str] = ""  # as people write it, if not "Like its name"
 
   def advise(self, recipe: float) -> None:
-    """Warns of settings far from what is known to work; here nothing is.
+    """Warns of a rate far from what is known to work; here none is.
 
     Args:
       recipe: The peak learning rate of full fine-tuning on the task.
     """
     del recipe
+
+  def advice_on(self, steps: int) -> str | None:
+    """A sentence on settings that do not fit a run's length; here None.
+
+    Args:
+      steps: The length of the run.
+    """
+    del steps
+    return None
+
+  def progress_bound(self, steps: int) -> float:
+    """The most of the way to the optimum that a run can come.
+
+    Args:
+      steps: The length of the run.
+
+    Returns:
+      In [0, 1]; here 1, as nothing holds the weights back but the data.
+    """
+    del steps
+    return 1.0
 
   def prepare(
     self, model: Classifier, data: Source, key: jax.Array
@@ -110,8 +131,8 @@ class Method:
   def trains(self, params: Params) -> Any:
     """Which parameters train; here all.
 
-    For the norm of the gradients, in which what is frozen has no part. It is
-    not asked where `parametrize` packs, which leaves out what is frozen.
+    No gradient is taken of the others, and none crosses a network. It is not
+    asked where `parametrize` packs, which leaves out what is frozen.
 
     Args:
       params: The parameters as they train.

@@ -60,12 +60,12 @@ class Mixed(Method):
         "dense": head,
         "frozen": optax.set_to_zero(),
       },
-      _labels,
+      block_labels,
     )
 
   def trains(self, params: Params) -> Any:
     """The matrices of the blocks, and the head."""
-    return jax.tree.map(lambda label: label != "frozen", _labels(params))
+    return jax.tree.map(lambda label: label != "frozen", block_labels(params))
 
   def mix(
     self, inner: optax.GradientTransformation, key: jax.Array
@@ -88,7 +88,8 @@ class Mixed(Method):
     return gx.gmixout_eval_params(opt_state, params)
 
 
-_labels = functools.partial(gx.gmixout_labels, rules=gx.VIT_RULES)
+block_labels = functools.partial(gx.gmixout_labels, rules=gx.VIT_RULES)
+"""From parameters to "mixed" (matrices of blocks), "dense" (head), "frozen"."""
 
 
 def _packed_labels(trainable: Any) -> Any:

@@ -22,6 +22,19 @@ def trainable(form: Form) -> Any:
   return form.trainable() if isinstance(form, gx.MixedParams) else form
 
 
+def trains(method: Any, form: Form) -> Any:
+  """Which leaves of `trainable(form)` train, as the method says.
+
+  Args:
+    method: Whose `trains` is asked where the form is whole: a packed one holds
+      nothing that is frozen.
+    form: Of its parameters.
+  """
+  if isinstance(form, gx.MixedParams):
+    return jax.tree.map(lambda leaf: True, jax.eval_shape(trainable, form))
+  return method.trains(form)
+
+
 def merge(graphdef: Any, form: Form, trained: Any, rest: Any) -> Any:
   """The model whose gradients go to `trained`, which is `trainable(form)`."""
   if isinstance(form, gx.MixedParams):

@@ -25,7 +25,10 @@ Record = dict[str, Any]
 
 PACKAGES = ("gmixout-jax", "jax", "flax", "optax")
 
-EARLIER: dict[str, Record] = {"ftp": {"norm": "l2"}}
+EARLIER: dict[str, Record] = {
+  "ftp": {"norm": "l2"},
+  "gmixout": {"rescale": True},
+}
 """What methods had no setting for yet when lines were first published, and how
 those lines were made. Read as if the lines said so."""
 

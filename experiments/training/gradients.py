@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from gmixout_jax import parallel
+
 Loss = Callable[[Any, Any, jax.Array], Float[Array, ""]]
 
 
@@ -68,6 +70,36 @@ def value_and_grad(
     return jax.tree.map(lambda leaf: leaf / micro_batches, total)
 
   return accumulated
+
+
+def stopped(params: Any, trains: Any) -> Any:
+  """The parameters, of which those that do not train have no gradient."""
+  return jax.tree.map(
+    lambda leaf, own: leaf if own else jax.lax.stop_gradient(leaf),
+    params,
+    trains,
+  )
+
+
+def reduced(
+  loss: Float[Array, ""], gradients: Any, trains: Any
+) -> tuple[Float[Array, ""], Any]:
+  """Means over devices, inside `parallel.data_parallel`.
+
+  Args:
+    loss: Of a part of the batch.
+    gradients: Likewise.
+    trains: A bool for each leaf. The others are zero, and stay where they are.
+  """
+  leaves, treedef = jax.tree.flatten(gradients)
+  own = jax.tree.leaves(trains)
+  sent = [leaf for leaf, ours in zip(leaves, own, strict=True) if ours]
+  loss, sent = parallel.mean((loss, sent))
+  back = iter(sent)
+  whole = [
+    next(back) if ours else leaf for leaf, ours in zip(leaves, own, strict=True)
+  ]
+  return loss, jax.tree.unflatten(treedef, whole)
 
 
 def norm(gradients: Any, counted: Any = None) -> Float[Array, ""]:

@@ -27,38 +27,10 @@ from experiments.training.run_checkpoints import (
   Trail,
 )
 from experiments.training.sharding import Sharding, local, place
+from experiments.training.stats import Stats, measured
 from experiments.training.train_step import Metrics, shared_step
 from experiments.training.watching import Watcher
 from gmixout_jax import parallel
-
-
-@dataclasses.dataclass(frozen=True)
-class Stats:
-  """What a fit cost.
-
-  Attributes:
-    steps: Optimizer steps taken.
-    steps_per_second: Over all steps but the first, which compiles.
-    first_step_seconds: The first step, with its compilation.
-    changed_parameters: Weights that one step changes. Measured, not declared:
-      the most entries of any step's update that were not zero. Mixout's include
-      those that it swaps back, which makes 1 − p² of a matrix and not 1 − p.
-    trained_parameters: Weights that differ after the run from those before it,
-      of all that are deployed (of LoRA, the factors). Measured likewise.
-    optimizer_bytes: Size of the optimizer's state, anchors included.
-    snapshot_bytes: Size of the snapshots, on the host.
-    skipped_steps: Steps that changed nothing, as their loss or gradient was not
-      finite.
-  """
-
-  steps: int = 0
-  steps_per_second: float = 0.0
-  first_step_seconds: float = 0.0
-  changed_parameters: int = 0
-  trained_parameters: int = 0
-  optimizer_bytes: int = 0
-  snapshot_bytes: int = 0
-  skipped_steps: int = 0
 
 
 class Fitted(NamedTuple):
@@ -186,6 +158,7 @@ def fit(
     sharding,
     skip_nonfinite,
   )
+  batch = None
   taken, first = trail.step, trail.step
   to_take = range(first, first if trail.ended else steps)
   put = (
@@ -221,6 +194,12 @@ def fit(
   if not trail.ended:
     raise ValueError(f"{steps} steps need as many batches, got {taken}.")
   record.close()
+  if batch is None:  # all steps were taken before
+    with contextlib.closing(_ahead(batches(0), put)) as coming:
+      batch = next(coming)
+  costs = train_step.costs(
+    trail.state, batch, others[0], np.int32(0), others[1]
+  )
 
   deployed = export.deployed(trail.state)
   if trail.patience is not None and trail.patience.evaluations:
@@ -228,7 +207,7 @@ def fit(
   return Fitted(
     export.model(deployed),
     trail.losses[:taken],
-    _measured(trail, _count_differing(deployed, before)),
+    measured(trail, method, deployed, before, costs),
     trail.taken(),
     0 if trail.patience is None else trail.patience.evaluations,
   )
@@ -364,32 +343,6 @@ def rates(method: Method, schedule: Schedule) -> dict[str, np.ndarray]:
     if (made := schedule.made.get(getattr(method, field.name))) is not None:
       found[field.name] = np.broadcast_to(made(steps), steps.shape)
   return found
-
-
-def _count_differing(one: Params, other: Params) -> int:
-  """On the host: it happens once, and is not worth a program."""
-  one, other = jax.device_get((one, other))
-  counts = jax.tree.map(lambda a, b: np.count_nonzero(a != b), one, other)
-  return int(sum(jax.tree.leaves(counts)))
-
-
-def _measured(trail: Trail, trained: int) -> Stats:
-  """What a run cost that has ended."""
-  first, seconds, count = trail.clock
-  params, opt_state = trail.state
-  kept = jax.tree.leaves(trail.snapshots)
-  return Stats(
-    steps=trail.step,
-    steps_per_second=float(count / seconds) if count else 0.0,
-    first_step_seconds=float(first),
-    changed_parameters=trail.moved,
-    trained_parameters=trained,
-    optimizer_bytes=parametrization.state_bytes(
-      params, faults.unguarded(opt_state)
-    ),
-    snapshot_bytes=sum(leaf.nbytes for leaf in kept),
-    skipped_steps=faults.skipped(opt_state),
-  )
 
 
 def weights_of(model: nnx.Module) -> Params:

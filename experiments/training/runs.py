@@ -31,6 +31,7 @@ from experiments.tasks.task import Opened
 from experiments.training import loop
 from experiments.training.run_checkpoints import RunCheckpointer
 from experiments.training.sharding import Sharding
+from experiments.training.stats import Stats
 from experiments.training.watching import Watcher, Watching
 from gmixout_jax.checkpoint import Checkpoints
 
@@ -77,12 +78,12 @@ class Watch:
 
 
 @dataclasses.dataclass(frozen=True)
-class Cost(loop.Stats):
+class Cost(Stats):
   """What a method's weights cost.
 
-  What `loop.Stats` tells of one run is here the sum over runs (steps, seconds
+  What `Stats` tells of one run is here the sum over runs (steps, seconds
   of first steps, bytes of snapshots, skipped steps), all steps over all seconds
-  (the rate) or the largest (weights, bytes of optimizer state).
+  (the rate) or the largest (weights, bytes and work of a step).
 
   Attributes:
     runs: How many were trained, shared ones included.
@@ -342,7 +343,7 @@ def assemble(model: Classifier, combined: Combined) -> nnx.Module:
   return models[0] if len(models) == 1 else Ensemble(models)
 
 
-def _total(stats: Iterable[loop.Stats]) -> Cost:
+def _total(stats: Iterable[Stats]) -> Cost:
   stats = list(stats)
   steps = sum(s.steps for s in stats)
   seconds = sum(
@@ -356,6 +357,9 @@ def _total(stats: Iterable[loop.Stats]) -> Cost:
     changed_parameters=max(s.changed_parameters for s in stats),
     trained_parameters=max(s.trained_parameters for s in stats),
     optimizer_bytes=max(s.optimizer_bytes for s in stats),
+    reduced_bytes=max(s.reduced_bytes for s in stats),
+    step_flops=max(s.step_flops for s in stats),
+    step_peak_bytes=max(s.step_peak_bytes for s in stats),
     snapshot_bytes=sum(s.snapshot_bytes for s in stats),
     skipped_steps=sum(s.skipped_steps for s in stats),
   )

@@ -22,6 +22,7 @@ from experiments.training import faults, mixing
 from experiments.training import gradients as grads
 from experiments.training.run_checkpoints import State
 from experiments.training.sharding import Sharding, compile_step
+from experiments.training.step_costs import StepCosts, counted
 from gmixout_jax import parallel
 
 Metrics = dict[str, Any]
@@ -86,7 +87,10 @@ def _jitted(
     if mesh is not None:  # each part of the batch has a dropout of its own
       key = jax.random.fold_in(key, parallel.index())
 
+    trains = parametrization.trains(method, params)
+
     def loss_fn(trainable, batch, key):
+      trainable = grads.stopped(trainable, trains)
       model = parametrization.merge(graphdef, whole, trainable, rest)
       if mix_key is not None:
         classes = model.head.out_features
@@ -97,13 +101,11 @@ def _jitted(
       differentiated, batch, key
     )
     if mesh is not None:
-      loss, gradients = parallel.mean((loss, gradients))
+      loss, gradients = grads.reduced(loss, gradients, trains)
     finite = faults.finite(loss, gradients)
     extra = {}
     if measures_norm or recipe.clip_norm is not None:
-      packed = isinstance(params, gx.MixedParams)
-      counted = None if packed else method.trains(params)
-      norm = grads.norm(gradients, counted)
+      norm = grads.norm(gradients, trains)
       if measures_norm:
         extra = {"gradient_norm": norm}
       if recipe.clip_norm is not None:
@@ -146,7 +148,7 @@ def shared_step(
   measures_norm: bool = False,
   sharding: Sharding = "data",
   skip_nonfinite: int = 0,
-) -> Step:
+) -> "Shared":
   """The step of a run, compiled once for all runs that are alike.
 
   Args:
@@ -173,7 +175,23 @@ def shared_step(
   given = jnp.asarray(schedule.asked, jnp.float32), key
   if mesh is not None:
     given = parallel.replicate(given, mesh)
-  return lambda *inputs: compiled(*inputs, *given)
+  return Shared(compiled, given)
+
+
+@dataclasses.dataclass(frozen=True)
+class Shared:
+  """A step of one run, of a program that others may share."""
+
+  compiled: Any
+  given: tuple[jax.Array, ...]
+
+  def __call__(self, *inputs: Any) -> tuple[State, Metrics]:
+    """Takes the step."""
+    return self.compiled(*inputs, *self.given)
+
+  def costs(self, *inputs: Any) -> StepCosts:
+    """What a step costs; free once it has been called with such inputs."""
+    return counted(self.compiled.lower(*inputs, *self.given).compile())
 
 
 @dataclasses.dataclass(frozen=True)

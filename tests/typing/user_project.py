@@ -162,9 +162,6 @@ def trajectories() -> None:
 
 def rate(full: float) -> float:
   found = gx.gmixout_learning_rate(full, resample_every=20)
-  gx.check_gmixout_learning_rate(
-    found, full_finetuning_lr=full, resample_every=20
-  )
   progress: float = gx.gmixout_progress(100, resample_every=20)
   return found * progress
 

@@ -14,7 +14,7 @@ from experiments.methods.output_ensemble import OutputEnsemble
 from experiments.methods.wise_ft import WiseFT
 from experiments.models import export
 from experiments.reporting import records
-from experiments.training import loop
+from experiments.training import train_step
 from experiments.training.run_checkpoints import Stopped
 from tests.experiments import tiny
 from tests.experiments.harness.small import (
@@ -178,7 +178,7 @@ def test_a_model_that_is_not_exported_yet_is(tmp_path, monkeypatch, saves):
   trained = noting_fits(monkeypatch)
   if saves:  # what is saved need but be finished
     monkeypatch.setattr(
-      loop, "shared_step", lambda *args: lambda *args: pytest.fail("trained")
+      train_step.Shared, "__call__", lambda *_: pytest.fail("trained")
     )
   where = places(tmp_path, export=tmp_path / "models", **changes)
   for _ in range(2):  # the second time nothing is left to do

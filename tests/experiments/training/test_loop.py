@@ -12,6 +12,7 @@ from experiments.data.batches import batches, stream
 from experiments.methods import Method
 from experiments.methods.schedule import Schedule
 from experiments.training import loop
+from experiments.training.stats import Stats
 from tests.experiments import tiny
 
 KEY = jax.random.key(0)
@@ -132,7 +133,7 @@ def test_a_method_without_a_transformation_takes_no_step():
   )
   assert fitted.model is model
   assert fitted.losses.shape == (0,)
-  assert fitted.stats == loop.Stats()
+  assert fitted.stats == Stats()
 
 
 @pytest.mark.parametrize("at", [0, 2, 3])

@@ -15,7 +15,7 @@ from experiments.methods.gmixout import GMixout
 from experiments.methods.model_soups import UniformSoup
 from experiments.reporting import records
 from experiments.tasks.task import Opened
-from experiments.training import loop
+from experiments.training import loop, train_step
 from experiments.training.run_checkpoints import Stopped
 from experiments.training.runs import Runs, Saving
 from gmixout_jax.checkpoint import Checkpoints
@@ -90,12 +90,13 @@ def test_finished_runs_of_a_method_are_not_trained_again(tmp_path, monkeypatch):
   soup = UniformSoup(of=GMixout(resample_every=2), runs=2)
   first, _ = run(soup, tmp_path)
   monkeypatch.setattr(
-    loop, "shared_step", lambda *args: lambda state, *_: pytest.fail("trained")
+    train_step.Shared, "__call__", lambda *_: pytest.fail("trained")
   )
   again, _ = run(soup, tmp_path)
   for ours, theirs in zip(weights(first), weights(again), strict=True):
     np.testing.assert_array_equal(ours, theirs)
   assert first.cost == again.cost  # timings too: they are remembered
+  assert again.cost.step_flops > 0
 
 
 def test_the_best_on_held_out_images_is_kept_apart(tmp_path):

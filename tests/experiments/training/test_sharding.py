@@ -14,7 +14,7 @@ from experiments.methods.mixout import NeuronMixout
 from experiments.reporting import records
 from experiments.tasks.recipe import Recipe
 from experiments.tasks.task import Opened
-from experiments.training import loop
+from experiments.training import loop, train_step
 from experiments.training.run_checkpoints import Stopped
 from experiments.training.runs import Runs, Saving
 from experiments.training.sharding import place
@@ -74,19 +74,14 @@ def test_four_devices_do_what_one_does(case):
 
 
 def test_a_sharded_state_stays_cut_up(monkeypatch):
-  kept, make_step = [], loop.shared_step
+  kept, take = [], train_step.Shared.__call__
 
-  def noting(*args):
-    step = make_step(*args)
+  def noting(step, *inputs):
+    state, metrics = take(step, *inputs)
+    kept.append([jax.tree.map(_share, part) for part in state])
+    return state, metrics
 
-    def taken(*inputs):
-      state, metrics = step(*inputs)
-      kept.append([jax.tree.map(_share, part) for part in state])
-      return state, metrics
-
-    return taken
-
-  monkeypatch.setattr(loop, "shared_step", noting)
+  monkeypatch.setattr(train_step.Shared, "__call__", noting)
   # Its rows are long enough for a draw of their own.
   method = dataclasses.replace(GMIXOUT, sparsity=0.75)
   runs(method, Recipe(), 4, "fsdp").outcome(method)

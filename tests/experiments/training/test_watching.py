@@ -19,7 +19,7 @@ from experiments.methods.validator import Validator
 from experiments.models import evaluation
 from experiments.tasks.recipe import Recipe
 from experiments.tasks.task import Opened
-from experiments.training import loop, metrics_log, watching
+from experiments.training import loop, metrics_log, train_step, watching
 from experiments.training.patience import Patience
 from experiments.training.run_checkpoints import Stopped
 from experiments.training.runs import Runs, Saving, Watch
@@ -293,18 +293,13 @@ def test_a_subset_is_drawn_with_the_seed():
 
 def test_a_step_is_fetched_after_the_next_one_was_dispatched(monkeypatch):
   order = []
-  make = loop.shared_step
+  take = train_step.Shared.__call__
 
-  def making(*args):
-    step = make(*args)
+  def dispatching(step, state, batch, rest, number, key):
+    order.append(("dispatched", int(number)))
+    return take(step, state, batch, rest, number, key)
 
-    def dispatching(state, batch, rest, number, key):
-      order.append(("dispatched", int(number)))
-      return step(state, batch, rest, number, key)
-
-    return dispatching
-
-  monkeypatch.setattr(loop, "shared_step", making)
+  monkeypatch.setattr(train_step.Shared, "__call__", dispatching)
   Runs(
     task(Recipe(), steps=3),
     [METHOD],
