@@ -5,9 +5,10 @@ here knows models, files or methods.
 
   select            logits of a set's classes, from those of a larger head
   accuracy          top-1, per class, many / medium / few, macro-F1
-  calibration       ECE, Brier score, reliability bins
+  calibration       ECE, Brier score, NLL, reliability bins
   robustness        per domain, worst, corruptions, effective and relative
   retrieval         recall between images and captions
+  selection         the one-standard-error rule
   seeds             intervals over seeds, paired tests between methods
 """
 
@@ -23,6 +24,7 @@ from experiments.metrics.calibration import (
   Reliability,
   brier,
   ece,
+  nll,
   reliability,
   softmax,
 )
@@ -40,6 +42,7 @@ from experiments.metrics.seeds import (
   paired,
 )
 from experiments.metrics.select import select
+from experiments.metrics.selection import one_standard_error, standard_error
 
 __all__ = [
   "Baseline",
@@ -54,6 +57,8 @@ __all__ = [
   "macro_f1",
   "mean_corruption_accuracy",
   "mean_per_class",
+  "nll",
+  "one_standard_error",
   "out_of_distribution",
   "paired",
   "per_class",
@@ -62,5 +67,6 @@ __all__ = [
   "reliability",
   "select",
   "softmax",
+  "standard_error",
   "top1",
 ]

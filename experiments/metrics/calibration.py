@@ -89,6 +89,21 @@ def brier(probabilities: Probabilities, labels: Labels) -> float:
   return float(np.mean(squares - 2 * own + 1))
 
 
+def nll(logits: Float[np.ndarray, "n classes"], labels: Labels) -> float:
+  """The mean over images of −log p(y), at least 0, in nats.
+
+  Of logits, as a probability of zero has no logarithm.
+
+  Example:
+    >>> round(nll(np.array([[0.0, 0.0], [0.0, 800.0]]), np.array([1, 0])), 4)
+    400.3466
+  """
+  logits = np.asarray(logits, np.float64)
+  _check(softmax(logits), labels)
+  own = np.take_along_axis(logits, np.asarray(labels)[:, None], axis=1)[:, 0]
+  return float(np.mean(special.logsumexp(logits, axis=1) - own))
+
+
 def _check(
   probabilities: Probabilities, labels: Labels
 ) -> tuple[Probabilities, Labels]:

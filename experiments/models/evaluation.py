@@ -176,9 +176,9 @@ def measure(
 
   Returns:
     ``top1``, ``mean_per_class``, ``macro_f1`` and ``ece`` in [0, 1], ``brier``
-    in [0, 2], and ``reliability``: count, accuracy and confidence of 15 bins.
-    With ``train_counts`` also ``groups``: accuracy on many-, medium- and
-    few-shot classes.
+    in [0, 2], ``nll`` in nats, and ``reliability``: count, accuracy and
+    confidence of 15 bins. With ``train_counts`` also ``groups``: accuracy on
+    many-, medium- and few-shot classes.
   """
   predictions, classes = logits.argmax(-1), logits.shape[1]
   probabilities = metrics.softmax(logits)
@@ -195,6 +195,7 @@ def measure(
     "macro_f1": metrics.macro_f1(predictions, labels),
     "ece": bins.ece,
     "brier": metrics.brier(probabilities, labels),
+    "nll": metrics.nll(logits, labels),
     "reliability": {
       "count": bins.count.tolist(),
       "accuracy": bins.accuracy.round(5).tolist(),
