@@ -8,7 +8,8 @@ from matplotlib import figure
 
 from experiments.reporting import diagnosed_figures, display_names, records
 from experiments.reporting.document import Table
-from experiments.reporting.entries import KNOBS, labels
+from experiments.reporting.entries import labels
+from experiments.reporting.knobs import KNOBS
 
 _SCORES = {
   "bias2": "bias²",

@@ -1,6 +1,6 @@
 """What methods and settings are called, and how methods look in pictures."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments import methods
@@ -35,6 +35,8 @@ SYMBOLS = {
   "resample_every": "k",
   "learning_rate": "lr",
   "head_learning_rate": "head lr",
+  "alpha": "α",
+  "rank": "rank",
 }
 """What settings are called where there is little room."""
 
@@ -47,9 +49,56 @@ def axis(knob: str) -> str:
 def with_settings(method: str, settings: Mapping[str, Any]) -> str:
   """A method and some of its settings, such as "GMixout (p 0.9, k 10)"."""
   parts = [
-    f"{SYMBOLS.get(key, key)} {value}" for key, value in settings.items()
+    f"{SYMBOLS.get(key.rsplit('.')[-1], key)} {value}"
+    for key, value in settings.items()
   ]
   return title(method) + (f" ({', '.join(parts)})" if parts else "")
+
+
+def defaults(method: str) -> dict[str, Any]:
+  """The hyperparameters that a method has by default, flat.
+
+  Those of the method that it works on have "of." before them; of a name that
+  is not registered there are none.
+  """
+  try:
+    config = methods.described(methods.from_name(method))
+  except ValueError:
+    return {}
+  flat: dict[str, Any] = {}
+  prefix = ""
+  while isinstance(config, dict):
+    inner = config.get("of")
+    flat |= {prefix + key: v for key, v in config.items() if key != "of"}
+    prefix, config = f"{prefix}of.", inner
+  return flat
+
+
+def constants(configs: Sequence[Mapping[str, Any]]) -> str:
+  """The settings that all configurations of each method share, for a caption.
+
+  Returns:
+    A sentence, or nothing where no method has a setting of `SYMBOLS`.
+
+  Example:
+    >>> constants([{"method": {"name": "gmixout", "sparsity": 0.9}}] * 2)
+    'GMixout: p 0.9.'
+  """
+  by_method: dict[str, list[Mapping[str, Any]]] = {}
+  for config in configs:
+    method = config["method"]
+    by_method.setdefault(method["name"], []).append(method)
+  said = []
+  for name, same in by_method.items():
+    shared = {
+      key: same[0][key]
+      for key in SYMBOLS
+      if key in same[0] and all(m.get(key) == same[0][key] for m in same)
+    }
+    if shared:
+      parts = [f"{SYMBOLS[key]} {value}" for key, value in shared.items()]
+      said.append(f"{title(name)}: {', '.join(parts)}.")
+  return " ".join(said)
 
 
 def at(config: Mapping[str, Any], knob: str) -> str:

@@ -2,14 +2,18 @@
 
 import base64
 import html
+import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
+
+from PIL import Image
 
 from experiments import metrics
 from experiments.reporting import display_names
 from experiments.reporting.entries import Entry, compare
+from experiments.reporting.knobs import RATE, setting
 
 Row = Sequence[str]
 
@@ -32,6 +36,34 @@ class Table(NamedTuple):
   rows: Sequence[Row]
 
 
+class Picture(NamedTuple):
+  """A picture with what it shows.
+
+  Attributes:
+    name: Of its files, without a suffix.
+    caption: What it shows.
+    png: Its content.
+    pdf: Likewise.
+  """
+
+  name: str
+  caption: str
+  png: bytes
+  pdf: bytes
+
+
+class Section(NamedTuple):
+  """Tables and pictures on one subject.
+
+  Attributes:
+    title: Its heading.
+    parts: In order.
+  """
+
+  title: str
+  parts: Sequence[Table | Picture]
+
+
 def summary(entries: Sequence[Entry]) -> Table:
   """Accuracy and calibration of every configuration."""
   rows = []
@@ -43,6 +75,8 @@ def summary(entries: Sequence[Entry]) -> Table:
     columns.append(_relative(entry, before[0]) if before else "–")
     for kind in ("id", "ood"):
       columns.append(_ece(entry, kind))
+    rate = setting(entry.config["method"], RATE)
+    columns.append("–" if rate is None else f"{rate:g}")
     rows.append((entry.label, *columns, str(len(entry.runs))))
   return Table(
     "Accuracy",
@@ -51,7 +85,7 @@ def summary(entries: Sequence[Entry]) -> Table:
     " robustness τ is OOD, mean, less that of zero-shot.",
     (
       "method", "ID", "OOD, mean", "OOD, worst", "τ", "ECE, ID", "ECE, OOD",
-      "seeds",
+      "rate", "seeds",
     ),
     rows,
   )  # fmt: skip
@@ -141,25 +175,26 @@ def _p(value: float) -> str:
   return f"{value:.3f}" if value >= 0.001 else "< 0.001"
 
 
-def markdown(
-  tables: Sequence[Table], pictures: Mapping[str, str], source: str
-) -> str:
+def markdown(sections: Sequence[Section], source: str) -> str:
   """The report as Markdown, with pictures as files beside it.
 
   Args:
-    tables: In order.
-    pictures: Caption by file name.
+    sections: In order.
     source: What it was made from.
   """
   lines = ["# Report", "", _cell(source), ""]
-  for table in tables:
-    lines += [f"## {_cell(table.title)}", "", _cell(table.note), ""]
-    lines.append("| " + " | ".join(map(_cell, table.header)) + " |")
-    lines.append("|" + "---|" * len(table.header))
-    lines += ["| " + " | ".join(map(_cell, row)) + " |" for row in table.rows]
-    lines.append("")
-  for file, caption in pictures.items():
-    lines += [f"![{_cell(caption)}]({file})", "", _cell(caption), ""]
+  for section in sections:
+    lines += [f"## {_cell(section.title)}", ""]
+    for part in section.parts:
+      if isinstance(part, Picture):
+        caption = _cell(part.caption)
+        lines += [f"![{caption}]({part.name}.png)", "", caption, ""]
+        continue
+      lines += [f"### {_cell(part.title)}", "", _cell(part.note), ""]
+      lines.append("| " + " | ".join(map(_cell, part.header)) + " |")
+      lines.append("|" + "---|" * len(part.header))
+      lines += ["| " + " | ".join(map(_cell, row)) + " |" for row in part.rows]
+      lines.append("")
   return "\n".join(lines)
 
 
@@ -184,16 +219,11 @@ figcaption { color: #444; }
 """
 
 
-def page(
-  tables: Sequence[Table],
-  pictures: Mapping[str, tuple[str, bytes]],
-  source: str,
-) -> str:
+def page(sections: Sequence[Section], source: str) -> str:
   """The report as one HTML page that needs no other file and no network.
 
   Args:
-    tables: In order.
-    pictures: Caption and PNG by name.
+    sections: In order.
     source: What it was made from.
   """
   parts = [
@@ -203,21 +233,45 @@ def page(
     f"<title>Report</title><style>{_STYLE}</style></head><body>",
     f"<h1>Report</h1><p>{html.escape(source)}</p>",
   ]
-  for table in tables:
-    parts.append(f"<h2>{html.escape(table.title)}</h2>")
-    parts.append(f"<p>{html.escape(table.note)}</p><div><table><tr>")
-    parts += [f"<th>{html.escape(cell)}</th>" for cell in table.header]
-    parts.append("</tr>")
-    for row in table.rows:
-      cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in row)
-      parts.append(f"<tr>{cells}</tr>")
-    parts.append("</table></div>")
-  for caption, png in pictures.values():
-    data = base64.b64encode(png).decode()
-    words = html.escape(caption, quote=True)
-    parts.append(
-      f'<figure><img alt="{words}" src="data:image/png;base64,{data}">'
-      f"<figcaption>{words}</figcaption></figure>"
-    )
+  if len(sections) > 1:
+    parts.append("<ul>")
+    for number, section in enumerate(sections):
+      title = html.escape(section.title)
+      parts.append(f'<li><a href="#s{number}">{title}</a></li>')
+    parts.append("</ul>")
+  for number, section in enumerate(sections):
+    parts.append(f'<h2 id="s{number}">{html.escape(section.title)}</h2>')
+    for part in section.parts:
+      parts += _figure(part) if isinstance(part, Picture) else _table(part)
   parts.append("</body></html>")
   return "\n".join(parts)
+
+
+def _table(table: Table) -> list[str]:
+  parts = [f"<h3>{html.escape(table.title)}</h3>"]
+  parts.append(f"<p>{html.escape(table.note)}</p><div><table><tr>")
+  parts += [f"<th>{html.escape(cell)}</th>" for cell in table.header]
+  parts.append("</tr>")
+  for row in table.rows:
+    cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in row)
+    parts.append(f"<tr>{cells}</tr>")
+  return [*parts, "</table></div>"]
+
+
+def _figure(picture: Picture) -> list[str]:
+  data = base64.b64encode(_small(picture.png)).decode()
+  words = html.escape(picture.caption, quote=True)
+  return [
+    f'<figure><img alt="{words}" src="data:image/webp;base64,{data}">'
+    f"<figcaption>{words}</figcaption></figure>"
+  ]
+
+
+def _small(png: bytes) -> bytes:
+  """The same picture in a third of the bytes: dozens are in one page."""
+  image = Image.open(io.BytesIO(png)).convert("RGB")
+  content = io.BytesIO()
+  image.quantize(128, dither=Image.Dither.NONE).convert("RGB").save(
+    content, "webp", lossless=True, quality=100
+  )
+  return content.getvalue()

@@ -10,9 +10,6 @@ import numpy as np
 from experiments import metrics
 from experiments.reporting import display_names, records
 
-KNOBS = ("anchor_decay", "resample_every", "sparsity")
-"""λ, k and the share that is frozen: what curves are drawn over."""
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Entry:
@@ -142,14 +139,51 @@ def task_of(config: records.Record) -> str:
 
 
 def by_task(results: Iterable[records.Record]) -> dict[str, list[Entry]]:
-  """Groups results, task by task; errors as of :func:`group`."""
+  """Groups results, task by task; errors as of :func:`group`.
+
+  Runs of one task differ in method and seed alone. Where others have the same
+  images, the name says what else differs, such as their steps.
+  """
   tasks: dict[str, list[records.Record]] = {}
+  configs: dict[str, records.Record] = {}
   for record in results:
     config = record.get("config", {})
-    tasks.setdefault(task_of(config), []).append(record)
+    own = {key: value for key, value in config.items() if key != "method"}
+    key = json.dumps(records.comparable(own), sort_keys=True)
+    tasks.setdefault(key, []).append(record)
+    configs.setdefault(key, own)
   if not tasks:
     raise ValueError("there are no records.")
-  return {task: group(runs) for task, runs in tasks.items()}
+  names = _task_names(list(configs.values()))
+  return {
+    name: group(runs) for name, runs in zip(names, tasks.values(), strict=True)
+  }
+
+
+def _task_names(configs: Sequence[records.Record]) -> list[str]:
+  """One each, as of `task_of`, with what differs from others of that name."""
+  first = [task_of(config) for config in configs]
+  names = []
+  for name, config in zip(first, configs, strict=True):
+    own = _flat(config)
+    others = [
+      _flat(other)
+      for other, theirs in zip(configs, first, strict=True)
+      if theirs == name
+    ]
+    differing = {
+      key: own[key]
+      for key in own
+      if any(other.get(key) != own[key] for other in others)
+    }
+    told = [_told(key, value) for key, value in differing.items()]
+    names.append(", ".join([name, *told]) if told else name)
+  return names
+
+
+def _told(key: str, value: Any) -> str:
+  word = key.split(".")[-1].replace("_", " ")
+  return f"{value} {word}" if word == "steps" else f"{word} {value}"
 
 
 def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
@@ -162,8 +196,15 @@ def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
   return pairs
 
 
+_NONE = object()
+
+
 def labels(configs: Sequence[records.Record]) -> list[str]:
-  """The method's title, and the settings in which its configurations differ."""
+  """The method's title, and the settings in which its configurations differ.
+
+  Where these are several, those that a method has by default go without saying,
+  but for rates.
+  """
   names = []
   for config in configs:
     name = config["method"]["name"]
@@ -172,9 +213,15 @@ def labels(configs: Sequence[records.Record]) -> list[str]:
     differing = [
       key for key in own if any(other.get(key) != own[key] for other in others)
     ]
-    names.append(
-      display_names.with_settings(name, {key: own[key] for key in differing})
-    )
+    usual = display_names.defaults(name)
+    said = {
+      key: own[key]
+      for key in differing
+      if len(differing) == 1
+      or key.endswith("learning_rate")
+      or own[key] != usual.get(key, _NONE)
+    }
+    names.append(display_names.with_settings(name, said))
   return names
 
 
@@ -192,30 +239,6 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
     if not beaten:
       front.append(i)
   return sorted(front, key=lambda i: points[i])
-
-
-def curves(entries: Sequence[Entry]) -> list[tuple[str, list[Entry]]]:
-  """Configurations of a method that differ in one knob alone.
-
-  Returns:
-    Knob and entries by its rising value, at least two each.
-  """
-  found = []
-  for knob in KNOBS:
-    groups: dict[str, list[Entry]] = {}
-    for entry in entries:
-      value = entry.config["method"].get(knob)
-      if not isinstance(value, int | float):
-        continue
-      method = {k: v for k, v in entry.config["method"].items() if k != knob}
-      rest = {**entry.config, "method": method}
-      groups.setdefault(json.dumps(rest, sort_keys=True), []).append(entry)
-    found += [
-      (knob, sorted(same, key=lambda e: e.config["method"][knob]))
-      for same in groups.values()
-      if len(same) > 1
-    ]
-  return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -241,19 +264,24 @@ def compare(
 
   Zero-shot, one run without a seed that matters, is so left out.
   """
-  from scipy import stats  # a second, which reports alone shall wait
-
   base = reference.values(metric)
   pairs = [
     (entry.label, metrics.paired(entry.values(metric), base))
     for entry in entries
     if entry is not reference and len(entry.runs.keys() & base.keys()) > 1
   ]
-  p = np.array([pair.p_t for _, pair in pairs])
-  adjusted = np.full(len(p), np.nan)
-  if (known := np.isfinite(p)).any():
-    adjusted[known] = stats.false_discovery_control(p[known])
+  adjusted = corrected([pair.p_t for _, pair in pairs])
   return [
-    Comparison(label, pair, float(q))
+    Comparison(label, pair, q)
     for (label, pair), q in zip(pairs, adjusted, strict=True)
   ]
+
+
+def corrected(p: Sequence[float]) -> list[float]:
+  """P-values for their number (Benjamini and Hochberg); NaN stays NaN."""
+  from scipy import stats  # a second, which reports alone shall wait
+
+  adjusted = np.array(p, float)
+  if (known := np.isfinite(adjusted)).any():
+    adjusted[known] = stats.false_discovery_control(adjusted[known])
+  return adjusted.tolist()

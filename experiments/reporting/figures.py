@@ -10,34 +10,44 @@ from matplotlib.container import ErrorbarContainer
 
 from experiments import metrics
 from experiments.reporting import display_names
-from experiments.reporting.entries import Entry, curves, pareto
+from experiments.reporting.entries import Entry, pareto
 
 # Okabe and Ito's colours, told apart by every kind of colour vision.
 _COLOURS = (
   "#009E73", "#D55E00", "#0072B2", "#E69F00", "#CC79A7", "#56B4E9", "#999999",
 )  # fmt: skip
 _MARKERS = "Dso^vP<>hX"
+TOLD_APART, OTHERS = 12, ("0.7", "o")
+"""How many a picture tells apart, and how it shows those beyond."""
+
 _LETTER = 0.07  # inches, of a legend's text
 
 
 # ID and OOD, wherever both are in one picture.
-_KINDS = (
+KINDS = (
   ("id", "#0072B2", "o", "--", "in distribution"),
   ("ood", "#D55E00", "s", "-", "out of distribution"),
 )
 
 
-def _styles(entries: Sequence[Entry]) -> dict[str, tuple[str, str]]:
-  """Colour and marker by label; a method keeps those it has elsewhere."""
-  styles = {}
-  for entry in entries:
+def styles_of(entries: Sequence[Entry]) -> dict[str, tuple[str, str]]:
+  """Colour and marker by label; a method keeps those it has elsewhere.
+
+  Of more than `TOLD_APART` the others are all `OTHERS`: first come the methods
+  that have a look of their own, then the order.
+  """
+  styles: dict[str, tuple[str, str]] = {}
+  own = (*display_names.LOOKS, display_names.ZERO_SHOT)
+  ranked = sorted(entries, key=lambda entry: entry.method not in own)
+  styles = {entry.label: OTHERS for entry in ranked[TOLD_APART:]}
+  for entry in ranked[:TOLD_APART]:
     known = display_names.LOOKS.get(entry.method)
     if entry.method == display_names.ZERO_SHOT:
       styles[entry.label] = ("black", "*")
     elif known and known not in styles.values():
       styles[entry.label] = known
   spare = [(c, m) for m in _MARKERS for c in _COLOURS]
-  for entry in entries:  # those that have no look of their own, or share one
+  for entry in ranked:  # those that have no look of their own, or share one
     if entry.label not in styles:
       free = [style for style in spare if style not in styles.values()] or spare
       taken = {colour for colour, _ in styles.values()}
@@ -51,21 +61,27 @@ def _new(width: float = 7.2, height: float = 5.0) -> tuple[figure.Figure, Any]:
     figsize=(width, height), dpi=150, layout="constrained"
   )
   view = picture.add_subplot()
-  _tidy(view)
+  tidy(view)
   return picture, view
 
 
-def _tidy(view: Any) -> None:
+def tidy(view: Any) -> None:
+  """Takes from axes what says nothing."""
   view.grid(alpha=0.3)
   view.spines[["top", "right"]].set_visible(False)
 
 
-def _legend(picture: figure.Figure, view: Any) -> None:
+def legend(picture: figure.Figure) -> None:
   """Below the axes, in as many columns as fit; the picture grows by its rows.
 
-  Inside, it would hide points as soon as there are many.
+  Inside, it would hide points as soon as there are many. What several axes have
+  in common is named once.
   """
-  handles, names = view.get_legend_handles_labels()
+  named: dict[str, Any] = {}
+  for view in picture.axes:
+    for handle, name in zip(*view.get_legend_handles_labels(), strict=True):
+      named.setdefault(name, handle)
+  names, handles = list(named), list(named.values())
   # Of points with bars the marker alone: bars would run into each other.
   handles = [h[0] if isinstance(h, ErrorbarContainer) else h for h in handles]
   width, height = picture.get_size_inches()
@@ -86,13 +102,13 @@ def _legend(picture: figure.Figure, view: Any) -> None:
   )
 
 
-def _reach(entry: Entry, metric: str) -> float:
+def reach(entry: Entry, metric: str) -> float:
   """Half the 95 % interval in points; 0, for no bar, of a single run."""
   found = entry.interval(metric)
   return 100 * (found.high - found.mean) if found.n > 1 else 0.0
 
 
-def _point(
+def point(
   view: Any,
   x: float,
   y: float,
@@ -103,18 +119,20 @@ def _point(
 ) -> None:
   """One entry, with a bar for its interval out of distribution."""
   colour, marker = styles[entry.label]
+  other = styles[entry.label] == OTHERS
   view.errorbar(
     x,
     y,
-    xerr=xerr,
-    yerr=_reach(entry, "mean_ood"),
+    xerr=None if other else xerr,
+    yerr=None if other else reach(entry, "mean_ood"),
     color=colour,
     marker=marker,
-    ms=8,
+    ms=5 if other else 8,
     mec="white",
     capsize=3,
     linestyle="",
-    label=entry.label,
+    zorder=1 if other else 2,
+    label="others" if other else entry.label,
   )
 
 
@@ -125,13 +143,13 @@ def ood_against_id(entries: Sequence[Entry]) -> figure.Figure:
     (100 * e.interval("id").mean, 100 * e.interval("mean_ood").mean)
     for e in entries
   ]
-  styles = _styles(entries)
+  styles = styles_of(entries)
   for entry, (x, y) in zip(entries, points, strict=True):
     if entry.method == display_names.ZERO_SHOT:
       view.axhline(y, color="black", linewidth=0.8, linestyle=":")
       view.plot(x, y, "*", ms=17, color="black", label=entry.label)
       continue
-    _point(view, x, y, entry, styles, xerr=_reach(entry, "id"))
+    point(view, x, y, entry, styles, xerr=reach(entry, "id"))
   front = [points[i] for i in pareto(points)]
   if len(front) > 1:
     view.plot(
@@ -145,39 +163,8 @@ def ood_against_id(entries: Sequence[Entry]) -> figure.Figure:
   view.set_xlabel("in-distribution accuracy (%)")
   view.set_ylabel("mean out-of-distribution accuracy (%)")
   view.margins(0.12)
-  _legend(picture, view)
+  legend(picture)
   return picture
-
-
-def knob_curves(entries: Sequence[Entry]) -> dict[str, figure.Figure]:
-  """ID and OOD accuracy over λ, k and sparsity, where runs vary one of them."""
-  pictures: dict[str, figure.Figure] = {}
-  for knob, same in curves(entries):
-    picture, view = _new(6.4, 4.4)
-    x = [entry.config["method"][knob] for entry in same]
-    for kind, colour, marker, style, label in _KINDS:
-      metric = "id" if kind == "id" else "mean_ood"
-      view.errorbar(
-        x,
-        [100 * entry.interval(metric).mean for entry in same],
-        yerr=[_reach(entry, metric) for entry in same],
-        color=colour,
-        marker=marker,
-        linestyle=style,
-        capsize=3,
-        label=label,
-      )
-    view.set_xlabel(display_names.axis(knob))
-    view.set_ylabel("accuracy (%)")
-    view.set_title(
-      display_names.at(same[0].config["method"], knob), fontsize=11
-    )
-    _legend(picture, view)
-    name = f"curve_{same[0].method}_{knob}"
-    while name in pictures:
-      name += "_more"
-    pictures[name] = picture
-  return pictures
 
 
 def reliability(entries: Sequence[Entry]) -> figure.Figure | None:
@@ -206,10 +193,10 @@ def reliability(entries: Sequence[Entry]) -> figure.Figure | None:
   for view in axes.flat[len(drawn) :]:
     view.set_axis_off()
   for view, entry in zip(axes.flat, drawn, strict=False):
-    _tidy(view)
+    tidy(view)
     view.plot([0, 1], [0, 1], color="0.5", linewidth=1, linestyle=":")
     errors = []
-    for kind, colour, marker, style, label in _KINDS:
+    for kind, colour, marker, style, label in KINDS:
       bins = _pooled(entry, kind)
       enough = bins.count >= 10
       x, y = bins.confidence[enough], bins.accuracy[enough]
@@ -231,7 +218,7 @@ def reliability(entries: Sequence[Entry]) -> figure.Figure | None:
     view.tick_params(labelbottom=True)  # also above a place that is empty
   for view in axes[:, 0]:
     view.set_ylabel("accuracy")
-  _legend(picture, axes[0, 0])
+  legend(picture)
   return picture
 
 
@@ -258,41 +245,3 @@ def _pooled(entry: Entry, kind: str) -> metrics.Reliability:
   return metrics.Reliability(
     total[some], pooled("accuracy"), pooled("confidence")
   )
-
-
-def cost(entries: Sequence[Entry]) -> figure.Figure | None:
-  """OOD accuracy against optimizer memory and time per step.
-
-  Returns:
-    None if no run that took steps recorded its cost.
-  """
-  drawn = [
-    entry
-    for entry in entries
-    if all(r.get("stats", {}).get("steps") for r in entry.runs.values())
-  ]
-  if not drawn:
-    return None
-  picture = figure.Figure(figsize=(9.6, 4.4), dpi=150, layout="constrained")
-  styles = _styles(entries)
-  axes = picture.subplots(1, 2, sharey=True)
-  for entry in drawn:
-    stats = [run["stats"] for run in entry.runs.values()]
-    memory = np.mean([s["optimizer_bytes"] for s in stats]) / 2**20
-    speeds = [s["steps_per_second"] for s in stats if s["steps_per_second"] > 0]
-    y = 100 * entry.interval("mean_ood").mean
-    for view, x in (
-      (axes[0], memory),
-      (axes[1], 1 / np.mean(speeds) if speeds else None),
-    ):
-      if x is not None:
-        _point(view, x, y, entry, styles)
-  axes[0].set_ylabel("mean out-of-distribution accuracy (%)")
-  axes[0].set_xlabel("optimizer state (MiB)")
-  axes[1].set_xlabel("seconds per step, with its compilation left out")
-  for view in axes:
-    _tidy(view)
-    view.margins(0.15)
-    view.set_xlim(left=0)
-  _legend(picture, axes[0])
-  return picture

@@ -10,7 +10,14 @@ from PIL import Image
 
 from experiments import report as command
 from experiments.models import evaluation
-from experiments.reporting import diagnosed, entries, figures, records
+from experiments.reporting import (
+  cost_figure,
+  diagnosed,
+  entries,
+  figures,
+  records,
+  sections,
+)
 
 
 def details(rng, names):
@@ -154,14 +161,6 @@ def test_the_pareto_front_by_hand():
   assert entries.pareto([(1, 1)]) == [0]
 
 
-def test_curves_are_runs_that_differ_in_one_knob(lines):
-  ((knob, same),) = entries.curves(entries.group(lines))
-  assert knob == "sparsity"
-  assert [e.config["method"]["sparsity"] for e in same] == [0.5, 0.9]
-  lone = run("gmixout", 0, 0.8, 0.6, sparsity=0.8, anchor_decay=0.1)
-  assert len(entries.curves(entries.group([*lines, lone]))) == 1
-
-
 def test_comparisons_are_paired_and_adjusted(lines):
   found = entries.group(lines)
   compared = entries.compare(found, found[1], "mean_ood")
@@ -174,13 +173,15 @@ def test_comparisons_are_paired_and_adjusted(lines):
 
 def test_methods_keep_their_colours_and_no_two_look_alike(lines):
   found = entries.group(lines)
-  styles = figures._styles(found)
+  styles = figures.styles_of(found)
   assert styles["Full fine-tuning"] == ("#D55E00", "s")
   assert styles["Zero-shot"] == ("black", "*")
   assert styles["GMixout (p 0.9)"] == ("#009E73", "D")
-  many = [run("m", 0, 0.5, 0.4, alpha=i) for i in range(40)]
-  styles = figures._styles(entries.group(many))
-  assert len(set(styles.values())) == 40
+  many = [run("m", 0, 0.5, 0.4, rank=i) for i in range(40)]
+  styles = figures.styles_of(entries.group([*many, *lines]))
+  told_apart = [s for s in styles.values() if s != figures.OTHERS]
+  assert len(set(told_apart)) == len(told_apart) == figures.TOLD_APART
+  assert styles["Full fine-tuning"] == ("#D55E00", "s")
 
 
 def test_the_report_is_one_page_and_its_pictures(lines, tmp_path, capsys):
@@ -189,7 +190,7 @@ def test_the_report_is_one_page_and_its_pictures(lines, tmp_path, capsys):
     records.append(path, line)
   out = tmp_path / "report"
   assert command.main([str(path), "--out", str(out)]) == 0
-  names = {"ood_against_id", "curve_gmixout_sparsity", "reliability", "cost"}
+  names = {"ood_against_id", "curve_sparsity", "reliability", "cost"}
   for name in names:
     assert (out / f"{name}.pdf").read_bytes().startswith(b"%PDF")
     picture = np.asarray(Image.open(out / f"{name}.png").convert("RGB"))
@@ -200,7 +201,7 @@ def test_the_report_is_one_page_and_its_pictures(lines, tmp_path, capsys):
   assert not re.search(r'(src|href)="(?!data:)', page)  # needs no other file
   pictures = re.findall(r"base64,([^\"]+)", page)
   assert len(pictures) == 4
-  assert Image.open(io.BytesIO(base64.b64decode(pictures[0]))).format == "PNG"
+  assert Image.open(io.BytesIO(base64.b64decode(pictures[0]))).format == "WEBP"
   text = (out / "report.md").read_text()
   assert "| GMixout (p 0.9) | 89.0 ± 2.5 | 63.1 ± " in text
   # Relative robustness: 0.62, 0.631 and 0.642 less 0.6.
@@ -314,7 +315,7 @@ def test_nothing_overlaps_or_is_clipped_however_many_there_are(settings, rng):
     for seed in range(2)
   ]  # fmt: skip
   found = entries.group(lines)
-  for draw in (figures.ood_against_id, figures.reliability, figures.cost):
+  for draw in (figures.ood_against_id, figures.reliability, cost_figure.draw):
     picture = draw(found)
     picture.draw_without_rendering()
     (legend,) = picture.legends
@@ -365,3 +366,35 @@ def test_wrong_files_end_in_an_error(tmp_path, capsys):
   (tmp_path / "x.jsonl").write_text('{"seed": 0}\n')
   assert command.main([str(tmp_path / "x.jsonl")]) == 1
   assert "lacks" in capsys.readouterr().out
+
+
+def test_tasks_in_other_scripts_have_pictures_of_their_own(tmp_path):
+  path = tmp_path / "runs.jsonl"
+  for data in ("犬", "猫", "a b", "a/b"):
+    for name in ("full_finetuning", "gmixout"):
+      records.append(path, run(name, 0, 0.8, 0.6, data=data))
+  command.write((path,), tmp_path / "out")
+  pictures = sorted((tmp_path / "out").glob("ood_against_id*.png"))
+  assert len(pictures) == 4
+  text = (tmp_path / "out" / "report.md").read_text()
+  assert all(f"({picture.name})" in text for picture in pictures)
+  assert sections.slug("PACS, 100 steps") == "pacs_100_steps"
+
+
+def test_what_differs_between_tasks_is_in_their_names():
+  lines = [run("gmixout", 0, 0.8, 0.6) for _ in range(3)]
+  lines[1]["config"] |= {"steps": 400}
+  lines[2]["config"] |= {"backbone": "random"}
+  assert list(entries.by_task(lines)) == [
+    "digits", "digits, 400 steps", "digits, backbone random",
+  ]  # fmt: skip
+
+
+def test_files_that_are_asked_for_are_written(lines, tmp_path):
+  path = tmp_path / "runs.jsonl"
+  for line in lines:
+    records.append(path, line)
+  arguments = [str(path), "--out", str(tmp_path / "out"), "--csv", "--latex"]
+  assert command.main(arguments) == 0
+  assert (tmp_path / "out" / "results.csv").read_text().startswith("task,")
+  assert "\\toprule" in (tmp_path / "out" / "tables.tex").read_text()

@@ -1,0 +1,110 @@
+"""One learning rate for every method, of all that a sweep has tried."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments import metrics
+from experiments.reporting.entries import Entry, labels
+from experiments.reporting.knobs import RATE, setting, without
+from experiments.reporting.records import Record
+
+
+def validation_accuracy(line: Record) -> float:
+  """On the images to choose by, in [0, 1].
+
+  These are those of ID accuracy, unless that is on others.
+  """
+  return _validation(line)["top1"]
+
+
+def validation_images(line: Record) -> int:
+  """How many these are.
+
+  Raises:
+    ValueError: If the line does not tell.
+  """
+  found = _validation(line)
+  if "reliability" not in found:
+    raise ValueError(
+      f"a line of {line['config']['method'].get('name')!r} with seed"
+      f" {line['seed']} does not tell how many images there are to choose by."
+    )
+  return int(sum(found["reliability"]["count"]))
+
+
+def _validation(line: Record) -> Mapping[str, Any]:
+  details = line["metrics"]["details"]
+  return details.get("validation", details["id"])
+
+
+def rate_of(config: Record) -> float | None:
+  """What its curve is over: the learning rate, or WiSE-FT's α."""
+  return setting(config["method"], _knob(config))
+
+
+def without_rate(config: Record) -> str:
+  """All else of it; equal for configurations that differ in `rate_of` alone."""
+  return json.dumps(without(config, _knob(config)), sort_keys=True)
+
+
+def _knob(config: Record) -> str:
+  return "alpha" if config["method"]["name"].endswith("wise_ft") else RATE
+
+
+def curves(entries: Sequence[Entry]) -> list[list[Entry]]:
+  """Entries that differ in the learning rate alone, by its rising value."""
+  found: dict[str, list[Entry]] = {}
+  for entry in entries:
+    found.setdefault(without_rate(entry.config), []).append(entry)
+  return [
+    sorted(same, key=lambda entry: rate_of(entry.config) or 0.0)
+    for same in found.values()
+  ]
+
+
+def choose(entries: Sequence[Entry]) -> list[Entry]:
+  """Of entries that differ in the learning rate alone, one each.
+
+  The smallest rate whose validation accuracy, a mean over the seeds that all
+  rates have, is within one standard error of the best; see
+  `metrics.one_standard_error`. Rates that ran with fewer seeds than others are
+  left out: they were looked at. Where rates have no seed in common, or do not
+  tell how many images there are, nothing is chosen and all of them stay.
+  """
+  found = []
+  for same in curves(entries):
+    most = max(len(entry.runs) for entry in same)
+    ran = [entry for entry in same if len(entry.runs) == most]
+    seeds = set.intersection(*(set(entry.runs) for entry in ran))
+    known = all(_tells(run) for entry in ran for run in entry.runs.values())
+    if len(ran) == 1 or not seeds or not known:
+      found += ran
+      continue
+    accuracies = [
+      float(np.mean([validation_accuracy(entry.runs[s]) for s in seeds]))
+      for entry in ran
+    ]
+    images = validation_images(ran[0].runs[min(seeds)])
+    found.append(ran[metrics.one_standard_error(accuracies, images)])
+  return found
+
+
+def _tells(run: Record) -> bool:
+  details = run["metrics"].get("details", {})
+  return "reliability" in details.get("validation", details.get("id", {}))
+
+
+def relabelled(entries: Sequence[Entry]) -> list[Entry]:
+  """Entries that are called without their rates, where they are told apart.
+
+  The rates follow from the rule, and a table has them in a column.
+  """
+  names = labels([without(entry.config, RATE) for entry in entries])
+  return [
+    dataclasses.replace(entry, label=name) if names.count(name) == 1 else entry
+    for entry, name in zip(entries, names, strict=True)
+  ]
