@@ -1,58 +1,73 @@
 """Learning rates, chosen by what the result files say of validation images."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-from experiments.configs.study.plan import RATES_SEED, Grid
+import numpy as np
+
+from experiments import metrics
+from experiments.configs.study.plan import Grid
 from experiments.harness.cell import Cell
 from experiments.methods import Method, described
+from experiments.reporting import chosen
 from experiments.reporting.identity import identity_of
 from experiments.reporting.records import Record
 from experiments.tasks.task import Task
 
 
-def best(
-  task: Task, tried: Sequence[Method], lines: Sequence[Record]
-) -> Method:
-  """The most accurate on validation images, of equals the best calibrated.
+class Choice(NamedTuple):
+  """What was chosen of a grid.
+
+  Attributes:
+    method: At the rate that was chosen.
+    at_bottom: Whether that is the smallest of the grid.
+    at_top: Whether the best validation accuracy is that of the largest.
+  """
+
+  method: Method
+  at_bottom: bool
+  at_top: bool
+
+
+def choose(
+  task: Task, grid: Grid, seeds: Sequence[int], lines: Sequence[Record]
+) -> Choice:
+  """The smallest rate within one standard error of the best.
 
   Args:
-    task: The task.
-    tried: One method at several rates.
-    lines: Of the runs with `RATES_SEED`.
+    task: What was trained on.
+    grid: Of the method.
+    seeds: With which it ran; means over them are compared.
+    lines: Of all these runs, among others.
 
   Raises:
     LookupError: If one has not been run.
   """
   by_identity = {identity_of(x["config"], x["seed"]): x for x in lines}
-
-  def score(method: Method) -> tuple[float, float]:
-    line = by_identity.get(Cell(task, method, RATES_SEED).identity)
-    if line is None:
-      raise LookupError(f"not run yet: {described(method)}")
-    details = line["metrics"]["details"]
-    # Where ID accuracy is reported on other images than choices are made on.
-    found = details.get("validation", details["id"])
-    return found["top1"], -found["brier"]
-
-  return max(tried, key=score)
-
-
-def chosen(
-  task: Task,
-  searched: Mapping[str, Grid],
-  names: Iterable[str],
-  lines: Sequence[Record],
-) -> dict[str, Method]:
-  """The best of every grid; errors as of `best`."""
-  return {name: best(task, searched[name].methods(), lines) for name in names}
+  accuracies: list[float] = []
+  images = 0
+  for method in grid.methods():
+    found = []
+    for seed in seeds:
+      line = by_identity.get(Cell(task, method, seed).identity)
+      if line is None:
+        raise LookupError(f"not run yet: {described(method)}, seed {seed}")
+      found.append(chosen.validation_accuracy(line))
+      images = chosen.validation_images(line)
+    accuracies.append(float(np.mean(found)))
+  index = metrics.one_standard_error(accuracies, images)
+  return Choice(
+    grid.methods()[index],
+    index == 0,
+    int(np.argmax(accuracies)) == len(accuracies) - 1,
+  )
 
 
-def edges(
-  searched: Mapping[str, Grid], chosen: Mapping[str, Method]
-) -> list[str]:
-  """The methods whose best rate is the smallest or the largest of its grid."""
-  return [
-    name
-    for name, method in chosen.items()
-    if method in (searched[name].methods()[0], searched[name].methods()[-1])
-  ]
+def grown(
+  searched: Mapping[str, Grid], choices: Mapping[str, Choice]
+) -> dict[str, Grid]:
+  """The grids, one rate longer where a choice was at the edge of one."""
+  return {
+    name: grid.grown(down=choices[name].at_bottom, up=choices[name].at_top)
+    for name, grid in searched.items()
+  }

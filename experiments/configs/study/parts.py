@@ -1,12 +1,12 @@
 """The parts of the study, as stages: rates first, then what they decide."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from experiments.configs.study import plan, scales
-from experiments.configs.study.choose import chosen, edges
-from experiments.harness.cell import Cell
+from experiments.configs.study.choose import choose, grown
 from experiments.harness.stage import Stage, Stages
 from experiments.methods import Method
 from experiments.reporting import display_names
@@ -16,30 +16,36 @@ from experiments.tasks.digits import Digits
 from experiments.tasks.image_task import ImageTask
 from experiments.tasks.task import Task
 
-Listed = Callable[[plan.Chosen], list[Method]]
-Rates = dict[str, plan.Grid]
 Step = Generator[Stage, list[Record], Any]
 
 PARTS = (
-  "sources", "targets", "words", "sizes", "lengths", "rule", "ablations",
-  "digits", "untrained",
+  "digits", "short", "long", "equal_work", "bound", "sources", "targets",
+  "words", "ablations",
 )  # fmt: skip
 """What --cases may name:
 
-sources    every method, trained on one domain of PACS
-targets    the core methods, trained on all domains but one
-words      from a CLIP and its zero-shot head
-sizes      the core methods on fewer images
-lengths    full fine-tuning and GMixout for longer
-rule       GMixout's settings at five learning rates
-ablations  each setting at one rate, over seeds
-digits     every method on the demo's task
-untrained  the core methods there, from random weights
+digits      every method that has a rate, on the demo's task
+short       the compared methods, trained on one domain of PACS
+long        the core methods there, for four times the steps
+equal_work  GMixout with neurons, for steps that make up for its cheaper ones
+bound       GMixout's k and λ against the progress bound, on the digits
+sources     the core methods, trained on the other domains
+targets     the core methods, trained on all domains but one
+words       from a CLIP and its zero-shot head
+ablations   each other setting of GMixout, on the digits
 """
 
-# Full fine-tuning's rates on PACS and on the digits, by the first looks.
-VIT: Rates = plan.grids((1e-4, 3e-4, 1e-3))
-CLIP: Rates = plan.grids((3e-4, 1e-3, 3e-3))
+VIT = (1e-4, 3e-4, 1e-3)
+"""Full fine-tuning's rates on PACS, to begin with."""
+
+CLIP = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+"""And on the digits."""
+
+GROWN = 2
+"""How often a grid grows at most, if the choice is at its edge."""
+
+WORK = 0.70
+"""Of a step of full fine-tuning, with neurons, on a ViT-B/16: `bench flops`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +101,7 @@ class _Asked:
 
   def file(self, part: str) -> str:
     """Of a part's lines."""
-    return f"study_{part}_{self.scale.name}"
+    return f"curves_{part}_{self.scale.name}"
 
   def pacs(self, scale: scales.Scale | None = None, **which: Any) -> ImageTask:
     """A task on PACS; the same object each time, so that it is opened once."""
@@ -108,42 +114,104 @@ class _Asked:
     task = scale.on(self.options.root, self.options.backbone, **which)
     return self._tasks.setdefault(repr(task.config), task)  # pyright: ignore
 
-  def compare(self, part: str, task: Task, methods: Sequence[Method]) -> Step:
-    """A part's cells of some methods on a task, with every seed."""
+  def curves(
+    self, part: str, task: Task, names: Sequence[str], full: Sequence[float]
+  ) -> Generator[Stage, list[Record], dict[str, Method] | None]:
+    """Methods at every rate with every seed.
+
+    Returns:
+      Each at the rate that is chosen; None while a run is missing.
+    """
+    every = plan.grids(full)
+    searched = {name: every[name] for name in names}
+    times = 0
+    while True:
+      cells = list(plan.curve_cells(task, searched, self.seeds))
+      lines = yield Stage(cells, self.file(part))
+      if len(lines) < len({cell.identity for cell in cells}):
+        return None
+      found = {
+        name: choose(task, grid, self.seeds, lines)
+        for name, grid in searched.items()
+      }
+      longer = grown(searched, found)
+      at_edge = [name for name in names if longer[name] != searched[name]]
+      if not at_edge or times == GROWN:
+        break
+      searched, times = longer, times + 1
+    if at_edge:
+      shown = ", ".join(map(display_names.title, at_edge))
+      self.say(f"still at the edge of their grids: {shown}.")
+    return {name: choice.method for name, choice in found.items()}
+
+  def then(self, part: str, task: Task, methods: Sequence[Method]) -> Step:
+    """Further methods on a task, with every seed."""
     yield Stage(list(plan.by_seed(task, methods, self.seeds)), self.file(part))
 
-  def core(self) -> tuple[tuple[str, ...], Listed]:
-    """The core methods beyond the first comparison, and how they are listed."""
-    if self.scale.whole:
-      return plan.CORE, plan.core
-    return plan.BRIEF, plan.brief
+  def digits(self) -> Step:
+    """Every method on the demo's task."""
+    task = Digits()
+    found = yield from self.curves("digits", task, plan.EVERY, CLIP)
+    if found is not None:
+      yield from self.then("digits", task, plan.of_runs(found))
+
+  def short(self) -> Step:
+    """The compared methods, trained on one domain."""
+    task = self.pacs(source=self.scale.sources[0])
+    found = yield from self.curves("short", task, plan.COMPARED, VIT)
+    if found is not None:
+      yield from self.then("short", task, plan.of_three(found))
+
+  def long(self) -> Step:
+    """The core methods for longer."""
+    yield from self.curves(
+      "long", self.first(self.scale.long_steps), plan.CORE, VIT
+    )
+
+  def equal_work(self) -> Step:
+    """GMixout with neurons, for as much work as full fine-tuning takes."""
+    lengths = {"short": self.scale.steps, "long": self.scale.long_steps}
+    for part, steps in lengths.items():
+      names = ("full_finetuning", "gmixout_neurons")
+      found = yield from self.curves(part, self.first(steps), names, VIT)
+      if found is None:
+        return
+      chosen: Any = found["gmixout_neurons"]
+      at = chosen.learning_rate
+      rates = tuple(float(f"{x:.2g}") for x in (at / 3, at, at * 3))
+      methods = [
+        dataclasses.replace(chosen, learning_rate=rate) for rate in rates
+      ]
+      task = self.first(math.ceil(steps / WORK))
+      yield from self.then("equal_work", task, methods)
+
+  def bound(self) -> Step:
+    """GMixout's k and λ, with and without rescaling, in runs of two lengths."""
+    names = ("full_finetuning", "gmixout", "gmixout_without_rescale")
+    found = yield from self.curves("digits", Digits(), names, CLIP)
+    if found is None:
+      return
+    methods = [
+      found["full_finetuning"],
+      *plan.bounded(found["gmixout"], found["gmixout_without_rescale"]),
+    ]
+    for steps in (150, 600):
+      cells = plan.by_seed(Digits(steps=steps), methods, self.seeds[:3])
+      yield Stage(list(cells), self.file("bound"))
 
   def sources(self) -> Step:
-    """Every method, trained on one domain."""
-    lists: dict[tuple[str, ...], Listed] = {plan.CORE: plan.core}
-    if self.scale.whole:
-      lists[plan.EVERY] = plan.every
-    else:
-      lists[plan.REDUCED] = plan.reduced
-    # The core methods first: if time is short, they are there.
-    for names, listed in lists.items():
-      for source in self.scale.sources:
-        task = self.pacs(source=source)
-        found = yield from self.chosen(task, VIT, names)
-        if found is not None:
-          yield from self.compare("sources", task, listed(found))
+    """The core methods, trained on the other domains."""
+    for source in self.scale.sources[1:]:
+      yield from self.curves(
+        "sources", self.pacs(source=source), plan.CORE, VIT
+      )
 
   def targets(self) -> Step:
     """The core methods, trained on all domains but one."""
-    names, listed = self.core()
     for target in self.scale.targets:
-      task = self.pacs(target=target)
-      by = task
-      if not self.scale.whole:
-        by = self.pacs(source=self.scale.sources[0])
-      found = yield from self.chosen(by, VIT, names)
-      if found is not None:
-        yield from self.compare("targets", task, listed(found))
+      yield from self.curves(
+        "targets", self.pacs(target=target), plan.CORE, VIT
+      )
 
   def words(self) -> Step:
     """From a CLIP and its zero-shot head, trained on one domain."""
@@ -155,90 +223,20 @@ class _Asked:
       return
     size, steps = self.scale.of_words
     scale = dataclasses.replace(self.scale, image_size=size, steps=steps)
-    for source in self.scale.sources:
-      task = self.pacs(scale, source=source)
-      found = yield from self.chosen(task, VIT, plan.OF_WORDS)
-      if found is not None:
-        yield from self.compare("words", task, plan.of_words(found))
-
-  def sizes(self) -> Step:
-    """The core methods on fewer images, at the rates of all images."""
-    names, listed = self.core()
-    source = self.scale.sources[0]
-    found = yield from self.chosen(self.pacs(source=source), VIT, names)
-    if found is None:
-      return
-    for count in self.scale.sizes:
-      task = self.pacs(source=source, train_images=count)
-      yield from self.compare("sizes", task, listed(found))
-
-  def lengths(self) -> Step:
-    """Full fine-tuning and GMixout for longer, at the rates of short runs."""
-    source = self.scale.sources[0]
-    found = yield from self.chosen(self.pacs(source=source), VIT, plan.PATIENT)
-    if found is None:
-      return
-    for steps in self.scale.lengths:
-      scale = dataclasses.replace(self.scale, steps=steps)
-      task = self.pacs(scale, source=source)
-      yield from self.compare("lengths", task, list(found.values()))
-
-  def rule(self) -> Step:
-    """GMixout's variants at several rates, to look at: nothing is chosen."""
-    task, searched = self.ablated()
-    _, middle, high = searched["full_finetuning"].rates
-    cells = [
-      Cell(task, method, plan.RATES_SEED)
-      for rate in (middle, high, 10 * middle, 10 * high, 100 * middle)
-      for method in plan.variants(searched["gmixout"].make(rate))
-    ]
-    yield Stage(cells, self.file("rule"))
+    task = self.pacs(scale, source=self.scale.sources[0])
+    found = yield from self.curves("words", task, plan.OF_WORDS, VIT)
+    if found is not None:
+      yield from self.then("words", task, plan.with_words(found))
 
   def ablations(self) -> Step:
-    """The variants at the rate of the default; others of its size."""
-    task, searched = self.ablated()
-    found = yield from self.chosen(task, searched, ("gmixout",))
-    if found is None:
-      return
-    variants = plan.variants(found["gmixout"])
-    yield from self.compare("ablations", task, variants)
-    others = ("full_finetuning", "random_mask", "lora")
-    found = yield from self.chosen(task, searched, others)
+    """GMixout's other settings, at the rate of the default configuration."""
+    task, names = Digits(), ("gmixout", "random_mask", "lora")
+    found = yield from self.curves("digits", task, names, CLIP)
     if found is not None:
-      methods = [*found.values(), *plan.budgets(found)]
-      yield from self.compare("ablations", task, methods)
+      variants = plan.variants(found["gmixout"])
+      yield from self.then("ablations", task, variants + plan.budgets(found))
 
-  def ablated(self) -> tuple[Task, Rates]:
-    """The task of the ablations, and the grids there."""
-    if self.scale.whole:
-      return self.pacs(source=self.scale.sources[0]), VIT
-    return Digits(), CLIP
-
-  def digits(self) -> Step:
-    """Every method on the demo's task."""
-    task = Digits()
-    found = yield from self.chosen(task, CLIP, plan.ON_DIGITS)
-    if found is not None:
-      yield from self.compare("digits", task, plan.on_digits(found))
-
-  def untrained(self) -> Step:
-    """The core methods on the demo's task, from weights that know nothing."""
-    task = Digits(pretrained=False)
-    names, listed = self.core()
-    found = yield from self.chosen(task, CLIP, names)
-    if found is not None:
-      yield from self.compare("untrained", task, listed(found))
-
-  def chosen(
-    self, task: Task, searched: Rates, names: tuple[str, ...]
-  ) -> Generator[Stage, list[Record], dict[str, Method] | None]:
-    """Each method at its best rate; None while one has not been run."""
-    cells = list(plan.rates(task, searched, names))
-    lines = yield Stage(cells, self.file("rates"))
-    if len(lines) < len({cell.identity for cell in cells}):
-      return None
-    found = chosen(task, searched, names, lines)
-    at_the_edge = [display_names.title(one) for one in edges(searched, found)]
-    if at_the_edge:
-      self.say(f"at the edge of their grids: {', '.join(at_the_edge)}.")
-    return found
+  def first(self, steps: int) -> ImageTask:
+    """The first source, for so many steps."""
+    scale = dataclasses.replace(self.scale, steps=steps)
+    return self.pacs(scale, source=self.scale.sources[0])

@@ -1,14 +1,15 @@
-"""Which cells the study has: a method on a task with a seed each.
+"""Which methods the study compares, and with which learning rates.
 
-Learning rates are chosen first, for every method from a grid of the same size,
-on the validation images, with a seed that no reported run has. All else of a
-comparison follows from them.
+Every method runs at every rate of its grid with every seed: its curve of OOD
+over ID accuracy is drawn through all of them, and a rate is chosen for the
+tables by validation accuracy alone (`choose`).
 """
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import gmixout_jax as gx
 from experiments.harness.cell import Cell
 from experiments.methods import Method
 from experiments.methods.diwa import DiWA, RestrictedDiWA
@@ -16,6 +17,7 @@ from experiments.methods.ema import EMA
 from experiments.methods.flyp import FLYP
 from experiments.methods.ftp import FTP
 from experiments.methods.full_finetuning import FullFinetuning
+from experiments.methods.full_finetuning_of_blocks import FullFinetuningOfBlocks
 from experiments.methods.gmixout import GMixout
 from experiments.methods.high_rate_mixout import HighRateMixout
 from experiments.methods.l2_sp import L2SP
@@ -23,7 +25,7 @@ from experiments.methods.linear_probe import LinearProbe
 from experiments.methods.lora import LoRA
 from experiments.methods.lp_ft import LPFT
 from experiments.methods.manifold_mixing import ManifoldMixing
-from experiments.methods.mixout import Mixout, NeuronMixout
+from experiments.methods.mixout import NeuronMixout
 from experiments.methods.model_soups import GreedySoup, LearnedSoup, UniformSoup
 from experiments.methods.model_stock import ModelStock
 from experiments.methods.output_ensemble import OutputEnsemble
@@ -36,20 +38,17 @@ from experiments.methods.wise_ft import WiseFT
 from experiments.methods.zero_shot import ZeroShot
 from experiments.tasks.task import Task
 
-RATES_SEED = 100
-"""Of the runs that rates are chosen by."""
-
 Chosen = Mapping[str, Method]
 """Methods by name, each with the rate that was chosen for it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-  """A method and the learning rates to choose from.
+  """A method and the learning rates that it runs with.
 
   Attributes:
     make: From a rate to the method.
-    rates: Ascending.
+    rates: Ascending, at least two.
   """
 
   make: Callable[[float], Method]
@@ -59,149 +58,122 @@ class Grid:
     """The method at every rate."""
     return [self.make(rate) for rate in self.rates]
 
+  def grown(self, *, down: bool, up: bool) -> "Grid":
+    """With one rate more at an end, or at both, as far from it as the next.
 
-def grids(dense: Sequence[float], head: float = 1e-4) -> dict[str, Grid]:
+    Example:
+      >>> Grid(lambda rate: FullFinetuning(rate), (1e-4, 1e-3)).grown(
+      ...   down=False, up=True).rates
+      (0.0001, 0.001, 0.01)
+    """
+    low, *_, high = rates = self.rates
+    below = (float(f"{low * low / rates[1]:.2g}"),) if down else ()
+    above = (float(f"{high * high / rates[-2]:.2g}"),) if up else ()
+    return dataclasses.replace(self, rates=(*below, *rates, *above))
+
+
+def grids(full: Sequence[float], head: float = 1e-4) -> dict[str, Grid]:
   """Every method that has a rate of its own, with grids of one size.
 
   By the first looks, what trains a fixed or a passing part of the weights wants
   five times the rate of full fine-tuning, and factors of low rank ten times. A
   sub-network that lasts for one step is three times more patient than one that
-  lasts for ten.
+  lasts for ten, and one whose weights are not rescaled five times.
 
   Args:
-    dense: The rates of full fine-tuning, ascending.
+    full: The rates of full fine-tuning, ascending.
     head: The rate of the head, where that is one of its own.
   """
 
-  def times(factor: float) -> tuple[float, ...]:
-    return tuple(float(f"{factor * rate:.2g}") for rate in dense)
+  def grid(factor: float, make: Callable[[float], Method]) -> Grid:
+    return Grid(make, tuple(float(f"{factor * rate:.2g}") for rate in full))
 
-  low, mid, high, most = times(1), times(5), times(10), times(15)
-  full = FullFinetuning
+  def around(make: Callable[..., Method], **settings: Any) -> Grid:
+    """Another method around full fine-tuning, at the rates of that."""
+    return grid(
+      1, lambda r: make(of=FullFinetuning(learning_rate=r), **settings)
+    )
+
+  def mixed(
+    factor: float, make: Callable[..., Method], **settings: Any
+  ) -> Grid:
+    return grid(
+      factor,
+      lambda r: make(learning_rate=r, head_learning_rate=head, **settings),
+    )
+
   return {
-    "full_finetuning": Grid(lambda r: full(learning_rate=r), low),
-    "lp_ft": Grid(lambda r: LPFT(learning_rate=r), low),
-    "flyp": Grid(lambda r: FLYP(learning_rate=r), low),
-    "l2_sp": Grid(lambda r: L2SP(of=full(learning_rate=r)), low),
-    "spd": Grid(lambda r: SPD(of=full(learning_rate=r)), low),
-    "ftp": Grid(lambda r: FTP(of=full(learning_rate=r)), low),
-    "swa": Grid(lambda r: SWA(of=full(learning_rate=r)), low),
-    "very_large_dropout": Grid(
-      lambda r: VeryLargeDropout(of=full(learning_rate=r)), low
+    "full_finetuning": grid(1, lambda r: FullFinetuning(learning_rate=r)),
+    "full_finetuning_of_blocks": grid(
+      1, lambda r: FullFinetuningOfBlocks(learning_rate=r)
     ),
-    "mixout": Grid(
-      lambda r: Mixout(learning_rate=r, head_learning_rate=head), low
-    ),
-    "neuron_mixout": Grid(
-      lambda r: NeuronMixout(learning_rate=r, head_learning_rate=head), low
-    ),
-    "random_mask": Grid(
-      lambda r: RandomMask(learning_rate=r, head_learning_rate=head), mid
-    ),
-    "lora": Grid(
-      lambda r: LoRA(learning_rate=r, head_learning_rate=head), high
-    ),
-    "gmixout": Grid(
-      lambda r: GMixout(learning_rate=r, head_learning_rate=head), mid
-    ),
-    "gmixout_each_step": Grid(
-      lambda r: GMixout(
-        learning_rate=r, head_learning_rate=head, resample_every=1
-      ),
-      most,
-    ),
+    "gmixout": mixed(5, GMixout),
+    "gmixout_each_step": mixed(15, GMixout, resample_every=1),
+    "gmixout_without_rescale": mixed(25, GMixout, rescale=False),
+    "gmixout_neurons": mixed(25, GMixout, rescale=False, sampler="neuron"),
+    "neuron_mixout": mixed(1, NeuronMixout),
+    "high_rate_mixout": mixed(1, HighRateMixout),
+    "random_mask": mixed(5, RandomMask),
+    "lora": mixed(10, LoRA),
+    "l2_sp": around(L2SP),
+    "spd": around(SPD),
+    "ftp": around(FTP),
+    "swa": around(SWA),
+    "ema": around(EMA, decay=0.9),
+    "swad": around(SWAD),
+    "very_large_dropout": around(VeryLargeDropout),
+    "lp_ft": grid(1, lambda r: LPFT(learning_rate=r)),
+    "flyp": grid(1, lambda r: FLYP(learning_rate=r)),
   }
 
 
-CORE = (
-  "full_finetuning", "lora", "random_mask", "mixout", "gmixout",
-  "gmixout_each_step",
+EVERY = tuple(grids((1.0, 2.0)))
+"""All that have a rate, the most important first: some need a head of words."""
+
+COMPARED = (
+  "full_finetuning", "full_finetuning_of_blocks", "gmixout_each_step",
+  "gmixout_without_rescale", "gmixout_neurons", "gmixout", "l2_sp", "spd",
+  "lora", "random_mask", "neuron_mixout",
 )  # fmt: skip
-"""The methods of the paper's tables that train once; GMixout with its k of 10,
-and with the k of 1 that did best on the digits."""
+"""Those that are compared on photographs, cartoons and paintings."""
 
-BRIEF = ("full_finetuning", "random_mask", "gmixout", "gmixout_each_step")
-"""Those of the core that matter most, where all would take too long."""
+CORE = COMPARED[:5]
+"""Those that matter most, where all would take too long."""
 
-PATIENT = ("full_finetuning", "gmixout", "gmixout_each_step")
-"""Those of which longer runs are made."""
-
-OF_WORDS = (
-  "full_finetuning", "lp_ft", "flyp", "mixout", "gmixout", "gmixout_each_step",
-)  # fmt: skip
+OF_WORDS = (*CORE, "lp_ft", "flyp")
 """Those that are compared from a zero-shot head."""
 
+ALPHAS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+"""Of WiSE-FT's curve."""
 
-def rates(
-  task: Task, searched: Mapping[str, Grid], names: Sequence[str]
+
+def curve_cells(
+  task: Task, searched: Mapping[str, Grid], seeds: Sequence[int]
 ) -> Iterator[Cell]:
-  """The cells that rates are chosen by."""
-  for name in names:
-    for method in searched[name].methods():
-      yield Cell(task, method, RATES_SEED)
+  """Every method at every rate with every seed, seed by seed."""
+  methods = [method for grid in searched.values() for method in grid.methods()]
+  yield from by_seed(task, methods, seeds)
 
 
-def core(chosen: Chosen) -> list[Method]:
-  """The core methods, the probe, and lines that need no run."""
+def of_three(chosen: Chosen) -> list[Method]:
+  """A probe, and what is made of three runs at the rate that was chosen."""
+  full = chosen["full_finetuning"]
   return [
     LinearProbe(),
-    *(chosen[name] for name in CORE),
-    WiseFT(of=chosen["full_finetuning"]),
-    WiseFT(of=chosen["gmixout"]),
+    *wise_ft_curve(full),
+    UniformSoup(of=full, runs=3),
+    OutputEnsemble(of=full, runs=3),
   ]
 
 
-def brief(chosen: Chosen) -> list[Method]:
-  """The methods of `BRIEF`, the probe and WiSE-FT."""
-  full = chosen["full_finetuning"]
-  return [LinearProbe(), *(chosen[name] for name in BRIEF), WiseFT(of=full)]
-
-
-def of_words(chosen: Chosen) -> list[Method]:
-  """What is compared from a zero-shot head."""
+def of_runs(chosen: Chosen) -> list[Method]:
+  """All that works on finished runs, at the rates that were chosen."""
+  full, ours = chosen["full_finetuning"], chosen["gmixout_each_step"]
   return [
     ZeroShot(),
-    *(chosen[name] for name in OF_WORDS),
-    WiseFT(of=chosen["full_finetuning"]),
-    WiseFT(of=chosen["gmixout"]),
-  ]
-
-
-def reduced(chosen: Chosen) -> list[Method]:
-  """All kinds of methods; of those that differ little, one, and pools of 3."""
-  full, ours = chosen["full_finetuning"], chosen["gmixout"]
-  return [
-    *core(chosen),
-    *(chosen[name] for name in ("l2_sp", "spd", "ftp", "very_large_dropout")),
-    EMA(of=full, decay=0.9),
-    SWAD(of=full),
-    UniformSoup(of=full, runs=3),
-    GreedySoup(of=full, runs=3),
-    OutputEnsemble(of=full, runs=3),
-    DiWA(of=full, runs=3),
-    ModelStock(of=full),
-    ManifoldMixing(of=full, runs=3),
-    UniformSoup(of=ours, runs=3),
-  ]
-
-
-REDUCED = (*CORE, "l2_sp", "spd", "ftp", "very_large_dropout")
-"""The methods of `reduced` that have a rate of their own."""
-
-
-def every(chosen: Chosen) -> list[Method]:
-  """All methods that a backbone without words allows."""
-  full, ours = chosen["full_finetuning"], chosen["gmixout"]
-  mixout: Any = chosen["mixout"]
-  return [
-    *core(chosen),
-    *(chosen[name] for name in EVERY if name not in CORE),
-    HighRateMixout(
-      learning_rate=mixout.learning_rate,
-      head_learning_rate=mixout.head_learning_rate,
-    ),
-    EMA(of=full, decay=0.9),
-    SWAD(of=full),
+    LinearProbe(),
+    *wise_ft_curve(full),
+    *wise_ft_curve(ours),
     UniformSoup(of=full),
     GreedySoup(of=full),
     LearnedSoup(of=full),
@@ -210,27 +182,50 @@ def every(chosen: Chosen) -> list[Method]:
     RestrictedDiWA(of=full),
     ModelStock(of=full),
     ManifoldMixing(of=full),
-    VeryLargeDropout(of=ours),
     UniformSoup(of=ours),
   ]
 
 
-EVERY = (*REDUCED, "swa", "neuron_mixout")
-"""The methods of `every` that have a rate of their own."""
+def with_words(chosen: Chosen) -> list[Method]:
+  """What is made of runs from a zero-shot head."""
+  return [ZeroShot(), *wise_ft_curve(chosen["full_finetuning"])]
 
 
-def on_digits(chosen: Chosen) -> list[Method]:
-  """All methods there are: the head is of words."""
-  with_words = [ZeroShot(), *(chosen[name] for name in ("lp_ft", "flyp"))]
-  return [*with_words, *every(chosen)]
+def wise_ft_curve(of: Method) -> list[Method]:
+  """The line from before to after a run."""
+  return [WiseFT(of=of, alpha=alpha) for alpha in ALPHAS]
 
 
-ON_DIGITS = (*EVERY, "lp_ft", "flyp")
-"""The methods of `on_digits` that have a rate of their own."""
+def bounded(scaled: Method, unscaled: Method) -> list[Method]:
+  """GMixout's k and λ, with and without rescaling, to hold against the bound.
+
+  The rates are those that were chosen at k 10, and with rescaling they follow
+  k as `gmixout_jax.gmixout_learning_rate` has it.
+
+  Args:
+    scaled: GMixout with k 10.
+    unscaled: The same without rescaling.
+  """
+  found: list[Method] = []
+  for base in (scaled, unscaled):
+    rate: float = base.learning_rate  # pyright: ignore
+    for k in (1, 3, 10, 50):
+      falls = gx.gmixout_learning_rate(1.0, resample_every=k)
+      at = rate * falls / gx.gmixout_learning_rate(1.0)
+      for decay in (0.0, 0.3, 0.8):
+        found.append(
+          dataclasses.replace(
+            base,
+            resample_every=k,
+            anchor_decay=decay,
+            learning_rate=at if base is scaled else rate,
+          )
+        )
+  return found
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
-  "as it is": {},
+  "default": {},
   "λ 0": {"anchor_decay": 0.0},
   "λ 0.8": {"anchor_decay": 0.8},
   "k 1": {"resample_every": 1},
@@ -247,30 +242,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
   "neuron": {"sampler": "neuron"},
 }
 """GMixout's settings, away from p 0.9, λ 0.3, k 10, stratified, carried."""
-
-
-def changed(config: Mapping[str, Any]) -> str:
-  """The variant that a line's method is, whatever its learning rate.
-
-  Raises:
-    ValueError: If it is none of `VARIANTS`.
-
-  Example:
-    >>> from experiments.methods import described
-    >>> changed(described(GMixout(resample_every=50)))
-    'k 50'
-  """
-  base = dataclasses.asdict(GMixout())
-  free = ("name", "learning_rate", "head_learning_rate")
-  found = {
-    key: value
-    for key, value in config.items()
-    if key not in free and value != base.get(key)
-  }
-  for name, changes in VARIANTS.items():
-    if changes == found:
-      return name
-  raise ValueError(f"no variant of GMixout has {found}.")
 
 
 def variants(base: Method) -> list[Method]:

@@ -21,17 +21,12 @@ class Scale:
     steps: Optimizer steps per run.
     batch_size: Images per step.
     per_domain: Images of each target domain to evaluate on; all if None.
-    seeds: Of the runs that are reported; rates are chosen with another one.
-    sources: Domains on which every method is trained alone, one at a time.
-    sizes: Numbers of images of the first source to train the core methods on.
-    lengths: Steps of longer runs of full fine-tuning and GMixout.
+    seeds: Of all runs.
+    sources: Domains that are trained on, one at a time; methods are compared on
+      the first, and the core methods on the others.
+    long_steps: Of longer runs.
     targets: Domains that the core methods are kept from, training on the rest.
     of_words: Side of the images in pixels, and steps per run, from a CLIP.
-    whole: Whether the study is as large as it should be. If not, methods that
-      differ little have one of their kind, pools of runs are of three, fewer
-      images and the targets have the fewest methods that tell something, at
-      the rates of the first source, and GMixout's settings are looked at on
-      the digits.
   """
 
   name: str
@@ -41,11 +36,9 @@ class Scale:
   per_domain: int | None
   seeds: tuple[int, ...]
   sources: tuple[str, ...]
-  sizes: tuple[int, ...]
-  lengths: tuple[int, ...]
+  long_steps: int
   targets: tuple[str, ...]
   of_words: tuple[int, int]
-  whole: bool
 
   def on(
     self,
@@ -54,7 +47,6 @@ class Scale:
     *,
     source: str | None = None,
     target: str | None = None,
-    train_images: int | None = None,
   ) -> ImageTask:
     """The task of a source or a target domain at this scale.
 
@@ -67,7 +59,6 @@ class Scale:
       target=target,
       balanced=False,
       per_domain=self.per_domain,
-      train_images=train_images,
       fingerprint=False,
     )
     # timm's augreg ViTs, whose bare file does not say it.
@@ -92,12 +83,10 @@ CPU = Scale(
   batch_size=32,
   per_domain=600,
   seeds=(0, 1, 2, 3, 4),
-  sources=("cartoon",),
-  sizes=(200,),
-  lengths=(400,),
+  sources=("cartoon", "photo"),
+  long_steps=400,
   targets=("sketch",),
   of_words=(96, 60),
-  whole=False,
 )
 
 GPU = Scale(
@@ -107,10 +96,8 @@ GPU = Scale(
   batch_size=64,
   per_domain=None,
   seeds=(0, 1, 2, 3, 4),
-  sources=DOMAINS,
-  sizes=(100, 300, 1000),
-  lengths=(4000,),
+  sources=("cartoon", "photo", "art_painting", "sketch"),
+  long_steps=4000,
   targets=DOMAINS,
   of_words=(160, 1000),
-  whole=True,
 )

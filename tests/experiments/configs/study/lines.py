@@ -1,7 +1,8 @@
 """Lines as a result file of the study would hold them."""
 
 
-def line(cell, top1, brier=0.5):
+def line(cell, top1, images=400):
   """What a result file would hold of a cell."""
-  found = {"details": {"id": {"top1": top1, "brier": brier}}}
-  return {"config": cell.config, "seed": cell.seed, "metrics": found}
+  found = {"top1": top1, "reliability": {"count": [images]}}
+  metrics = {"id": top1, "ood": {}, "details": {"id": found}}
+  return {"config": cell.config, "seed": cell.seed, "metrics": metrics}

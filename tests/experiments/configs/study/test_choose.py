@@ -1,7 +1,5 @@
 """Tests `experiments/configs/study/choose.py`."""
 
-import dataclasses
-
 import pytest
 
 from experiments.configs.study import choose, plan
@@ -9,39 +7,54 @@ from experiments.harness.cell import Cell
 from experiments.tasks.digits import Digits
 from tests.experiments.configs.study.lines import line
 
-
-def test_the_most_accurate_rate_is_chosen_and_of_equals_the_calibrated():
-  grid = plan.grids((1e-5, 3e-5, 1e-4))["full_finetuning"]
-  low, middle, high = grid.methods()
-  cells = [Cell(Digits(), m, plan.RATES_SEED) for m in (low, middle, high)]
-
-  def pick(*scores):
-    lines = [line(c, *s) for c, s in zip(cells, scores, strict=True)]
-    return choose.best(Digits(), grid.methods(), lines)
-
-  assert pick((0.8, 0.1), (0.9, 0.5), (0.7, 0.0)) == middle
-  assert pick((0.9, 0.3), (0.9, 0.2), (0.9, 0.4)) == middle
-  assert pick((0.9, 0.3), (0.9, 0.2), (0.91, 0.4)) == high
-  with pytest.raises(LookupError, match="1e-05"):
-    choose.best(Digits(), grid.methods(), [])
-  # Where there are images for choosing alone, those decide.
-  lines = [line(cell, 0.5) for cell in cells]
-  for record, top1 in zip(lines, (0.1, 0.3, 0.2), strict=True):
-    own = {"top1": top1, "brier": 0.5}
-    record["metrics"]["details"]["validation"] = own
-  lines[0]["metrics"]["details"]["id"]["top1"] = 1.0
-  assert choose.best(Digits(), grid.methods(), lines) == middle
-  # Another seed's line is no evidence.
-  other = line(dataclasses.replace(cells[0], seed=0), 1.0)
-  with pytest.raises(LookupError):
-    choose.best(Digits(), grid.methods(), [other])
+SEEDS = (0, 1)
 
 
-def test_a_best_rate_at_the_end_of_its_grid_is_named():
-  searched = plan.grids((1e-5, 3e-5, 1e-4))
-  chosen = {
-    "full_finetuning": searched["full_finetuning"].methods()[2],
-    "gmixout": searched["gmixout"].methods()[1],
-    "lora": searched["lora"].methods()[0],
-  }
-  assert choose.edges(searched, chosen) == ["full_finetuning", "lora"]
+@pytest.fixture
+def grid():
+  return plan.grids((1e-5, 1e-4, 1e-3))["full_finetuning"]
+
+
+def lines_of(grid, accuracies):
+  """With two seeds, which differ by luck that rates share."""
+  return [
+    line(Cell(Digits(), method, seed), top1 + 0.01 * seed)
+    for method, top1 in zip(grid.methods(), accuracies, strict=True)
+    for seed in SEEDS
+  ]
+
+
+@pytest.mark.parametrize(
+  ("accuracies", "index", "at_bottom", "at_top"),
+  [
+    # At .905 of 400 images the standard error is .0147.
+    ((0.80, 0.90, 0.70), 1, False, False),
+    ((0.887, 0.90, 0.70), 0, True, False),
+    ((0.80, 0.887, 0.90), 1, False, True),
+    ((0.80, 0.884, 0.90), 2, False, True),
+  ],
+)
+def test_the_smallest_rate_within_one_standard_error(
+  grid, accuracies, index, at_bottom, at_top
+):
+  lines = lines_of(grid, accuracies)
+  found = choose.choose(Digits(), grid, SEEDS, lines)
+  assert found == (grid.methods()[index], at_bottom, at_top)
+
+
+def test_a_run_that_is_missing_is_named(grid):
+  lines = lines_of(grid, (0.8, 0.9, 0.7))
+  with pytest.raises(LookupError, match=r"not run yet: .*0\.001.*, seed 1"):
+    choose.choose(Digits(), grid, SEEDS, lines[:-1])
+  with pytest.raises(LookupError, match="seed 2"):
+    choose.choose(Digits(), grid, (0, 1, 2), lines)
+
+
+def test_a_grid_grows_where_its_choice_is_at_an_edge(grid):
+  lines = lines_of(grid, (0.887, 0.887, 0.90))
+  found = choose.choose(Digits(), grid, SEEDS, lines)
+  longer = choose.grown({"a": grid}, {"a": found})["a"]
+  assert longer.rates == (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
+  assert longer.methods()[1:-1] == grid.methods()
+  inside = choose.Choice(grid.methods()[1], False, False)
+  assert choose.grown({"a": grid}, {"a": inside}) == {"a": grid}

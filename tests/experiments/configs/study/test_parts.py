@@ -7,6 +7,7 @@ import pytest
 from experiments import sweep
 from experiments.configs.study import parts, plan, scales
 from experiments.methods.linear_probe import LinearProbe
+from experiments.methods.wise_ft import WiseFT
 from experiments.reporting import records
 from experiments.task_options import TaskOptions
 from experiments.tasks.digits import Digits
@@ -23,85 +24,111 @@ def sentences(capsys):
   return " ".join(capsys.readouterr().out.split())
 
 
+NAMES = ("full_finetuning", "gmixout_neurons")
+
+
 @pytest.fixture
 def small(monkeypatch):
   """Tasks that take no time, under the name of what is trained on."""
   tasks = {}
 
-  def on(self, root, backbone, *, source=None, target=None, train_images=None):
-    name = f"{source or target} {self.steps} {train_images}"
+  def on(self, root, backbone, *, source=None, target=None):
+    name = f"{source or target} {self.steps}"
     return tasks.setdefault(name, Small(name))
 
   monkeypatch.setattr(scales.Scale, "on", on)
-  for name in ("CORE", "BRIEF", "PATIENT"):
-    monkeypatch.setattr(plan, name, ("full_finetuning",))
+  for name in ("COMPARED", "CORE"):
+    monkeypatch.setattr(plan, name, NAMES)
   monkeypatch.setattr(
-    plan, "brief", lambda chosen: [LinearProbe(), *chosen.values()]
+    plan,
+    "of_three",
+    lambda chosen: [LinearProbe(), WiseFT(of=chosen[NAMES[0]])],
   )
   return tasks
 
 
-def test_a_study_chooses_rates_and_then_runs_its_parts(tmp_path, small, capsys):
-  study("--cases", "targets", *PACS, "--results", str(tmp_path))
+def lines_in(folder, name):
+  return records.read(folder / f"curves_{name}_cpu.jsonl")
+
+
+def rates(lines, name="full_finetuning"):
+  """By seed, ascending."""
+  found = {}
+  for line in lines:
+    if line["config"]["method"]["name"] == name:
+      rate = line["config"]["method"]["learning_rate"]
+      found.setdefault(line["seed"], []).append(rate)
+  return {seed: sorted(each) for seed, each in found.items()}
+
+
+def test_every_rate_runs_with_every_seed_and_then_what_is_made_of_the_chosen(
+  tmp_path, small, capsys
+):
+  study("--cases", "short", *PACS, "--results", str(tmp_path))
   shown = sentences(capsys)
   assert "missing" not in shown
-  assert "3 lines are in" in shown
-  assert "10 lines are in" in shown
-  rates = records.read(tmp_path / "study_rates_cpu.jsonl")
-  assert {record["seed"] for record in rates} == {plan.RATES_SEED}
-  assert {record["config"]["data"] for record in rates} == {"cartoon 100 None"}
-  accuracy = {
-    record["config"]["method"]["learning_rate"]: record["metrics"]["id"]
-    for record in rates
+  lines = lines_in(tmp_path, "short")
+  found = rates(lines)
+  assert set(found) == set(scales.CPU.seeds)
+  assert len({tuple(each) for each in found.values()}) == 1
+  # All rates are as good here: the smallest is chosen, and the grid grows.
+  ran = found[0]
+  assert len(ran) == len(parts.VIT) + parts.GROWN
+  assert set(parts.VIT) < set(ran)
+  assert "still at the edge of their grids: Full fine-tuning" in shown
+  (of,) = {
+    line["config"]["method"]["of"]["learning_rate"]
+    for line in lines
+    if line["config"]["method"]["name"] == "wise_ft"
   }
-  assert len(accuracy) == 3
-  lines = records.read(tmp_path / "study_targets_cpu.jsonl")
-  assert len(lines) == 2 * len(scales.CPU.seeds)
-  for record in lines:
-    assert record["config"]["data"] == "sketch 100 None"
-    rate = record["config"]["method"].get("learning_rate")
-    if rate is not None:
-      assert accuracy[rate] == max(accuracy.values())
-  # Another part is at the same rates, which are there.
-  study("--cases", "sizes", "lengths", *PACS, "--results", str(tmp_path))
-  assert "3 of 3 lines are in" in sentences(capsys)
-  assert records.read(tmp_path / "study_rates_cpu.jsonl") == rates
-  (sizes,) = {
-    record["config"]["data"]
-    for record in records.read(tmp_path / "study_sizes_cpu.jsonl")
-  }
-  (lengths,) = {
-    record["config"]["data"]
-    for record in records.read(tmp_path / "study_lengths_cpu.jsonl")
-  }
-  assert (sizes, lengths) == ("cartoon 100 200", "cartoon 400 None")
-  assert small["cartoon 100 None"].opened == [plan.RATES_SEED]
+  assert of == ran[0]
+  # Another time nothing is left.
+  study("--cases", "short", *PACS, "--results", str(tmp_path))
+  assert lines_in(tmp_path, "short") == lines
 
 
-def test_nothing_follows_while_rates_are_missing(tmp_path, small, capsys):
-  options = ("--cases", "targets", *PACS, "--results", str(tmp_path))
+def test_as_much_work_is_more_steps_at_the_rate_and_its_neighbours(
+  tmp_path, small
+):
+  study("--cases", "equal_work", *PACS, "--results", str(tmp_path))
+  lines = lines_in(tmp_path, "equal_work")
+  by_task = {}
+  for line in lines:
+    by_task.setdefault(line["config"]["data"], []).append(line)
+  assert set(by_task) == {"cartoon 143", "cartoon 572"}
+  for name, part in (("cartoon 143", "short"), ("cartoon 572", "long")):
+    found = rates(by_task[name], "gmixout")
+    assert set(found) == set(scales.CPU.seeds)
+    chosen = min(rates(lines_in(tmp_path, part), "gmixout")[0])
+    assert found[0][1] == pytest.approx(chosen)
+    assert found[0][0] == pytest.approx(chosen / 3, rel=0.05)
+    assert found[0][2] == pytest.approx(chosen * 3, rel=0.05)
+    for line in by_task[name]:
+      assert line["config"]["method"]["sampler"] == "neuron"
+      assert line["config"]["method"]["rescale"] is False
+
+
+def test_nothing_follows_while_runs_are_missing(tmp_path, small, capsys):
+  options = ("--cases", "short", *PACS, "--results", str(tmp_path))
   study(*options, "--minutes", "0")
-  assert "3 lines are missing in" in sentences(capsys)
+  assert "lines are missing in" in sentences(capsys)
   assert not list(tmp_path.iterdir())
   study(*options)
-  path = tmp_path / "study_rates_cpu.jsonl"
-  path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
+  path = tmp_path / "curves_short_cpu.jsonl"
+  whole = path.read_text().splitlines(keepends=True)
+  path.write_text("".join(whole[:7]))
+  capsys.readouterr()
   study(*options, "--minutes", "0")
-  shown = sentences(capsys)
-  assert "1 lines are missing in" in shown
-  assert "study_targets" not in shown.partition("1 lines are missing")[2]
+  assert "lines are missing in" in sentences(capsys)
+  assert "wise_ft" not in path.read_text()
 
 
 def test_seeds_that_are_given_are_taken(tmp_path, small):
-  options = ("--cases", "targets", *PACS, "--results", str(tmp_path))
+  options = ("--cases", "long", *PACS, "--results", str(tmp_path))
   study(*options, "--seeds", "3")
-  seeds = {
-    name: {line["seed"] for line in records.read(tmp_path / f"{name}.jsonl")}
-    for name in ("study_rates_cpu", "study_targets_cpu")
-  }
-  assert seeds == {
-    "study_rates_cpu": {plan.RATES_SEED},
-    "study_targets_cpu": {3},
+  assert {line["seed"] for line in lines_in(tmp_path, "long")} == {3}
+  assert {line["config"]["data"] for line in lines_in(tmp_path, "long")} == {
+    "cartoon 400"
   }
 
 
@@ -113,22 +140,24 @@ def stages_of(scale, *cases, **options):
   return next(stages, None), said
 
 
-def test_the_gpu_looks_at_settings_on_pacs_and_at_every_method():
+def test_the_bound_is_looked_at_on_the_digits():
+  stage, _ = stages_of(scales.CPU, "bound")
+  assert stage.file == "curves_digits_cpu"
+  assert {type(cell.task) for cell in stage.cells} == {Digits}
+  assert len(stage.cells) == 3 * len(parts.CLIP) * len(scales.CPU.seeds)
+
+
+def test_a_gpu_has_larger_images_and_all_sources():
   paths = {
     "root": pathlib.Path("PACS"),
     "backbone": pathlib.Path("vit.safetensors"),
   }
-  stage, _ = stages_of(scales.GPU, "rule", **paths)
-  assert stage.file == "study_rule_gpu"
+  stage, _ = stages_of(scales.GPU, "short", **paths)
+  assert stage.file == "curves_short_gpu"
   (task,) = {id(cell.task): cell.task for cell in stage.cells}.values()
-  assert task.config["data"]["source"] == "art_painting"
+  assert task.config["data"]["source"] == "cartoon"
   assert task.config["data"]["image_size"] == 160
-  stage, _ = stages_of(scales.CPU, "rule")
-  assert {cell.task for cell in stage.cells} == {Digits()}
-  assert len(stage.cells) == 5 * len(plan.VARIANTS)
-  for scale, names in ((scales.CPU, plan.BRIEF), (scales.GPU, plan.CORE)):
-    stage, _ = stages_of(scale, "untrained")
-    assert len(stage.cells) == 3 * len(names)
+  assert set(scales.GPU.sources) == set(scales.DOMAINS)
 
 
 def test_words_need_a_clip(tmp_path):
@@ -144,7 +173,7 @@ def test_words_need_a_clip(tmp_path):
 @pytest.mark.parametrize(
   ("options", "message"),
   [
-    (("--cases", "source"), "--cases must name some of sources, .* 'source'"),
+    (("--cases", "source"), "--cases must name some of digits, .* 'source'"),
     (("--cases", "sources"), "--root must name PACS .* got None and None"),
     (("--set", "gmixout.sparsity=0.5"), "settings of its own.*sparsity=0.5"),
     (("gmixout",), "methods and settings of its own, got gmixout"),
