@@ -118,8 +118,9 @@ def check(
     for name, images in parts.items():
       for broken in images.intact().broken:
         problems.append(f"{name}: {broken.reason}")
-  for problem in problems:
-    print(problem)
+  told = (sentence for images in parts.values() for sentence in images.left_out)
+  for sentence in dict.fromkeys([*told, *problems]):
+    print(sentence)
   total = sum(map(len, parts.values()))
   if problems:
     print(f"{total} images; {len(problems)} differences from {as_}.")
