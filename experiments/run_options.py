@@ -13,6 +13,7 @@ import tyro
 from experiments.data.workers import Workers
 from experiments.harness.command import Session, session
 from experiments.harness.places import Places
+from experiments.training import run_folders
 from experiments.training.sharding import Sharding
 from experiments.training.watching import Watching
 
@@ -102,7 +103,10 @@ class RunOptions:
       "workers": Workers(self.decode_threads, self.decode_processes),
       "watching": self.watching,
     }
-    return Places(**fields | more)
+    places = Places(**fields | more)
+    if places.checkpoint is not None:
+      run_folders.check(places.checkpoint, places.written)
+    return places
 
 
 def check_writable(flag: str, folder: pathlib.Path) -> None:
