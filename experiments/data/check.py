@@ -12,6 +12,7 @@ from rich.markup import escape
 from experiments.command_line import WRONG_INPUT
 from experiments.data.decode import View
 from experiments.data.known import KNOWN, Known, Parts
+from gmixout_jax.checkpoint.files import local_path
 
 
 def compare(parts: Parts, known: Known) -> list[str]:
@@ -108,7 +109,7 @@ def check(
     return 2
   known = KNOWN[as_]
   try:
-    parts = known.parts(path, View(32))
+    parts = known.parts(local_path("the copy", path), View(32))
   except WRONG_INPUT as error:
     print(f"error: {error}\n{as_} is {known.layout}.")
     return 2
