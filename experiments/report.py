@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import tyro
 from matplotlib import figure
 
+from experiments import command_line
 from experiments.command_line import WRONG_INPUT
 from experiments.reporting import (
   diagnosed,
@@ -139,6 +140,7 @@ def _comparisons(
 
 def main(arguments: list[str] | None = None) -> int:
   """Reads the command line; returns the exit status."""
+  command_line.refuse_repeated(arguments)
   try:
     tyro.cli(
       write, args=arguments, prog="python -m experiments.report",

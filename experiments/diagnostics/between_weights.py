@@ -12,7 +12,7 @@ from experiments.data import scanned_digits, shifts
 from experiments.diagnostics import FILE, landscape, members
 from experiments.methods.schedule import Schedule
 from experiments.reporting import records
-from experiments.run_options import check_seed, check_writable
+from experiments.run_options import check_results, check_seed
 from experiments.tasks import digits
 from experiments.training import compilation_cache
 from gmixout_jax.checkpoint.files import local_path
@@ -40,7 +40,7 @@ def weights(
       written.
   """
   out = local_path("--out", out)
-  check_writable("out", out.absolute().parent)
+  check_results(out, "out")
   check_seed(seed)
   Schedule(steps)  # refuses what is out of range
   if not 2 <= points <= MOST_POINTS:

@@ -18,7 +18,7 @@ from experiments.diagnostics.slow_mixout import SlowMixout
 from experiments.methods.gmixout import GMixout
 from experiments.methods.schedule import Schedule
 from experiments.reporting import records
-from experiments.run_options import check_seed, check_writable
+from experiments.run_options import check_results, check_seed
 from experiments.tasks import digits
 from experiments.training import compilation_cache
 from gmixout_jax.checkpoint.files import local_path
@@ -71,7 +71,7 @@ def bvcl(
       do not divide each other, or if the method has no such setting.
   """
   out = local_path("--out", out)
-  check_writable("out", out.absolute().parent)
+  check_results(out, "out")
   for seed in seeds:
     check_seed(seed)
   for name, given in (("--values", values), ("--seeds", seeds)):

@@ -59,6 +59,7 @@ from experiments.pretraining import (
 )
 from experiments.pretraining.small_clip import ImageTower, TextTower
 from experiments.reporting import records
+from experiments.run_options import check_results, check_writable
 from experiments.training import run_folders
 from experiments.training.run_checkpoints import Stopped, stop_on_sigterm
 from gmixout_jax import clip
@@ -141,6 +142,8 @@ def check(config: Config) -> None:
       f"--out {config.out} exists and is not an empty folder: nothing is"
       " overwritten, name another."
     )
+  check_results(config.results)
+  check_writable("out", config.out.absolute().parent)
   if config.checkpoint is not None:
     run_folders.check(config.checkpoint, (config.out, config.results))
   if config.locked and config.vit is None:

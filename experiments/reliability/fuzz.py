@@ -232,12 +232,14 @@ def run(
   """Counts by kind and outcome, and the cases that went wrong.
 
   Raises:
-    ValueError: If there is no such kind.
+    ValueError: If there is no such kind, or no time.
   """
   if config.kind is not None and config.kind not in READERS:
     raise ValueError(
       f"--kind must be one of {', '.join(READERS)}, got {config.kind!r}."
     )
+  if not config.seconds > 0:
+    raise ValueError(f"--seconds must be more than 0, got {config.seconds}.")
   os.environ["PYTHONWARNINGS"] = "ignore"  # of all that decodes what is damaged
   names = list(READERS) if config.kind is None else [config.kind]
   counts: Counts = {}

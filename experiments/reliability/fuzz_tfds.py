@@ -7,6 +7,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any, ClassVar
 
+import tensorflow_datasets as tfds
 from PIL import Image
 
 from experiments.data import tfds_sets
@@ -19,13 +20,13 @@ _VERSION = "1.0.0"
 
 def _prepare(folder: Path) -> None:
   """Six images of two of three classes, as `tfds build` leaves them."""
-  import tensorflow_datasets as tfds
 
   class Small(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Images of one brightness."""
 
     VERSION = tfds.core.Version(_VERSION)
-    url_infos: ClassVar[dict[str, Any]] = {}  # nothing is downloaded
+    # Nothing is downloaded.
+    url_infos: ClassVar[dict[str, Any]] = {}  # pyright: ignore
 
     def _info(self) -> Any:
       return self.dataset_info_from_configs(

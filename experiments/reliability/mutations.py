@@ -105,7 +105,7 @@ def _structures(seed: int) -> tuple[Any, ...]:
     database=None,
     deadline=None,
     phases=[hypothesis.Phase.generate],
-    suppress_health_check=list(hypothesis.HealthCheck),
+    suppress_health_check=list(hypothesis.HealthCheck),  # pyright: ignore
   )
   @hypothesis.given(_STRUCTURES)
   def keep(value: Any) -> None:

@@ -16,7 +16,9 @@ import rich.table
 import tyro
 from matplotlib import figure
 
+from experiments import command_line
 from experiments.configs.study.plan import VARIANTS, changed
+from experiments.data.damage import parsing
 from experiments.reporting import records
 
 PANELS = {
@@ -136,12 +138,15 @@ def show(
     file: Lines of the part "rule" of the study.
     picture: Where to draw, if at all.
   """
-  found = by_variant(records.read(file))
-  rich.print(table(found))
-  if picture is not None:
+  with parsing(file):  # which lines of other parts do not fit
+    found = by_variant(records.read(file))
+    shown = table(found)
+    drawn = None if picture is None else draw(found)
+  rich.print(shown)
+  if picture is not None and drawn is not None:
     picture.parent.mkdir(parents=True, exist_ok=True)
-    draw(found).savefig(picture)
+    drawn.savefig(picture)
 
 
 if __name__ == "__main__":
-  tyro.cli(show, description=__doc__)
+  tyro.cli(command_line.checked(show), description=__doc__)
