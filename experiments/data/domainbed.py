@@ -11,6 +11,8 @@ import pathlib
 import warnings
 from collections import Counter
 
+import numpy as np
+
 from experiments.data import folders
 from experiments.data.decode import View
 from experiments.data.images import Files, ImageSet
@@ -126,9 +128,10 @@ def read(
   Raises:
     FileNotFoundError: if the folder or its images are missing.
     ValueError: if classes differ between domains or an image is broken; or, of
-      those that may be, all of a domain are.
+      those that may be, all of a domain or of a class in one are.
   """
   images = open_images(root, view=View(image_size))
+  before = images.counts()
   if skip_broken:
     images = images.intact(workers=workers)
     if images.broken:
@@ -144,6 +147,13 @@ def read(
       raise ValueError(
         f"domain {name!r} in {root} has no image that can be decoded."
       )
+  if (lost := np.argwhere((before > 0) & (images.counts() == 0))).size:
+    domain, label = lost[0]
+    raise ValueError(
+      f"class {images.class_names[label]!r} of domain"
+      f" {images.domain_names[domain]!r} in {root} has no image that can be"
+      f" decoded, of {before[domain, label]}."
+    )
   return {
     name: domain.in_memory(workers=workers) for name, domain in domains.items()
   }

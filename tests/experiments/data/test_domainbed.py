@@ -139,3 +139,13 @@ def test_what_a_folder_of_domains_leaves_out_is_counted(tmp_path):
     "1 folders among the images",
   ):
     assert reason in sentence
+
+
+def test_a_class_that_is_broken_does_not_vanish(root):
+  for file in (root / "photo" / "dog").iterdir():
+    file.write_bytes(b"")
+  with (
+    pytest.warns(UserWarning, match="left out 5 of 60 images"),
+    pytest.raises(ValueError, match=r"class 'dog' of domain 'photo' .* of 5"),
+  ):
+    domainbed.read(root, image_size=8, skip_broken=True)
