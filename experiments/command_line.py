@@ -2,9 +2,11 @@
 
 import contextlib
 import dataclasses
+import functools
+import inspect
 import pathlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import tyro
@@ -15,6 +17,13 @@ WRONG_INPUT = (FloatingPointError, OSError, ImportError, TypeError, ValueError)
 """What is raised where something is wrong with what a user handed in."""
 
 
+SEVERAL = (
+  *("--set", "--seeds", "--cases", "--classes", "--templates", "--values"),
+  *("--kinds", "--references"),
+)
+"""Flags of several values, but those that are given anew for each."""
+
+
 def parse(kind: Any, **how: Any) -> Any:
   """Reads a command line, see `tyro.cli`; all of its paths are local.
 
@@ -22,9 +31,28 @@ def parse(kind: Any, **how: Any) -> Any:
     kind: The dataclass of flags.
     **how: For `tyro.cli`.
   """
+  refuse_repeated(how.get("args"))
   found = tyro.cli(kind, **how)
   check_paths(found)
   return found
+
+
+def refuse_repeated(arguments: Sequence[str] | None) -> None:
+  """Refuses a flag of several values that is given twice.
+
+  The first would be lost; of one value, the last is meant.
+
+  Args:
+    arguments: By default those of this process.
+
+  Raises:
+    SystemExit: If one is; it is named.
+  """
+  given = sys.argv[1:] if arguments is None else arguments
+  flags = [word.split("=")[0] for word in given]
+  for flag in SEVERAL:
+    if flags.count(flag) > 1:
+      sys.exit(f"error: {flag} is given twice; give all its values after one.")
 
 
 def check_paths(config: Any, flag: str = "") -> None:
@@ -47,6 +75,24 @@ def check_paths(config: Any, flag: str = "") -> None:
   elif isinstance(config, pathlib.PurePath):
     with typed_errors():
       local_path(flag, config)
+
+
+def checked[**P, T](function: Callable[P, T]) -> Callable[P, T]:
+  """A function for a command line: its paths are local, its errors one line.
+
+  Args:
+    function: Of flags, for `tyro.cli` and its like.
+  """
+
+  @functools.wraps(function)
+  def call(*args: P.args, **kwargs: P.kwargs) -> T:
+    given = inspect.signature(function).bind(*args, **kwargs).arguments
+    for name, value in given.items():
+      check_paths(value, f"--{name.replace('_', '-')}")
+    with typed_errors():
+      return function(*args, **kwargs)
+
+  return call
 
 
 @contextlib.contextmanager

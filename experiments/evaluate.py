@@ -28,7 +28,7 @@ from experiments.model_options import ModelOptions
 from experiments.models import backbones, evaluation
 from experiments.models.deployed import Deployed
 from experiments.reporting import records
-from experiments.run_options import check_writable, one_each
+from experiments.run_options import check_results, one_each
 from experiments.tasks import memory, user_images
 
 ID = "ID"
@@ -78,9 +78,7 @@ class Config(ModelOptions):
 def main(config: Config) -> None:
   """Evaluates, appends the line and shows the table."""
   with session(saves=False) as started:
-    if config.results.is_dir():
-      raise ValueError(f"--results must be a file, got {config.results}.")
-    check_writable("results", config.results.parent)
+    check_results(config.results)
     sets = config.sets()
     first = next(iter(sets.values()))
     found = config.load(first.classes)

@@ -23,7 +23,7 @@ import tyro
 from rich.markup import escape
 
 from experiments import command_line, metrics
-from experiments.data import listing
+from experiments.data import folders, listing
 from experiments.data.decode import EXTENSIONS, View, decode
 from experiments.data.images import ImageSet
 from experiments.harness.command import session
@@ -83,7 +83,7 @@ def main(config: Config) -> None:
         f"no folder {config.folder}: expected one with images."
       )
     paths, left_out = listing.below(config.folder)
-    for note in listing.told(config.folder, left_out):
+    for note in folders.told(config.folder, left_out):
       started.display.say(note)
     if not paths:
       raise FileNotFoundError(

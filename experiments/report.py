@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 import tyro
 
+from experiments import command_line
 from experiments.command_line import WRONG_INPUT
 from experiments.reporting import (
   diagnosed,
@@ -102,6 +103,7 @@ def _others(lines: Lines) -> Iterator[Section]:
 
 def main(arguments: list[str] | None = None) -> int:
   """Reads the command line; returns the exit status."""
+  command_line.refuse_repeated(arguments)
   try:
     tyro.cli(
       write, args=arguments, prog="python -m experiments.report",

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import pathlib
-import sys
 import tempfile
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -13,6 +12,8 @@ import tyro
 from experiments.data.workers import Workers
 from experiments.harness.command import Session, session
 from experiments.harness.places import Places
+from experiments.reporting import records
+from experiments.training import run_folders
 from experiments.training.sharding import Sharding
 from experiments.training.watching import Watching
 
@@ -85,8 +86,11 @@ class RunOptions:
       raise ValueError(
         f"--save-every must be at least 1 step, got {self.save_every}."
       )
+    if self.results.suffix:
+      check_results(self.results)
+    else:
+      check_writable("results", self.results)
     for flag, path in (
-      ("results", self.results.parent if self.results.suffix else self.results),
       ("export", self.export and self.export.absolute().parent),
       ("profile", self.watching.profile),
     ):
@@ -102,7 +106,10 @@ class RunOptions:
       "workers": Workers(self.decode_threads, self.decode_processes),
       "watching": self.watching,
     }
-    return Places(**fields | more)
+    places = Places(**fields | more)
+    if places.checkpoint is not None:
+      run_folders.check(places.checkpoint, places.written)
+    return places
 
 
 def check_writable(flag: str, folder: pathlib.Path) -> None:
@@ -125,18 +132,23 @@ def check_writable(flag: str, folder: pathlib.Path) -> None:
     ) from None
 
 
-def refuse_repeated(arguments: Sequence[str]) -> None:
-  """Refuses a flag of several values that is given twice.
+def check_results(path: pathlib.Path, flag: str = "results") -> None:
+  """Makes the folder of a results file, and sees whether it can be appended to.
 
-  The first would be lost; of one value, the last is meant.
+  Args:
+    path: The file; it may not be there.
+    flag: That names it, for the message.
 
   Raises:
-    SystemExit: If one is; it is named.
+    ValueError: If not.
   """
-  flags = [word.split("=")[0] for word in arguments]
-  for flag in ("--set", "--seeds", "--cases"):
-    if flags.count(flag) > 1:
-      sys.exit(f"error: {flag} is given twice; give all its values after one.")
+  check_writable(flag, path.absolute().parent)
+  try:
+    records.check_appendable(path)
+  except OSError as error:
+    raise ValueError(
+      f"--{flag}: lines cannot be appended to {path}: {error.strerror}."
+    ) from None
 
 
 def one_each(arguments: Sequence[str]) -> list[str]:

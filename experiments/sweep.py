@@ -54,7 +54,6 @@ from experiments.run_options import (
   check_seed,
   check_writable,
   one_each,
-  refuse_repeated,
 )
 from experiments.task_options import TaskOptions
 from experiments.tasks.experiment import Case, Experiment
@@ -382,7 +381,6 @@ def _tables(lines: Sequence[Record]) -> Iterator[rich.table.Table]:
 def parse(arguments: Sequence[str] | None = None) -> Config:
   """Reads the command line; with --config, --help says what it stands for."""
   arguments = one_each(sys.argv[1:] if arguments is None else arguments)
-  refuse_repeated(arguments)
   description = f"{__doc__}\nNAME is one of {', '.join(configs.names())}."
   words = itertools.chain(*(word.split("=", 1) for word in arguments))
   for flag, name in itertools.pairwise(words):

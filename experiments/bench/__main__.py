@@ -2,6 +2,7 @@
 
 import tyro
 
+from experiments import command_line
 from experiments.bench import (
   comms,
   flops,
@@ -31,7 +32,10 @@ BENCHES = {
 
 def main() -> None:
   """Reads the benchmark's name and options from the command line."""
-  tyro.extras.subcommand_cli_from_dict(BENCHES, prog="experiments.bench")
+  tyro.extras.subcommand_cli_from_dict(
+    {name: command_line.checked(run) for name, run in BENCHES.items()},
+    prog="experiments.bench",
+  )
 
 
 if __name__ == "__main__":

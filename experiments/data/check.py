@@ -12,6 +12,7 @@ from rich.markup import escape
 from experiments.command_line import WRONG_INPUT
 from experiments.data.decode import View
 from experiments.data.known import KNOWN, Known, Parts
+from gmixout_jax.checkpoint.files import local_path
 
 
 def compare(parts: Parts, known: Known) -> list[str]:
@@ -108,7 +109,7 @@ def check(
     return 2
   known = KNOWN[as_]
   try:
-    parts = known.parts(path, View(32))
+    parts = known.parts(local_path("the copy", path), View(32))
   except WRONG_INPUT as error:
     print(f"error: {error}\n{as_} is {known.layout}.")
     return 2
@@ -118,8 +119,9 @@ def check(
     for name, images in parts.items():
       for broken in images.intact().broken:
         problems.append(f"{name}: {broken.reason}")
-  for problem in problems:
-    print(problem)
+  told = (sentence for images in parts.values() for sentence in images.left_out)
+  for sentence in dict.fromkeys([*told, *problems]):
+    print(sentence)
   total = sum(map(len, parts.values()))
   if problems:
     print(f"{total} images; {len(problems)} differences from {as_}.")

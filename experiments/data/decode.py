@@ -150,6 +150,12 @@ def decode(
 def readable(content: Content, name: str = "") -> Iterator[None]:
   """Turns what a decoder says into an error that names the image."""
   try:
+    if (
+      isinstance(content, str | os.PathLike)
+      and os.path.exists(content)
+      and not os.path.isfile(content)  # a pipe would be waited for
+    ):
+      raise ValueError("it is no regular file.")
     yield
   except Exception as error:  # of any kind: each format has its own parser
     known = isinstance(content, str | os.PathLike)

@@ -9,6 +9,9 @@ PACS takes 1.5 GB.
 import os
 import pathlib
 import warnings
+from collections import Counter
+
+import numpy as np
 
 from experiments.data import folders
 from experiments.data.decode import View
@@ -19,13 +22,17 @@ _LAYOUT = "expected <root>/<domain>/<class>/<image>"
 
 
 def find(
-  root: str | os.PathLike[str], *, same_classes: bool = True
+  root: str | os.PathLike[str],
+  *,
+  same_classes: bool = True,
+  left_out: folders.LeftOut | None = None,
 ) -> dict[str, dict[str, list[pathlib.Path]]]:
   """Lists the image files of every class of every domain.
 
   Args:
     root: the folder that holds one folder per domain.
     same_classes: whether a class that a domain lacks is an error.
+    left_out: where what is passed over is counted.
 
   Returns:
     domain -> class -> files, all three sorted by name. Every class has a file
@@ -38,18 +45,17 @@ def find(
   root = pathlib.Path(root)
   if not root.is_dir():
     raise FileNotFoundError(f"no folder {root}: {_LAYOUT}.")
+  left_out = Counter() if left_out is None else left_out
   found = {
-    domain.name: {
-      folder.name: files
-      for folder in folders.subfolders(domain)
-      if (files := folders.image_files(folder))
-    }
-    for domain in folders.subfolders(root)
+    domain.name: folders.by_class(domain, left_out)
+    for domain in folders.subfolders(root, left_out)
   }
   classes = sorted(set().union(*found.values()))
   if not classes:
     raise FileNotFoundError(f"no images in {root}: {_LAYOUT}.")
   if not same_classes:
+    if empty := sum(not files for files in found.values()):
+      left_out["domains without an image"] += empty
     return {domain: files for domain, files in found.items() if files}
   for domain, files in found.items():
     if missing := [name for name in classes if name not in files]:
@@ -80,7 +86,8 @@ def open_images(
     FileNotFoundError: if the folder or its images are missing.
     ValueError: if classes differ between domains.
   """
-  found = find(root, same_classes=same_classes)
+  left_out: folders.LeftOut = Counter()
+  found = find(root, same_classes=same_classes, left_out=left_out)
   names = sorted(set().union(*found.values()))
   paths, labels, domains = [], [], []
   for domain, classes in enumerate(found.values()):
@@ -94,6 +101,7 @@ def open_images(
     names,
     domains=domains,
     domain_names=tuple(found),
+    left_out=folders.told(root, left_out),
   )
 
 
@@ -120,9 +128,10 @@ def read(
   Raises:
     FileNotFoundError: if the folder or its images are missing.
     ValueError: if classes differ between domains or an image is broken; or, of
-      those that may be, all of a domain are.
+      those that may be, all of a domain or of a class in one are.
   """
   images = open_images(root, view=View(image_size))
+  before = images.counts()
   if skip_broken:
     images = images.intact(workers=workers)
     if images.broken:
@@ -138,6 +147,13 @@ def read(
       raise ValueError(
         f"domain {name!r} in {root} has no image that can be decoded."
       )
+  if (lost := np.argwhere((before > 0) & (images.counts() == 0))).size:
+    domain, label = lost[0]
+    raise ValueError(
+      f"class {images.class_names[label]!r} of domain"
+      f" {images.domain_names[domain]!r} in {root} has no image that can be"
+      f" decoded, of {before[domain, label]}."
+    )
   return {
     name: domain.in_memory(workers=workers) for name, domain in domains.items()
   }

@@ -18,6 +18,7 @@ import csv
 import os
 import pathlib
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 from experiments.data import folders
@@ -116,7 +117,8 @@ def tree(
     FileNotFoundError: If the folder or its images are missing.
     ValueError: If a folder's name is no id, or the head lacks it.
   """
-  found = folders.classes(root, layout="<root>/<WordNet id>/<image>")
+  left_out: folders.LeftOut = Counter()
+  found = folders.classes(root, left_out, layout="<root>/<WordNet id>/<image>")
   for name in found:
     if not _ID.fullmatch(name):
       raise ValueError(
@@ -130,6 +132,7 @@ def tree(
     labels,
     tuple(found),
     outputs=_outputs(root, tuple(found), head),
+    left_out=folders.told(root, left_out),
   )
 
 
@@ -155,14 +158,18 @@ def validation(
   """
   root, labels, paths = pathlib.Path(root), [], []
   index = {name: c for c, name in enumerate(head)}
-  here = {file.stem: file for file in folders.image_files(root)}
-  with open(solution, newline="", encoding="utf-8") as lines:
+  left_out: folders.LeftOut = Counter()
+  here = {file.stem: file for file in folders.image_files(root, left_out)}
+  with (
+    parsing(solution),
+    open(solution, newline="", encoding="utf-8") as lines,
+  ):
     for row in csv.DictReader(lines):
       stem, answer = row.get("ImageId"), row.get("PredictionString")
-      if not stem or not answer:
+      if not stem or not answer or not answer.strip():
         raise ValueError(
           f"{solution} needs the columns ImageId and PredictionString, has"
-          f" {', '.join(row)}."
+          f" {', '.join(map(str, row))}."
         )
       if (name := answer.split()[0]) not in index:
         raise ValueError(f"{solution} has class {name!r}, which head lacks.")
@@ -170,7 +177,14 @@ def validation(
         raise FileNotFoundError(f"no image {stem} in {root}: {solution} has.")
       labels.append(index[name])
       paths.append(str(here[stem]))
-  return ImageSet.of(Files(tuple(paths), view), labels, head)
+  if unnamed := len(here) - len(set(paths)):
+    left_out["images that the solution does not name"] += unnamed
+  return ImageSet.of(
+    Files(tuple(paths), view),
+    labels,
+    head,
+    left_out=folders.told(root, left_out),
+  )
 
 
 def v2(
@@ -190,7 +204,8 @@ def v2(
     FileNotFoundError: If the folder or its images are missing.
     ValueError: If a folder's name is not a number below the count of classes.
   """
-  found = folders.classes(root, layout="<root>/<number>/<image>")
+  left_out: folders.LeftOut = Counter()
+  found = folders.classes(root, left_out, layout="<root>/<number>/<image>")
   for name in found:
     if not name.isdecimal() or str(int(name)) != name:
       raise ValueError(
@@ -206,6 +221,7 @@ def v2(
     Files(tuple(str(f) for _, files in by_number for f in files), view),
     [int(name) for name, files in by_number for _ in files],
     tuple(head) if head is not None else tuple(map(str, numbers)),
+    left_out=folders.told(root, left_out),
   )
 
 

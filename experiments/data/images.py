@@ -93,6 +93,7 @@ class ImageSet:
       class c. ImageNet-A's 200 classes name one of 1,000 outputs each, some of
       ObjectNet's several; see :func:`experiments.metrics.select`.
     broken: What was left out because it could not be decoded.
+    left_out: Sentences on what was passed over when files were listed.
   """
 
   loader: Loader
@@ -103,6 +104,7 @@ class ImageSet:
   domain_names: tuple[str, ...]
   outputs: tuple[tuple[int, ...], ...] | None = None
   broken: tuple[Broken, ...] = ()
+  left_out: tuple[str, ...] = ()
 
   @classmethod
   def of(
@@ -114,6 +116,7 @@ class ImageSet:
     domains: Sequence[int] | np.ndarray | None = None,
     domain_names: Sequence[str] = ("all",),
     outputs: Sequence[Sequence[int]] | None = None,
+    left_out: tuple[str, ...] = (),
   ) -> Self:
     """All rows of a loader.
 
@@ -124,6 +127,7 @@ class ImageSet:
       domains: One per row; 0 if None.
       domain_names: What they are called.
       outputs: See the class.
+      left_out: Likewise.
 
     Raises:
       ValueError: If a label or a domain is out of range; it names the image.
@@ -155,6 +159,7 @@ class ImageSet:
       domains,
       tuple(domain_names),
       None if outputs is None else tuple(tuple(group) for group in outputs),
+      left_out=left_out,
     )
 
   def __len__(self) -> int:

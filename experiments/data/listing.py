@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from experiments.data import folders
-from experiments.data.decode import EXTENSIONS
 
 LAYOUT = "<folder>/<class>/<image>"
 
@@ -52,7 +51,7 @@ class Listing:
 
   def notes(self) -> tuple[str, ...]:
     """A sentence on what was left out, if anything was."""
-    return told(self.root, self.left_out)
+    return folders.told(self.root, self.left_out)
 
 
 def read(path: pathlib.Path, *, skip_missing: bool = False) -> Listing:
@@ -83,9 +82,10 @@ def same_name(text: str) -> str:
 
 
 def _of_folders(root: pathlib.Path) -> Listing:
-  left_out: Counter[str] = Counter()
+  left_out: folders.LeftOut = Counter()
+  beside: folders.LeftOut = Counter()
   found: dict[str, list[pathlib.Path]] = {}
-  for folder in folders.subfolders(root):
+  for folder in folders.subfolders(root, beside):
     images = folders.image_files(folder)
     every, others = below(folder)
     left_out += others
@@ -100,19 +100,15 @@ def _of_folders(root: pathlib.Path) -> Listing:
         " is written: put their images into one."
       )
     found[name] = images
-  beside = len(folders.image_files(root))
   if not found:
-    raise FileNotFoundError(
-      f"no images in {root}: expected {LAYOUT}.{_hint(root, beside)}"
-    )
-  if beside:
-    left_out["images beside the class folders"] += beside
+    hint = _hint(root, beside["images beside the class folders"])
+    raise FileNotFoundError(f"no images in {root}: expected {LAYOUT}.{hint}")
   ordered = sorted(found.items())
   return Listing(
     root,
     tuple(file for _, files in ordered for file in files),
     tuple(name for name, files in ordered for _ in files),
-    left_out,
+    left_out + beside,
   )
 
 
@@ -136,27 +132,10 @@ def below(
     seen.add(place)
     inner[:] = sorted(name for name in inner if not name.startswith("."))
     for name in names:
-      suffix = os.path.splitext(name)[1].lower()
       file = pathlib.Path(above, name)
-      if name.startswith("."):
-        if suffix in EXTENSIONS:
-          left_out["hidden files"] += 1
-      elif not file.is_file():
-        left_out["names that are no regular file"] += 1
-      elif suffix not in EXTENSIONS:
-        why = f"files named {suffix}" if suffix else "files without a suffix"
-        left_out[why] += 1
-      else:
+      if folders.is_image(name, file.is_file(), left_out):
         found.append(file)
   return sorted(found), left_out
-
-
-def told(root: pathlib.Path, left_out: Mapping[str, int]) -> tuple[str, ...]:
-  """A sentence on what was left out of a folder, if anything was."""
-  if not left_out:
-    return ()
-  reasons = ", ".join(f"{n} {why}" for why, n in left_out.items())
-  return (f"Left out of {root}: {reasons}.",)
 
 
 def _hint(root: pathlib.Path, beside: int) -> str:

@@ -19,6 +19,7 @@ import dataclasses
 import json
 import os
 import pathlib
+from collections import Counter
 from typing import Any
 
 from experiments.data import folders, imagenet
@@ -53,7 +54,8 @@ def open_images(
   """
   root = pathlib.Path(root)
   outputs = overlap(mappings or root / "mappings")
-  found = folders.classes(root / "images", layout=_LAYOUT)
+  left_out: folders.LeftOut = Counter()
+  found = folders.classes(root / "images", left_out, layout=_LAYOUT)
   if missing := sorted(outputs.keys() - found.keys()):
     raise FileNotFoundError(
       f"no images in {root / 'images' / missing[0]}, one of {len(missing)}"
@@ -68,6 +70,7 @@ def open_images(
     [label for label, name in enumerate(names) for _ in found[name]],
     names,
     outputs=[outputs[name] for name in names],
+    left_out=folders.told(root / "images", left_out),
   )
 
 

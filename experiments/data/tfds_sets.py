@@ -16,6 +16,7 @@ files.
 import contextlib
 import os
 import pathlib
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -23,8 +24,12 @@ import numpy as np
 import rich.progress
 
 from experiments.data import imagenet
+from experiments.data.damage import MOST_NAMES
 from experiments.data.decode import View, decode
 from experiments.data.images import ImageSet
+
+_NAME = re.compile(r"[\w./-]{1,200}(:[\d*][\w.*]{0,50})?", re.ASCII)
+"""Of a data set of TFDS itself."""
 
 _INSTALL = (
   "tensorflow-datasets is not installed: pip install"
@@ -60,7 +65,8 @@ def open_images(
   Raises:
     ImportError: Without TFDS.
     FileNotFoundError: If the data set is not prepared, or as tfrecord only.
-    ValueError: If it has no image and label.
+    ValueError: If it has no image and label, or its classes have no names that
+      differ.
   """
   records, features = open_records(
     name, split, needs=("image", "label"), data_dir=data_dir
@@ -71,7 +77,7 @@ def open_images(
     ),
     np.int32,
   )
-  names = tuple(features["label"].names)
+  names = _class_names(name, features["label"])
   outputs = None
   if present_only:
     present, labels = np.unique(labels, return_inverse=True)
@@ -80,6 +86,22 @@ def open_images(
   return ImageSet.of(
     Records(records, view, f"{name} {split}"), labels, names, outputs=outputs
   )
+
+
+def _class_names(name: str | os.PathLike[str], label: Any) -> tuple[str, ...]:
+  """The names of the classes, which TFDS takes from a file as they are."""
+  count = getattr(label, "num_classes", None)
+  if not isinstance(count, int) or not 0 < count <= MOST_NAMES:
+    raise ValueError(
+      f"{name} must have labels of 1 to {MOST_NAMES} classes, got {count!r}."
+    )
+  names = tuple(label.names)
+  if len(names) != count or len(set(names)) != count:
+    raise ValueError(
+      f"{name} has {count} classes, and {len(set(names))} different names of"
+      f" them in {len(names)} lines: is its file of names damaged?"
+    )
+  return names
 
 
 def open_records(
@@ -193,10 +215,18 @@ def read_each[T](
 @contextlib.contextmanager
 def _damaged(name: str | os.PathLike[str]) -> Iterator[None]:
   """Turns what TFDS and the record reader raise, of any kind, into an error."""
+  import tensorflow_datasets as tfds
+
   try:
     yield
-  except (NotImplementedError, ImportError):
+  except NotImplementedError:
     raise
+  except tfds.core.DatasetNotFoundError as error:
+    raise FileNotFoundError(f"there is no data set {name}.") from error
+  except ImportError as error:
+    raise ImportError(
+      f"{name} cannot be read without {error.name}: {error}."
+    ) from None
   except Exception as error:
     raise ValueError(f"{name} is damaged: {error!r}.") from None
 
@@ -220,14 +250,21 @@ def _builder(
       f"no dataset_info.json in {name}: expected the folder of a prepared"
       " version, such as imagenet_v2/matched-frequency/3.0.0."
     )
+  # Others are communities' ("space:name"), for which TFDS asks a network.
+  if not _NAME.fullmatch(os.fspath(name)):
+    raise ValueError(
+      f"name must be the folder of a prepared version, or name/config:1.0.0 as"
+      f" far as it is needed, got {os.fspath(name)!r}."
+    )
   missing = FileNotFoundError(
     f"{name} is not prepared in {data_dir or 'the default data_dir'}:"
     f" {_prepare(name)}."
   )
   try:
-    builder = tfds.builder(os.fspath(name), data_dir=data_dir)
-  except tfds.core.DatasetNotFoundError as error:
-    raise missing from error
+    with _damaged(name):
+      builder = tfds.builder(os.fspath(name), data_dir=data_dir)
+  except FileNotFoundError:
+    raise missing from None
   if not builder.is_prepared():
     raise missing
   return builder

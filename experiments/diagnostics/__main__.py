@@ -14,6 +14,7 @@ import sys
 
 import tyro
 
+from experiments import command_line
 from experiments.command_line import WRONG_INPUT
 from experiments.diagnostics.between_weights import weights
 from experiments.diagnostics.by_setting import bvcl
@@ -21,6 +22,7 @@ from experiments.diagnostics.by_setting import bvcl
 
 def main(arguments: list[str] | None = None) -> int:
   """Reads the command line; returns the exit status."""
+  command_line.refuse_repeated(arguments)
   try:
     tyro.extras.subcommand_cli_from_dict(
       {"bvcl": bvcl, "landscape": weights},

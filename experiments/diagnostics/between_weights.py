@@ -10,9 +10,15 @@ from experiments import methods
 from experiments.configs import demo
 from experiments.data import scanned_digits, shifts
 from experiments.diagnostics import FILE, landscape, members
+from experiments.methods.schedule import Schedule
 from experiments.reporting import records
+from experiments.run_options import check_results, check_seed
 from experiments.tasks import digits
 from experiments.training import compilation_cache
+from gmixout_jax.checkpoint.files import local_path
+
+MOST_POINTS = 1000
+"""A million evaluations of the plane."""
 
 
 def weights(
@@ -28,7 +34,17 @@ def weights(
     steps: Optimizer steps per run.
     points: Of the lines, and per axis of the plane.
     out: The file that the line is appended to.
+
+  Raises:
+    ValueError: If a number is out of range, or `out` is a bucket or cannot be
+      written.
   """
+  out = local_path("--out", out)
+  check_results(out, "out")
+  check_seed(seed)
+  Schedule(steps)  # refuses what is out of range
+  if not 2 <= points <= MOST_POINTS:
+    raise ValueError(f"--points must be from 2 to {MOST_POINTS}, got {points}.")
   parts = scanned_digits.load()
   model = digits.zero_shot_classifier()
   scorer = members.Scorer(model)

@@ -18,8 +18,10 @@ from experiments.diagnostics.slow_mixout import SlowMixout
 from experiments.methods.gmixout import GMixout
 from experiments.methods.schedule import Schedule
 from experiments.reporting import records
+from experiments.run_options import check_results, check_seed
 from experiments.tasks import digits
 from experiments.training import compilation_cache
+from gmixout_jax.checkpoint.files import local_path
 
 METHODS: dict[str, GMixout | SlowMixout] = {
   "gmixout": GMixout(learning_rate=1e-2, head_learning_rate=1e-4),
@@ -64,9 +66,17 @@ def bvcl(
     The lines that were appended.
 
   Raises:
-    ValueError: If there are too few seeds or members, if steps, `every` and k
+    ValueError: If there are too few seeds or members, a value or a seed twice,
+      if `out` is a bucket or cannot be written, if steps, `every` and k
       do not divide each other, or if the method has no such setting.
   """
+  out = local_path("--out", out)
+  check_results(out, "out")
+  for seed in seeds:
+    check_seed(seed)
+  for name, given in (("--values", values), ("--seeds", seeds)):
+    if len(set(given)) != len(given):
+      raise ValueError(f"{name} must differ, got {given}.")
   if every < 1:
     raise ValueError(f"every must be at least 1 step, got {every}.")
   tried = _settings(method, knob, values, every)
@@ -149,7 +159,13 @@ def _settings(
     if isinstance(value, str) != (knob in _OF_WORDS):
       kind = "words" if knob in _OF_WORDS else "numbers"
       raise ValueError(f"values of {knob} must be {kind}, got {value!r}.")
-    number: Any = int(value) if knob == "resample_every" else value
+    number: Any = value
+    if knob == "resample_every":
+      if not float(value).is_integer():
+        raise ValueError(
+          f"values of resample_every must be whole numbers, got {value!r}."
+        )
+      number = int(value)
     setting = dataclasses.replace(METHODS[method], **{knob: number})
     if setting.resample_every < 1 or every % setting.resample_every:
       raise ValueError(

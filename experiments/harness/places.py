@@ -52,6 +52,12 @@ class Places:
   deadline: float = float("inf")
   stop: Callable[[int], bool] = never
 
+  @property
+  def written(self) -> tuple[pathlib.Path | None, ...]:
+    """What goes elsewhere than to the folder of runs, or perhaps into it."""
+    watching = self.watching
+    return (self.results, self.export, watching.log_dir, watching.profile)
+
   @functools.cached_property
   def mesh(self) -> jax.sharding.Mesh | None:
     """The devices that share each run; None if it has one to itself."""

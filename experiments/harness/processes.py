@@ -24,7 +24,7 @@ from experiments.harness.run import (
   run,
 )
 from experiments.reporting import records
-from experiments.training import compilation_cache
+from experiments.training import compilation_cache, run_folders
 from experiments.training.run_checkpoints import Stopped
 
 Cluster = Literal["local", "slurm"]
@@ -108,6 +108,7 @@ def spread(
     was no time for.
   """
   assert places.checkpoint is not None
+  run_folders.claim(places.checkpoint, places.written)
   cells = list({cell.identity: cell for cell in cells}.values())
   done = already_in(cells, places, display)
   executor = submitit.AutoExecutor(

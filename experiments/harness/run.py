@@ -29,6 +29,7 @@ from experiments.reporting import records
 from experiments.reporting.entries import task_of
 from experiments.reporting.identity import identity_of
 from experiments.tasks.task import Opened
+from experiments.training import run_folders
 from experiments.training.agreement import agreed, leads
 from experiments.training.run_checkpoints import Stopped
 from experiments.training.runs import Runs, Saving, Watch
@@ -148,6 +149,7 @@ def _held(cells: Sequence[Cell], places: Places) -> Iterator[bool]:
 
   Raises:
     Held: If there is one cell, and another command is at it.
+    CheckpointError: If the folder to save in is one of something else.
   """
   if places.checkpoint is None:
     yield True
@@ -155,6 +157,7 @@ def _held(cells: Sequence[Cell], places: Places) -> Iterator[bool]:
   with contextlib.ExitStack() as stack:
     free = True
     if leads():
+      run_folders.claim(places.checkpoint, places.written)
       folders = [places.checkpoint]
       if not places.one:
         locks = places.checkpoint / "locks"

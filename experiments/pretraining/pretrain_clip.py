@@ -59,6 +59,8 @@ from experiments.pretraining import (
 )
 from experiments.pretraining.small_clip import ImageTower, TextTower
 from experiments.reporting import records
+from experiments.run_options import check_results, check_writable
+from experiments.training import run_folders
 from experiments.training.run_checkpoints import Stopped, stop_on_sigterm
 from gmixout_jax import clip
 from gmixout_jax.checkpoint import Checkpoints
@@ -140,6 +142,10 @@ def check(config: Config) -> None:
       f"--out {config.out} exists and is not an empty folder: nothing is"
       " overwritten, name another."
     )
+  check_results(config.results)
+  check_writable("out", config.out.absolute().parent)
+  if config.checkpoint is not None:
+    run_folders.check(config.checkpoint, (config.out, config.results))
   if config.locked and config.vit is None:
     raise ValueError(
       "a locked image tower must be a pretrained one: give --vit, or"
@@ -163,6 +169,8 @@ def pretrain(
   Returns:
     The model, the tokenizer, and what it took.
   """
+  if config.checkpoint is not None:
+    run_folders.claim(config.checkpoint, (config.out, config.results))
   tokenizer = tokenization.train(train.texts(), size=config.text.vocabulary)
   model = small_clip.make_model(
     tokenizer,

@@ -20,11 +20,11 @@ import numpy as np
 import rich
 import rich.table
 import tokenizers
-import tyro
 from flax import nnx
 from jaxtyping import Int, UInt8
 from rich import progress
 
+from experiments import command_line
 from experiments.data import rendered_digits, scanned_digits, shifts
 from experiments.data.split import Split
 from experiments.models import evaluation
@@ -200,4 +200,5 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-  main(tyro.cli(Config, description=__doc__))
+  with command_line.typed_errors():
+    main(command_line.parse(Config, description=__doc__))

@@ -41,6 +41,8 @@ def accuracy(
   """
   size = convert.read_config(folder).vision.image_size
   images = domainbed.open_images(root, view=View(size))
+  for sentence in images.left_out:
+    print(sentence)
   names = images.class_names
   model = backbones.from_clip(folder, names, TEMPLATES)
   found = {}

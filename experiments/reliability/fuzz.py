@@ -19,6 +19,7 @@ import random
 import resource
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -33,8 +34,15 @@ import rich.table
 from rich.markup import escape
 
 from experiments import command_line
-from experiments.reliability import fuzz_commands, fuzz_readers
-from experiments.reliability.fuzz_readers import Reader
+from experiments.reliability import (
+  fuzz_commands,
+  fuzz_data,
+  fuzz_images,
+  fuzz_models,
+  fuzz_runs,
+  fuzz_tfds,
+)
+from experiments.reliability.reader import Reader
 
 SECONDS, STUCK, BYTES = 20, 90, 2**30
 """What a case may take: seconds, then those until it is killed; memory."""
@@ -43,7 +51,11 @@ Counts = dict[str, Counter[str]]
 
 READERS = {
   reader.name: reader
-  for reader in (*fuzz_readers.READERS, *fuzz_commands.READERS)
+  for kinds in (
+    *(fuzz_models, fuzz_runs, fuzz_images, fuzz_data, fuzz_tfds),
+    fuzz_commands,
+  )
+  for reader in kinds.READERS
 }
 
 
@@ -84,6 +96,14 @@ class _TooLong(BaseException):
   pass
 
 
+class _Fetched(BaseException):
+  pass
+
+
+def _no_network(host: Any, *_: Any, **__: Any) -> Any:
+  raise _Fetched(f"it looked for {host!r} on the network")
+
+
 def attempt(reader: Reader, template: pathlib.Path, seed: int, n: int) -> Case:
   """Damages a copy of good files, and reads it.
 
@@ -99,8 +119,11 @@ def attempt(reader: Reader, template: pathlib.Path, seed: int, n: int) -> Case:
     files = sorted(p for p in folder.glob(reader.damaged) if p.is_file())
     if n:
       rng = random.Random(f"{reader.name} {seed} {n}")
-      file = rng.choice(files)
-      file.write_bytes(reader.damage(file.read_bytes(), rng))
+      if reader.disturb is not None:
+        reader.disturb(folder, rng)
+      else:
+        file = rng.choice(files)
+        file.write_bytes(reader.damage(file.read_bytes(), rng))
     try:
       found = reader.read(folder)
     except command_line.WRONG_INPUT as error:
@@ -141,6 +164,7 @@ def _bounded(reader: Reader, template: pathlib.Path, seed: int, n: int) -> Case:
 def _work(pipe: Connection) -> None:
   """A process that does cases, and may be killed by what it reads."""
   logging.disable()
+  socket.getaddrinfo = _no_network
   pages = int(pathlib.Path("/proc/self/statm").read_text().split()[0])
   limit = pages * resource.getpagesize() + 8 * BYTES
   resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -208,12 +232,14 @@ def run(
   """Counts by kind and outcome, and the cases that went wrong.
 
   Raises:
-    ValueError: If there is no such kind.
+    ValueError: If there is no such kind, or no time.
   """
   if config.kind is not None and config.kind not in READERS:
     raise ValueError(
       f"--kind must be one of {', '.join(READERS)}, got {config.kind!r}."
     )
+  if not config.seconds > 0:
+    raise ValueError(f"--seconds must be more than 0, got {config.seconds}.")
   os.environ["PYTHONWARNINGS"] = "ignore"  # of all that decodes what is damaged
   names = list(READERS) if config.kind is None else [config.kind]
   counts: Counts = {}

@@ -175,6 +175,27 @@ def alone(path: str | os.PathLike[str]) -> Iterator[None]:
     os.close(descriptor)  # which gives the lock back
 
 
+def check_appendable(path: str | os.PathLike[str]) -> None:
+  """Whether lines can be appended to a file, should it be there; see `append`.
+
+  Raises:
+    ValueError: If it is a folder or the like, holds something else, or is the
+      address of a bucket.
+    OSError: If it cannot be written to.
+  """
+  path = local_path("results", path)
+  if path.exists():
+    with alone(path):
+      _check_lines(_held.descriptors[path], path)
+
+
+def _check_lines(descriptor: int, path: pathlib.Path) -> None:
+  if os.pread(descriptor, 1, 0) not in b"{\n ":  # which has nothing, too
+    raise ValueError(
+      f"{path} must be new, or a file of result lines: it holds something else."
+    )
+
+
 def _check_regular(path: pathlib.Path) -> None:
   """Devices have no end, and what is written to them is lost."""
   if path.exists() and not path.is_file():
@@ -187,10 +208,7 @@ def _add(
   line = json.dumps(plain(record), allow_nan=False) + "\n"
   # Whatever stands there, a line begins on a line of its own.
   size = os.fstat(descriptor).st_size
-  if size and os.pread(descriptor, 1, 0) not in b"{\n ":
-    raise ValueError(
-      f"{path} must be new, or a file of result lines: it holds something else."
-    )
+  _check_lines(descriptor, path)
   if size and os.pread(descriptor, 1, size - 1) != b"\n":
     line = "\n" + line
   data = line.encode()

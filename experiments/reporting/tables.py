@@ -16,7 +16,7 @@ import rich.table
 import tyro
 from rich.markup import escape
 
-from experiments.command_line import typed_errors
+from experiments.command_line import checked
 from experiments.reporting import figures, records
 from experiments.reporting.entries import Entry, check, group
 
@@ -182,5 +182,4 @@ def show(
 
 
 if __name__ == "__main__":
-  with typed_errors():
-    tyro.cli(show, description=__doc__)
+  tyro.cli(checked(show), description=__doc__)

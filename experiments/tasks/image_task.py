@@ -7,7 +7,7 @@ makes one of each (`experiments.task_options`), and so do the configs.
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from experiments.data.augmentation import Augmentation
@@ -40,7 +40,8 @@ class Sets:
     test: ID images that no choice sees; None where the protocol reports on the
       validation images.
     balanced: Whether a batch has as many images of one domain as of another.
-    notes: Sentences on what was left out.
+    notes: Sentences on images that were left out; what was passed over when
+      they were listed is said by the sets themselves.
   """
 
   source: Source
@@ -249,8 +250,19 @@ class ImageTask:
       headline=self.headline,
       zero_shot=made,
       view=view,
-      notes=(*sets.notes, *notes),
+      notes=(*_left_out(sets), *sets.notes, *notes),
     )
+
+
+def _left_out(sets: Sets) -> Iterable[str]:
+  """What is said of the listings, once where they share a folder."""
+  every = (*sets.source, sets.test, *sets.ood.values())
+  return dict.fromkeys(
+    sentence
+    for images in every
+    if isinstance(images, ImageSet)
+    for sentence in images.left_out
+  )
 
 
 def _started(

@@ -85,9 +85,9 @@ class UserImages:
       source = hold_out(train, fraction=self.held_out, seed=seed)
     else:
       source = Source(train, opened["--val"])
-    notes = [note for one in sets.values() for note in one.notes()]
-    notes += [note for one in (train, *opened.values())
-              for note in memory.notes(one)]  # fmt: skip
+    notes = [
+      note for one in (train, *opened.values()) for note in memory.notes(one)
+    ]
     return Sets(
       source,
       {name: opened[f"--ood {name}"] for name, _ in self.ood},
@@ -192,6 +192,7 @@ def labelled(
     [numbers[name] for name in found.labels],
     classes,
     domain_names=(str(found.root),),
+    left_out=found.notes(),
   )
 
 

@@ -20,9 +20,17 @@ from typing import Any
 
 from experiments.bench.gpu import machine, parts
 from experiments.bench.gpu.table import table
-from gmixout_jax.checkpoint.files import replacing
+from gmixout_jax.checkpoint.files import local_path, replacing
 
 SECONDS = 480
+
+
+def _local(text: str) -> pathlib.Path:
+  """A folder that is no bucket."""
+  try:
+    return local_path("--out", text)
+  except ValueError as error:
+    raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -30,7 +38,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
   parser = argparse.ArgumentParser(prog="experiments.bench.gpu")
   parser.add_argument(
     "--out",
-    type=pathlib.Path,
+    type=_local,
     default=pathlib.Path("runs/gpu"),
     help="where a JSON file of each part goes (default: runs/gpu)",
   )

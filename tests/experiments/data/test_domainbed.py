@@ -1,3 +1,4 @@
+import os
 import re
 import shutil
 
@@ -6,6 +7,7 @@ import pytest
 
 from experiments.data import domainbed
 from experiments.data.batches import batches, stream
+from experiments.data.decode import View
 from experiments.data.source import hold_out
 from tests.experiments import tiny
 
@@ -114,3 +116,36 @@ def test_an_epoch_holds_every_image_once_and_the_next_is_shuffled_anew():
   originals = [image.tobytes() for image in split.images]
   assert sorted(ids(dataset[0])) == sorted(ids(dataset[1])) == sorted(originals)
   assert ids(dataset[0]) != ids(dataset[1])
+
+
+def test_what_a_folder_of_domains_leaves_out_is_counted(tmp_path):
+  root = tiny.domainbed(tmp_path / "data", per_class=1)
+  os.mkfifo(root / "art" / "cat" / "pipe.png")
+  os.mkfifo(root / "pipe")
+  (root / "art" / "cat" / "about.txt").write_text("cats")
+  (root / "photo" / "gone").symlink_to("nowhere")
+  (root / "photo" / "empty").mkdir()
+  shutil.copy(root / "art" / "cat" / "0.png", root / "art" / "beside.png")
+  (root / "art" / "dog" / "more").mkdir()
+  images = domainbed.open_images(root, view=View(8))
+  assert len(images) == 12
+  (sentence,) = images.by_domain()["photo"].left_out
+  assert sentence.startswith(f"Left out of {root}: ")
+  for reason in (
+    "3 names that are no regular file",
+    "1 files named .txt",
+    "1 class folders without an image",
+    "1 images beside the class folders",
+    "1 folders among the images",
+  ):
+    assert reason in sentence
+
+
+def test_a_class_that_is_broken_does_not_vanish(root):
+  for file in (root / "photo" / "dog").iterdir():
+    file.write_bytes(b"")
+  with (
+    pytest.warns(UserWarning, match="left out 5 of 60 images"),
+    pytest.raises(ValueError, match=r"class 'dog' of domain 'photo' .* of 5"),
+  ):
+    domainbed.read(root, image_size=8, skip_broken=True)

@@ -1,5 +1,7 @@
 """Tests the readers of ImageNet and its relatives."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -169,3 +171,40 @@ def test_a_wrong_list_is_named_with_its_line(tmp_path):
   file.write_text("a.JPEG 3\n")
   with pytest.raises(ValueError, match=r"a\.JPEG has label 3"):
     long_tail.open_list(file, root=tmp_path, class_names=["x", "y"])
+
+
+def test_what_is_passed_over_is_said(tmp_path):
+  root = disk.tree(tmp_path / "train", dict.fromkeys(disk.IDS, 1))
+  assert imagenet.tree(root).left_out == ()
+  os.mkfifo(root / disk.IDS[0] / "pipe.JPEG")
+  (root / "n09999999").symlink_to("nowhere")
+  left_out = (f"Left out of {root}: 2 names that are no regular file.",)
+  assert imagenet.tree(root).left_out == left_out
+  v2 = disk.tree(tmp_path / "v2", {"0": 1, "1": 1})
+  os.mkfifo(v2 / "1" / "pipe.JPEG")
+  left_out = (f"Left out of {v2}: 1 names that are no regular file.",)
+  assert imagenet.v2(v2).left_out == left_out
+
+
+def test_what_the_flat_validation_folder_holds_besides_is_said(tmp_path):
+  for name in "ab":
+    disk.picture(tmp_path / "val" / f"{name}.JPEG", 30)
+  os.mkfifo(tmp_path / "val" / "c.JPEG")
+  solution = tmp_path / "LOC_val_solution.csv"
+  solution.write_text(f"ImageId,PredictionString\na,{disk.IDS[0]} 1\n")
+  read = imagenet.validation(tmp_path / "val", solution, head=disk.IDS)
+  assert read.left_out == (
+    f"Left out of {tmp_path / 'val'}: 1 names that are no regular file, 1"
+    " images that the solution does not name.",
+  )
+  for damaged in (b"ImageId,PredictionString\na, \n", b"\xff\xfe", b"a\n1,2"):
+    solution.write_bytes(damaged)
+    with pytest.raises(ValueError, match="LOC_val_solution"):
+      imagenet.validation(tmp_path / "val", solution, head=disk.IDS)
+
+
+def test_what_objectnet_holds_besides_is_said(tmp_path):
+  root = disk.objectnet(tmp_path)
+  os.mkfifo(root / "images" / "mug" / "b.png")
+  (sentence,) = objectnet.open_images(root, view=SMALL).left_out
+  assert "1 names that are no regular file" in sentence

@@ -1,5 +1,6 @@
 """Tests the one interface of all readers, and the stream made from it."""
 
+import os
 import pickle
 
 import grain
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.data import domainbed, images
+from experiments.data.augmentation import POLICIES
 from experiments.data.batches import batches, stream
 from experiments.data.decode import View, decode
 from tests.experiments import tiny
@@ -181,3 +183,14 @@ def test_greyscale_and_palette_images_are_read_as_colour(tmp_path):
     Image.new(mode, (9, 9)).save(file)
     assert decode(file, View(4)).shape == (4, 4, 3)
   assert disk.picture(tmp_path / "x.png", 7).is_file()
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+  os.mkfifo(tmp_path / "x.png")
+  loader = images.Files((str(tmp_path / "x.png"),), View(8))
+  one = images.ImageSet.of(loader, [0], ["a"])
+  with pytest.raises(ValueError, match=r"x\.png is not .*no regular file"):
+    one[0]
+  policy = POLICIES["basic"]
+  with pytest.raises(ValueError, match=r"x\.png is not .*no regular file"):
+    one.drawn(0, policy, np.random.default_rng(0))

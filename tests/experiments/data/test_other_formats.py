@@ -1,7 +1,11 @@
 """Tests CIFAR-C, iWildCam and prepared TensorFlow data sets."""
 
 import builtins
+import pathlib
 import pickle
+import re
+import shutil
+import socket
 import sys
 
 import numpy as np
@@ -186,3 +190,25 @@ def test_tfds_takes_the_newest_version(tmp_path):
     (tmp_path / version).mkdir()
     (tmp_path / version / "dataset_info.json").touch()
   assert tfds_sets.version_of(tmp_path) == tmp_path / "10.0.0"
+
+
+@pytest.mark.parametrize(
+  "name", ["huggingface:mnist", "gs://bucket/mnist", "a b", "[/red]"]
+)
+def test_tfds_asks_no_network_for_what_has_no_plain_name(
+  tmp_path, monkeypatch, name
+):
+  """Sets of communities are looked up where they are."""
+  monkeypatch.setattr(
+    socket, "getaddrinfo", lambda *_, **__: pytest.fail("the network")
+  )
+  with pytest.raises(ValueError, match="name must be the folder of a prepared"):
+    tfds_sets.splits(name, data_dir=tmp_path)
+
+
+@pytest.mark.parametrize("names", ["a\na\nc\nd\n", "a\nb\nc\n"])
+def test_tfds_must_name_every_class_once(prepared, tmp_path, names):
+  copy = pathlib.Path(shutil.copytree(prepared, tmp_path / "1.0.0"))
+  (copy / "label.labels.txt").write_text(names)
+  with pytest.raises(ValueError, match=re.escape(str(copy))):
+    tfds_sets.open_images(copy, "train", view=View(8))

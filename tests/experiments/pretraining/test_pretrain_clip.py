@@ -205,6 +205,14 @@ def test_a_stopped_run_goes_on_and_ends_the_same(made, data, tmp_path):
   assert record["losses"] == line["losses"]
 
 
+def test_a_checkpoint_folder_of_something_else_is_refused(data, tmp_path):
+  mine = tmp_path / "mine"
+  (mine / "cat").mkdir(parents=True)
+  with pytest.raises(ValueError, match=r"mine .* holds 'cat'"):
+    pretrain_clip.run(config(data, tmp_path, checkpoint=mine))
+  assert os.listdir(mine) == ["cat"]
+
+
 def test_nothing_is_left_of_a_folder_that_failed(tmp_path):
   def fail():
     with pretrain_clip.appearing(tmp_path / "clip") as folder:

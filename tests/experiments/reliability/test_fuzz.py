@@ -1,14 +1,21 @@
 """Tests `experiments/reliability/fuzz.py`: it passes, and finds old faults."""
 
 import collections
+import dataclasses
+import json
+import random
+import socket
 import time
+import urllib.request
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import tokenizers
 from safetensors.numpy import load_file
 
-from experiments.reliability import fuzz, fuzz_readers, mutations
+from experiments.data import imagenet
+from experiments.reliability import fuzz, fuzz_data, mutations
 
 pytestmark = pytest.mark.slow
 
@@ -33,6 +40,16 @@ def of(name, read, **changes):
   return fuzz.READERS[name]._replace(read=read, **changes)
 
 
+class Named(NamedTuple):
+  """Two images, by what a file calls their classes."""
+
+  labels: np.ndarray
+  class_names: tuple[bytes, ...] = ()
+
+  def __len__(self):
+    return len(self.labels)
+
+
 # As they were before the readers were mended.
 FAULTS = {
   "damaged headers of arrays": of(
@@ -55,10 +72,25 @@ FAULTS = {
     right=lambda found: all(np.isfinite(v).all() for v in found.values()),
     damage=lambda data, rng: data[:-4] + b"\x00\x00\xc0\x7f",
   ),
+  "folders that are gone without a word": fuzz_data._folder(
+    "ImageNet",
+    fuzz_data._tree("n01440764", "n01443537"),
+    lambda root: dataclasses.replace(imagenet.tree(root), left_out=()),
+  ),
+  "labels of a number that no file names": of(
+    "TFDS, names of labels",
+    lambda folder: [
+      (images._replace(class_names=tuple(names)), chunks)
+      for images, chunks in [(Named(np.arange(2)), [[0, 1]])]
+      for names in [
+        (folder / "1.0.0" / "label.labels.txt").read_bytes().split()
+      ]
+    ],
+  ),
   "lines that name no file": of(
     "result lines",
     lambda folder: [
-      fuzz_readers.json.loads(line)["metrics"]["id"]
+      json.loads(line)["metrics"]["id"]
       for line in (folder / "results.jsonl").read_bytes().splitlines()
     ],
     right=lambda found: True,
@@ -111,9 +143,6 @@ def test_a_case_is_the_same_by_seed_and_number(tmp_path):
 
 
 def test_json_stays_json_where_values_are_damaged():
-  import json
-  import random
-
   data = json.dumps({"a": [1, {"b": 2}], "c": "x"}).encode()
   kinds = set()
   for n in range(200):
@@ -123,3 +152,39 @@ def test_json_stays_json_where_values_are_damaged():
     except (ValueError, RecursionError):
       kinds.add("damaged")
   assert {"dict", "damaged"} <= kinds
+
+
+def test_structures_are_the_same_by_seed():
+  first = mutations._structures(3)
+  mutations._structures.cache_clear()
+  again = mutations._structures(3)
+  assert repr(first) == repr(again)  # NaN is not itself
+  assert repr(first) != repr(mutations._structures(4))
+  assert len(first) == 100
+  assert {list, dict, str} <= {type(value) for value in first}
+
+
+def test_a_folder_has_other_names_and_files_of_all_kinds(tmp_path):
+  kinds = collections.Counter()
+  for n in range(60):
+    folder = tmp_path / str(n)
+    fuzz_data._tree("a", "b")(folder)
+    mutations.of_folder(folder / "root", random.Random(n))
+    for path in (folder / "root").rglob("*"):
+      kinds["link"] += path.is_symlink()
+      kinds["pipe"] += path.is_fifo()
+      kinds["empty"] += path.is_dir() and not any(path.iterdir())
+    kinds["fewer"] += len(list((folder / "root").rglob("*"))) < 6
+  assert len(kinds) == 4
+  assert min(kinds.values()) > 0
+
+
+def test_what_asks_the_network_is_wrong(tmp_path, monkeypatch):
+  monkeypatch.setattr(socket, "getaddrinfo", fuzz._no_network)
+  reader = of(
+    "ImageNet, words",
+    lambda folder: urllib.request.urlopen("http://localhost/x"),
+  )
+  reader.make(tmp_path)
+  why = fuzz._bounded(reader, tmp_path, 0, 1).why
+  assert "looked for 'localhost' on the network" in why

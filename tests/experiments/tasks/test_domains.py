@@ -1,5 +1,6 @@
 """Tests `experiments/tasks/domains.py`."""
 
+import os
 import pathlib
 import shutil
 
@@ -8,6 +9,7 @@ import pytest
 
 from experiments.data.decode import View
 from experiments.tasks.domains import Domains
+from experiments.tasks.image_task import ImageTask, Setup
 from tests.experiments import tiny
 
 VIEW = View(tiny.SIZE)
@@ -174,3 +176,14 @@ def test_other_images_of_the_same_name_are_others(pacs, tmp_path):
   changed = Domains(root=other, source="art").described(16, 4)
   assert changed["data"].pop("digest") != told["data"]["digest"]
   assert changed["data"].items() <= told["data"].items()
+
+
+def test_what_the_folders_leave_out_is_noted_once(pacs, vit_file, tmp_path):
+  root = pathlib.Path(shutil.copytree(pacs, tmp_path / "pacs"))
+  os.mkfifo(root / "art" / "cat" / "pipe.png")
+  asked = ImageTask(
+    Domains(root=root, source="photo"), Setup(backbone=vit_file)
+  )
+  assert asked.open(0).notes == (
+    f"Left out of {root}: 1 names that are no regular file.",
+  )
