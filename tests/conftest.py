@@ -1,9 +1,22 @@
 """The policy every test runs under: strict numerics on eight CPU devices."""
 
+# ruff: noqa: E402 - what Python, XLA and jax read comes before their imports
+
 import gc
 import os
 import pathlib
 import shutil
+import sys
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+# Compiling what a process imports would take longer than all else that it does:
+# so bytecode is kept, for the workers and for what tests start, too. Who asked
+# for none beside the sources finds none there.
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
+  sys.dont_write_bytecode = False
+  sys.pycache_prefix = str(ROOT / ".pytest_cache" / "bytecode")
+  os.environ.setdefault("PYTHONPYCACHEPREFIX", sys.pycache_prefix)
 
 # Before jax: eight host devices, and no accelerator unless asked for. Nearly
 # all the time of the suite is spent on compiling, so most tests and what they
@@ -14,7 +27,7 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # start, too: after a small change the suite takes half the time.
 os.environ.setdefault(
   "JAX_COMPILATION_CACHE_DIR",
-  str(pathlib.Path(__file__).parents[1] / ".pytest_cache" / "compiled"),
+  str(ROOT / ".pytest_cache" / "compiled"),
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
@@ -30,7 +43,7 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 UNOPTIMIZED = "JAX_DISABLE_MOST_OPTIMIZATIONS"
-SHARED = pathlib.Path(__file__).parents[2] / "shared"
+SHARED = ROOT.parent / "shared"
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 MESHES = {
@@ -39,8 +38,15 @@ PACKED = {
   "bernoulli": lambda names: (None,),
 }
 
-every_sampler = pytest.mark.parametrize("sampler", PACKED)
-every_mesh = pytest.mark.parametrize("mesh", MESHES)
+
+def every_two(rows, columns, pair):
+  """Half of the triples; any two values of theirs are together in one."""
+  return [
+    (row, column, pair[(i + j) % 2])
+    for i, row in enumerate(rows)
+    for j, column in enumerate(columns)
+  ]
+
 
 same = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
 

@@ -25,7 +25,7 @@ from tests.gmixout_jax.named_axes import (
   RULES,
   SETTINGS,
   assert_packed,
-  every_sampler,
+  every_two,
   loss,
   mesh_of,
   on,
@@ -33,6 +33,8 @@ from tests.gmixout_jax.named_axes import (
 )
 
 pytestmark = pytest.mark.slow
+
+FORMS = ("gmixout", "MixedParams")
 
 
 class Linen(nn.Module):
@@ -119,16 +121,19 @@ expected_linen = functools.cache(lambda *args: train_linen(*args)[0])
 
 
 @pytest.mark.parametrize(
-  ("mesh", "kind"),
-  [
-    ("one axis", "partitioned"),
-    ("two axes", "partitioned"),
-    ("two axes", "logical"),
-  ],
+  ("sampler", "where", "form"),
+  every_two(
+    PACKED,
+    [
+      ("one axis", "partitioned"),
+      ("two axes", "partitioned"),
+      ("two axes", "logical"),
+    ],
+    FORMS,
+  ),
 )
-@every_sampler
-@pytest.mark.parametrize("form", ["gmixout", "MixedParams"])
-def test_linen_modules_with_partitioning(form, sampler, mesh, kind):
+def test_linen_modules_with_partitioning(form, sampler, where):
+  mesh, kind = where
   mesh = mesh_of(mesh)
   names = tuple(on(mesh, own) for own in NAMES)
   given = names
@@ -148,12 +153,13 @@ def test_linen_modules_with_partitioning(form, sampler, mesh, kind):
     assert_packed(box.value, mesh, sampler, own)
 
 
-@every_sampler
-@pytest.mark.parametrize("form", ["gmixout", "MixedParams"])
-@pytest.mark.parametrize("kind", ["partitioned", "logical"])
+@pytest.mark.parametrize(
+  ("sampler", "kind", "form"),
+  every_two(PACKED, ["partitioned", "logical"], FORMS),
+)
 def test_a_box_changes_no_bit_on_one_device(form, sampler, kind):
   params, _ = train_linen(form, sampler, kind)
-  plain, _ = train_linen(form, sampler)
+  plain = expected_linen(form, sampler)
   jax.tree.map(np.testing.assert_array_equal, bare(params), plain)
 
 

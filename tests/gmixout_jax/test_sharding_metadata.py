@@ -25,7 +25,7 @@ from tests.gmixout_jax.named_axes import (
   RULES,
   SETTINGS,
   assert_packed,
-  every_sampler,
+  every_two,
   loss,
   mesh_of,
   on,
@@ -33,6 +33,8 @@ from tests.gmixout_jax.named_axes import (
 )
 
 pytestmark = pytest.mark.slow
+
+FORMS = ("gmixout", "MixedOptimizer")
 
 
 class Network(nnx.Module):
@@ -96,12 +98,15 @@ expected_nnx = functools.cache(lambda *args: train_nnx(*args)[0])
 
 
 @pytest.mark.parametrize(
-  ("mesh", "constrain"),
-  [("one axis", False), ("two axes", False), ("two axes", True)],
+  ("sampler", "where", "form"),
+  every_two(
+    PACKED,
+    [("one axis", False), ("two axes", False), ("two axes", True)],
+    FORMS,
+  ),
 )
-@every_sampler
-@pytest.mark.parametrize("form", ["gmixout", "MixedOptimizer"])
-def test_nnx_models_with_partitioning(form, sampler, mesh, constrain):
+def test_nnx_models_with_partitioning(form, sampler, where):
+  mesh, constrain = where
   mesh = mesh_of(mesh)
   names = [on(mesh, own) for own in NAMES]
   with jax.set_mesh(mesh):
@@ -114,9 +119,14 @@ def test_nnx_models_with_partitioning(form, sampler, mesh, constrain):
       assert_packed(variable.get_value(), mesh, sampler, own)
 
 
-@pytest.mark.parametrize("sampler", ["stratified", "neuron"])
-@pytest.mark.parametrize("form", ["gmixout", "MixedOptimizer"])
-@pytest.mark.parametrize("kind", ["spec", "sharding", "optimizer's", "rules"])
+@pytest.mark.parametrize(
+  ("kind", "form", "sampler"),
+  every_two(
+    ["spec", "sharding", "optimizer's", "rules"],
+    FORMS,
+    ["stratified", "neuron"],
+  ),
+)
 def test_other_ways_to_name_the_axes_of_a_variable(kind, form, sampler):
   mesh = mesh_of("two axes")
   names: Any = NAMES

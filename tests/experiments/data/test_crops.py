@@ -1,5 +1,6 @@
 """Tests random crops of the original, against other decoders and resizers."""
 
+import functools
 import io
 
 import cv2
@@ -14,10 +15,13 @@ from experiments.data import crops
 from experiments.data.crops import Box
 
 SIDE = (96, 96)
-JPEGS = {
-  size: pictures.jpegs(*size, 4)
-  for size in ((300, 225), (500, 375), (900, 700))
-}
+SIZES = ((300, 225), (500, 375), (900, 700))
+
+
+@functools.cache
+def jpegs(*size):
+  """Four; not while tests are collected, as every worker does."""
+  return pictures.jpegs(*size, 4)
 
 
 def pillow(data, box, size=SIDE):
@@ -42,7 +46,7 @@ def psnr(one, other):
   return 10 * np.log10(255**2 / np.mean((one - other.astype(float)) ** 2))
 
 
-@pytest.mark.parametrize("size", JPEGS)
+@pytest.mark.parametrize("size", SIZES)
 def test_three_decoders_see_the_same_crop(size):
   """simplejpeg and OpenCV shrink a JPEG alike, and Pillow nearly so.
 
@@ -52,7 +56,7 @@ def test_three_decoders_see_the_same_crop(size):
   width, height = size
   differences = {"cv2": [], "pillow": []}
   for number, box in enumerate(drawn(size, 12)):
-    data = JPEGS[size][number % 4]
+    data = jpegs(*size)[number % 4]
     ours = crops.crop_jpeg(data, size, box, SIDE).astype(int)
     shrunk = crops.reduction(box, SIDE)
     factor = min(8, shrunk)
@@ -75,11 +79,11 @@ def test_three_decoders_see_the_same_crop(size):
   assert np.mean(differences["pillow"]) < 2, differences
 
 
-@pytest.mark.parametrize("size", JPEGS)
+@pytest.mark.parametrize("size", SIZES)
 def test_a_crop_is_that_of_an_antialiased_resize(size):
   detail, quality = [], []
   for number, box in enumerate(drawn(size, 24)):
-    data = JPEGS[size][number % 4]
+    data = jpegs(*size)[number % 4]
     ours, theirs = crops.crop_jpeg(data, size, box, SIDE), pillow(data, box)
     detail.append(high_frequencies(ours) / high_frequencies(theirs))
     quality.append(psnr(ours, theirs))
@@ -92,7 +96,7 @@ def test_opencvs_own_filters_would_alias():
   """Why there is a blur before the linear filter, and no area filter alone."""
   ratios = {"linear": [], "area": []}
   for number, box in enumerate(drawn((300, 225), 12, areas=(0.7, 1.0))):
-    data = JPEGS[300, 225][number % 4]
+    data = jpegs(300, 225)[number % 4]
     left, top, width, height = box
     whole = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
     part = whole[top : top + height, left : left + width]
@@ -109,7 +113,7 @@ def test_opencvs_own_filters_would_alias():
   ids=["whole", "wide", "high"],
 )
 def test_proportions_are_resized_apart(box):
-  data = JPEGS[300, 225][0]
+  data = jpegs(300, 225)[0]
   box = crops.aligned(box, SIDE)
   ours, theirs = (
     crops.crop_jpeg(data, (300, 225), box, SIDE),
@@ -119,7 +123,7 @@ def test_proportions_are_resized_apart(box):
 
 
 def test_small_images_are_enlarged_as_pillow_does():
-  pixels = np.asarray(Image.open(io.BytesIO(JPEGS[300, 225][0])))[:20, :30]
+  pixels = np.asarray(Image.open(io.BytesIO(jpegs(300, 225)[0])))[:20, :30]
   ours = crops.crop_pixels(pixels, Box(2, 3, 20, 15), SIDE)
   theirs = Image.fromarray(pixels).resize(
     SIDE, Image.Resampling.BILINEAR, box=(2, 3, 22, 18)
@@ -203,7 +207,7 @@ def test_a_border_is_never_seen():
 
 def test_what_simplejpeg_refuses_pillow_may_still_read():
   """Such as bytes after the picture, or a marker that nobody knows."""
-  data = JPEGS[300, 225][0]
+  data = jpegs(300, 225)[0]
   scan = data.index(b"\xff\xda")
   odd = data[:scan] + b"\x00\x00" + data[scan:]
   box = Box(0, 0, 300, 225)
@@ -216,8 +220,8 @@ def test_what_simplejpeg_refuses_pillow_may_still_read():
 
 
 def test_a_crop_is_a_function_of_the_generator(tmp_path):
-  (tmp_path / "a.jpg").write_bytes(JPEGS[500, 375][1])
-  sources = (tmp_path / "a.jpg", str(tmp_path / "a.jpg"), JPEGS[500, 375][1])
+  (tmp_path / "a.jpg").write_bytes(jpegs(500, 375)[1])
+  sources = (tmp_path / "a.jpg", str(tmp_path / "a.jpg"), jpegs(500, 375)[1])
   found = [
     crops.cut_out(source, SIDE, (0.08, 1.0), np.random.default_rng(5))
     for source in sources

@@ -13,6 +13,7 @@ import pytest
 from experiments.bench import kernels
 from experiments.bench.gpu import __main__ as command
 from experiments.bench.gpu import machine, measure, parts
+from pallas_kernels import clip_shapes
 from tests.experiments.bench.gpu import processes
 
 ROOT = pathlib.Path(__file__).parents[4]
@@ -214,7 +215,9 @@ FIGURES = {
 def test_a_part_measures(name, tmp_path, monkeypatch):
   """On a CPU, reduced; that is what there is to see of it here."""
   monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))
-  monkeypatch.setattr(kernels, "REDUCED_FACTOR", 150)
+  # One matrix of one model: of all they are ten programs.
+  matrices = {"ViT-L/14": {"b16_attention": 1}}
+  monkeypatch.setattr(clip_shapes, "BLOCK_MATRICES", matrices)
   measure.main(
     [name, str(tmp_path / "file"), str(time.time() + 600), "--reduced"]
   )
