@@ -30,12 +30,10 @@ import itertools
 import pathlib
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import rich.table
 import tyro
-from rich.markup import escape
 
 from experiments import command_line, configs, methods
 from experiments.harness import finished_checkpoints, processes
@@ -46,8 +44,8 @@ from experiments.harness.stage import Stage, Stages, through
 from experiments.methods import Method
 from experiments.methods.composition import Pool
 from experiments.methods.settings import changed, parse_grid, parts
-from experiments.reporting import figures, tables
-from experiments.reporting.entries import by_task, group
+from experiments.reporting import chosen_rates, figures, tables
+from experiments.reporting.entries import group
 from experiments.reporting.records import Record
 from experiments.run_options import (
   RunOptions,
@@ -87,6 +85,9 @@ class Config(TaskOptions, RunOptions):
     partition: Of Slurm.
     minutes: When to begin no further cell; by default there is no end.
     picture: Where to draw OOD against ID accuracy, if at all.
+    choose: Show each method at one of the learning rates that --set gave it:
+      the smallest whose validation accuracy is within one standard error of the
+      best. All of them are run, and have their lines.
 
   Raises:
     ValueError: If there are both steps and epochs.
@@ -103,6 +104,7 @@ class Config(TaskOptions, RunOptions):
   partition: str | None = None
   minutes: float = float("inf")
   picture: pathlib.Path | None = None
+  choose: bool = False
 
 
 def chosen(config: Config, own: Sequence[Method] = ()) -> list[Method]:
@@ -337,8 +339,10 @@ def _show(
   started: Session,
 ) -> None:
   for own in lines.values():
-    for table in _tables(own):
+    for table in tables.by_task(own, choose=config.choose):
       started.console.print(table)
+    for sentence in chosen_rates.told(own) if config.choose else ():
+      started.display.say(sentence)
   drawn = [line for own in lines.values() for line in own]
   if config.picture is not None and drawn:
     entries = [entry for entry in group(drawn) if entry.has_targets]
@@ -361,21 +365,6 @@ def _show(
     started.display.say(
       " ".join([f"failed: {failure.title}, see {failure.log}", *end])
     )
-
-
-def _tables(lines: Sequence[Record]) -> Iterator[rich.table.Table]:
-  """Of every task on its own, as others do not compare."""
-  for task, entries in (by_task(lines) if lines else {}).items():
-    own = [line for entry in entries for line in entry.runs.values()]
-    shown = [tables.by_set, tables.by_method]
-    if any("headline" in line["metrics"] for line in own):
-      shown = [tables.by_headline]
-    if all("forward_passes" in line.get("stats", {}) for line in own):
-      shown.append(tables.by_cost)  # the first lines did not tell all of it
-    for table in shown:
-      view = table(own)
-      view.title = f"{escape(task)}: {view.title}" if task else view.title
-      yield view
 
 
 def parse(arguments: Sequence[str] | None = None) -> Config:

@@ -16,7 +16,7 @@ import numpy as np
 
 from experiments import metrics
 from experiments.metrics.equal_score import Curve, at_levels, levels
-from experiments.reporting import chosen, records
+from experiments.reporting import chosen_rates, records
 from experiments.reporting.entries import Entry, corrected, labels
 from experiments.reporting.records import Record
 
@@ -168,10 +168,12 @@ def curves(entries: Sequence[Entry], score: Score) -> list[MethodCurve]:
     and not records.is_of_squares(entry.config)
     and all(_score(run, score) is not None for run in entry.runs.values())
   ]
-  groups = [same for same in chosen.curves(told) if len(same) > 1]
+  groups = [same for same in chosen_rates.curves(told) if len(same) > 1]
   if not groups:
     return []
-  configs = [json.loads(chosen.without_rate(same[0].config)) for same in groups]
+  configs = [
+    json.loads(chosen_rates.without_rate(same[0].config)) for same in groups
+  ]
   found = []
   for same, config, label in zip(groups, configs, labels(configs), strict=True):
     seeds = set.intersection(*(set(entry.runs) for entry in same))

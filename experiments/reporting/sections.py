@@ -14,7 +14,7 @@ from matplotlib import figure
 
 from experiments.reporting import (
   accuracy_figure,
-  chosen,
+  chosen_rates,
   cost_figure,
   display_names,
   document,
@@ -92,7 +92,7 @@ def of_runs(
   """
   tasks = by_task(runs) if runs else {}
   picked = {
-    task: chosen.relabelled(chosen.choose(entries))
+    task: chosen_rates.relabelled(chosen_rates.choose(entries))
     for task, entries in tasks.items()
   }
   sections, comparisons = [], equal_id.compare(tasks, score)

@@ -8,7 +8,7 @@ again from the published file.
 
 import pathlib
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import rich
@@ -17,8 +17,33 @@ import tyro
 from rich.markup import escape
 
 from experiments.command_line import checked
-from experiments.reporting import figures, records
+from experiments.reporting import chosen_rates, figures, records
 from experiments.reporting.entries import Entry, check, group
+from experiments.reporting.entries import by_task as entries_of
+
+
+def by_task(
+  lines: Sequence[records.Record], *, choose: bool = False
+) -> Iterator[rich.table.Table]:
+  """Tables of every task on its own, as others do not compare.
+
+  Args:
+    lines: Of runs, perhaps none.
+    choose: Whether to show one learning rate a method: see
+      `chosen_rates.choose`.
+  """
+  for task, entries in (entries_of(lines) if lines else {}).items():
+    shown = chosen_rates.choose(entries) if choose else entries
+    own = [line for entry in shown for line in entry.runs.values()]
+    kinds = [by_set, by_method]
+    if any("headline" in line["metrics"] for line in own):
+      kinds = [by_headline]
+    if all("forward_passes" in line.get("stats", {}) for line in own):
+      kinds.append(by_cost)  # the first lines did not tell all of it
+    for table in kinds:
+      view = table(own)
+      view.title = f"{escape(task)}: {view.title}" if task else view.title
+      yield view
 
 
 def by_method(results: Sequence[records.Record]) -> rich.table.Table:

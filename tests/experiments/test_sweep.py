@@ -126,6 +126,25 @@ def test_without_ood_images_there_is_no_picture(monkeypatch, tmp_path):
     sweep.main(sweep.parse([*given, "--picture", picture]))
 
 
+def test_one_rate_a_method_is_shown_and_all_have_their_lines(
+  monkeypatch, tmp_path, capsys
+):
+  monkeypatch.setattr(TaskOptions, "task", lambda self: Small())
+  rates = "full_finetuning.learning_rate=1e-5,1e-4,1e-3"
+  given = ["full_finetuning", "linear_probe", "--set", rates]
+  given += ["--results", str(tmp_path / "results.jsonl")]
+  sweep.main(sweep.parse([*given, "--choose"]))
+  lines = records.read(tmp_path / "results.jsonl")
+  assert len(lines) == 4
+  shown = " ".join(capsys.readouterr().out.split())
+  # Nothing moves in two steps, so the most cautious will do.
+  assert "lr 1e-05 is chosen of 1e-05, 0.0001, 0.001." in shown
+  assert "try smaller ones" in shown
+  assert shown.count("Full fine-tuning") < 6
+  sweep.main(sweep.parse(given))
+  assert "is chosen" not in capsys.readouterr().out
+
+
 def test_cells_share_the_recipe_and_log_apart(monkeypatch, tmp_path):
   tiny.use_tiny_task(monkeypatch)
   given = config(

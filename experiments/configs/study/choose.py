@@ -9,7 +9,7 @@ from experiments import metrics
 from experiments.configs.study.plan import Grid
 from experiments.harness.cell import Cell
 from experiments.methods import Method, described
-from experiments.reporting import chosen
+from experiments.reporting import chosen_rates
 from experiments.reporting.identity import identity_of
 from experiments.reporting.records import Record
 from experiments.tasks.task import Task
@@ -52,8 +52,8 @@ def choose(
       line = by_identity.get(Cell(task, method, seed).identity)
       if line is None:
         raise LookupError(f"not run yet: {described(method)}, seed {seed}")
-      found.append(chosen.validation_accuracy(line))
-      images = chosen.validation_images(line)
+      found.append(chosen_rates.validation_accuracy(line))
+      images = chosen_rates.validation_images(line)
     accuracies.append(float(np.mean(found)))
   index = metrics.one_standard_error(accuracies, images)
   return Choice(

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from experiments import metrics
-from experiments.reporting.entries import Entry, labels
+from experiments.reporting.display_names import SYMBOLS
+from experiments.reporting.entries import Entry, by_task, labels
 from experiments.reporting.knobs import RATE, setting, without
 from experiments.reporting.records import Record
 
@@ -91,6 +92,34 @@ def choose(entries: Sequence[Entry]) -> list[Entry]:
     images = validation_images(ran[0].runs[min(seeds)])
     found.append(ran[metrics.one_standard_error(accuracies, images)])
   return found
+
+
+def told(lines: Sequence[Record]) -> list[str]:
+  """A sentence on each choice among several rates, for people.
+
+  Args:
+    lines: Of runs, perhaps none.
+  """
+  sentences = []
+  for entries in (by_task(lines) if lines else {}).values():
+    picked = choose(entries)
+    for same in curves(entries):
+      taken = [entry for entry in same if entry in picked]
+      if len(same) == 1 or len(taken) != 1:
+        continue
+      rates = [rate_of(entry.config) for entry in same]
+      (label,) = {entry.label for entry in relabelled(taken)}
+      name = SYMBOLS[_knob(taken[0].config)]
+      edge = ""
+      if taken[0] is same[0]:
+        edge = " It is the smallest: try smaller ones."
+      if taken[0] is same[-1]:
+        edge = " It is the largest: try larger ones."
+      sentences.append(
+        f"{label}: {name} {rate_of(taken[0].config):g} is chosen of"
+        f" {', '.join(f'{rate:g}' for rate in rates)}.{edge}"
+      )
+  return sentences
 
 
 def _tells(run: Record) -> bool:

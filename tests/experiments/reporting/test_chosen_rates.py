@@ -1,4 +1,4 @@
-"""Tests `experiments/reporting/chosen.py`."""
+"""Tests `experiments/reporting/chosen_rates.py`."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from experiments.methods.full_finetuning import FullFinetuning
 from experiments.methods.gmixout import GMixout
 from experiments.methods.l2_sp import L2SP
 from experiments.methods.wise_ft import WiseFT
-from experiments.reporting import chosen, knobs
+from experiments.reporting import chosen_rates, knobs
 from experiments.reporting.entries import group
 from tests.experiments.reporting.lines import line
 
@@ -27,7 +27,7 @@ def test_the_smallest_rate_within_one_standard_error_of_the_best():
     for rate, value in accuracies.items()
     for seed in (-1, 0, 1)
   ]
-  assert rates(chosen.choose(group(lines))) == [1e-4]
+  assert rates(chosen_rates.choose(group(lines))) == [1e-4]
 
 
 def test_validation_images_decide_where_there_are_some():
@@ -35,7 +35,7 @@ def test_validation_images_decide_where_there_are_some():
   for each, value in zip(lines, (0.1, 0.9, 0.895), strict=True):
     details = each["metrics"]["details"]
     details["validation"] = details["id"] | {"top1": value}
-  assert rates(chosen.choose(group(lines))) == [1e-3]
+  assert rates(chosen_rates.choose(group(lines))) == [1e-3]
 
 
 def test_each_method_and_setting_has_its_own():
@@ -50,9 +50,9 @@ def test_each_method_and_setting_has_its_own():
     for rate in (1e-4, 1e-3, 1e-2)
     for top1 in [0.99 if rate == best else 0.5]
   ]
-  found = chosen.choose(group(lines))
+  found = chosen_rates.choose(group(lines))
   assert rates(found) == [1e-2, 1e-3, 1e-4, 1e-2]
-  labels = [entry.label for entry in chosen.relabelled(found)]
+  labels = [entry.label for entry in chosen_rates.relabelled(found)]
   assert labels == [
     "Full fine-tuning",
     "L2-SP",
@@ -66,24 +66,44 @@ def test_of_wise_ft_alpha_is_chosen():
     line(WiseFT(of=full(1e-3), alpha=alpha), 0, top1=top1)
     for alpha, top1 in ((0.2, 0.5), (0.5, 0.895), (0.8, 0.9))
   ]
-  (found,) = chosen.choose(group(lines))
+  (found,) = chosen_rates.choose(group(lines))
   assert found.config["method"]["alpha"] == 0.5
 
 
 def test_rates_that_were_only_looked_at_are_left_out():
   lines = [line(full(1e-3), seed) for seed in range(5)]
   lines += [line(full(rate), 100, top1=0.99) for rate in (1e-4, 1e-3, 1e-2)]
-  (found,) = chosen.choose(group(lines))
+  (found,) = chosen_rates.choose(group(lines))
   assert rates([found]) == [1e-3]
   assert len(found.runs) == 6
 
 
 def test_without_a_seed_in_common_all_stay():
   lines = [line(full(1e-3), 0), line(full(1e-2), 1)]
-  assert len(chosen.choose(group(lines))) == 2
+  assert len(chosen_rates.choose(group(lines))) == 2
   told = [line(full(rate), 0) for rate in (1e-3, 1e-2)]
   for each in told:
     del each["metrics"]["details"]["id"]["reliability"]
-  assert len(chosen.choose(group(told))) == 2
+  assert len(chosen_rates.choose(group(told))) == 2
   with pytest.raises(ValueError, match="does not tell how many images"):
-    chosen.validation_images(told[0])
+    chosen_rates.validation_images(told[0])
+
+
+def test_what_was_chosen_is_told_and_whether_at_an_edge():
+  lines = [
+    line(full(rate), 0, top1=top1, data=data)
+    for data, accuracies in (("a", (0.5, 0.9, 0.5)), ("b", (0.9, 0.9, 0.5)))
+    for rate, top1 in zip((1e-4, 1e-3, 1e-2), accuracies, strict=True)
+  ]
+  lines += [
+    line(WiseFT(of=full(1e-3), alpha=alpha), 0, top1=alpha)
+    for alpha in (0.2, 0.9)
+  ]
+  lines += [line("zero_shot", 0)]
+  assert chosen_rates.told([]) == []
+  assert chosen_rates.told(lines) == [
+    "Full fine-tuning: lr 0.001 is chosen of 0.0001, 0.001, 0.01.",
+    "Full fine-tuning: lr 0.0001 is chosen of 0.0001, 0.001, 0.01. It is the"
+    " smallest: try smaller ones.",
+    "WiSE-FT: α 0.9 is chosen of 0.2, 0.9. It is the largest: try larger ones.",
+  ]
