@@ -14,6 +14,7 @@ from matplotlib import figure
 
 from experiments.reporting import (
   accuracy_figure,
+  bound_figure,
   chosen_rates,
   cost_figure,
   display_names,
@@ -45,6 +46,10 @@ _CAPTIONS = {
   " drawn.",
   "accuracy": "Accuracy of every method: means over seeds with 95 % intervals;"
   " the dotted line is zero-shot.",
+  "progress_bound": "How much of full fine-tuning's gain in ID accuracy a"
+  " configuration of GMixout has, against the bound on how far its anchor can"
+  " come, 1 − (1 − (1 − λ) s)^(T/k), without rescaling 1 − λ^(T/k): exact for"
+  " the outputs of a linear model.",
   "cost": "Out-of-distribution accuracy against what a step costs; bytes and"
   " FLOPs are XLA's count.",
 }
@@ -202,6 +207,7 @@ def _of_task(
       "ood_against_id": figures.ood_against_id(tested),
       "accuracy": accuracy_figure.draw(tested) if len(tested) > 8 else None,
       "cost": cost_figure.draw(tested),
+      "progress_bound": bound_figure.draw(tested),
       **knob_figures.draw([e for e in entries if e.has_targets], tested),
       "reliability": figures.reliability(_one_each(tested)),
     }

@@ -9,6 +9,7 @@ from experiments.configs.study import plan, scales
 from experiments.configs.study.choose import choose, grown
 from experiments.harness.stage import Stage, Stages
 from experiments.methods import Method
+from experiments.methods.zero_shot import ZeroShot
 from experiments.reporting import display_names
 from experiments.reporting.records import Record
 from experiments.task_options import TaskOptions
@@ -192,6 +193,7 @@ class _Asked:
     if found is None:
       return
     methods = [
+      ZeroShot(),
       found["full_finetuning"],
       *plan.bounded(found["gmixout"], found["gmixout_without_rescale"]),
     ]
