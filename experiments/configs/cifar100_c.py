@@ -26,6 +26,7 @@ from experiments.data import cifar_c, tfds_sets
 from experiments.data.decode import View
 from experiments.data.source import hold_out
 from experiments.methods.full_finetuning import FullFinetuning
+from experiments.methods.full_finetuning_of_blocks import FullFinetuningOfBlocks
 from experiments.methods.gmixout import GMixout
 from experiments.methods.mixout import Mixout
 from experiments.methods.wise_ft import WiseFT
@@ -79,6 +80,7 @@ EXPERIMENT = Experiment(
   methods=(
     ZeroShot(),
     FULL,
+    FullFinetuningOfBlocks.control_of(FULL),
     WiseFT(of=FULL),
     Mixout(learning_rate=1e-4, head_learning_rate=3e-5),
     GMIXOUT,

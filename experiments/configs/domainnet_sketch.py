@@ -23,6 +23,7 @@ from experiments.data import domainbed
 from experiments.data.decode import View
 from experiments.data.source import hold_out
 from experiments.methods.full_finetuning import FullFinetuning
+from experiments.methods.full_finetuning_of_blocks import FullFinetuningOfBlocks
 from experiments.methods.gmixout import GMixout
 from experiments.methods.lora import LoRA
 from experiments.methods.mixout import Mixout
@@ -55,6 +56,7 @@ EXPERIMENT = Experiment(
   methods=(
     ZeroShot(),
     FULL,
+    FullFinetuningOfBlocks.control_of(FULL),
     WiseFT(of=FULL),
     LoRA(learning_rate=3e-4, head_learning_rate=3e-5),
     RandomMask(learning_rate=3e-4, head_learning_rate=3e-5),

@@ -33,6 +33,7 @@ from experiments.data.images import ImageSet
 from experiments.data.source import hold_out
 from experiments.methods.flyp import FLYP
 from experiments.methods.full_finetuning import FullFinetuning
+from experiments.methods.full_finetuning_of_blocks import FullFinetuningOfBlocks
 from experiments.methods.gmixout import GMixout
 from experiments.methods.lora import LoRA
 from experiments.methods.lp_ft import LPFT
@@ -89,6 +90,7 @@ EXPERIMENT = Experiment(
   methods=(
     ZeroShot(),
     FULL,
+    FullFinetuningOfBlocks.control_of(FULL),
     WiseFT(of=FULL),
     LPFT(learning_rate=3e-5, weight_decay=0.1),
     FLYP(learning_rate=1e-5, weight_decay=0.1),

@@ -27,6 +27,7 @@ from experiments.data import imagenet, long_tail
 from experiments.data.decode import View
 from experiments.data.source import Source
 from experiments.methods.full_finetuning import FullFinetuning
+from experiments.methods.full_finetuning_of_blocks import FullFinetuningOfBlocks
 from experiments.methods.gmixout import GMixout
 from experiments.methods.mixout import Mixout
 from experiments.methods.wise_ft import WiseFT
@@ -68,6 +69,7 @@ EXPERIMENT = Experiment(
   methods=(
     ZeroShot(),
     FULL,
+    FullFinetuningOfBlocks.control_of(FULL),
     WiseFT(of=FULL),
     Mixout(learning_rate=1e-4, head_learning_rate=3e-5),
     GMIXOUT,

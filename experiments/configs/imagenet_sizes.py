@@ -23,6 +23,7 @@ from experiments.configs import imagenet
 from experiments.data.decode import View
 from experiments.data.images import ImageSet
 from experiments.data.source import Source, held_out
+from experiments.methods.full_finetuning_of_blocks import FullFinetuningOfBlocks
 from experiments.methods.lp_ft import LPFT
 from experiments.methods.wise_ft import WiseFT
 from experiments.methods.zero_shot import ZeroShot
@@ -55,6 +56,7 @@ EXPERIMENT = dataclasses.replace(
   methods=(
     ZeroShot(),
     imagenet.FULL,
+    FullFinetuningOfBlocks.control_of(imagenet.FULL),
     WiseFT(of=imagenet.FULL),
     LPFT(learning_rate=3e-5, weight_decay=0.1),
     imagenet.GMIXOUT,

@@ -21,6 +21,7 @@ any other from a linear probe on 20,000 images, which all methods share.
 import dataclasses
 
 from experiments.configs import imagenet
+from experiments.methods.full_finetuning_of_blocks import FullFinetuningOfBlocks
 from experiments.methods.linear_probe import LinearProbe
 from experiments.methods.model_stock import ModelStock
 from experiments.methods.wise_ft import WiseFT
@@ -30,6 +31,7 @@ EXPERIMENT = dataclasses.replace(
   methods=(
     LinearProbe(),
     imagenet.FULL,
+    FullFinetuningOfBlocks.control_of(imagenet.FULL),
     WiseFT(of=imagenet.FULL),
     ModelStock(of=imagenet.FULL),
     imagenet.GMIXOUT,

@@ -20,6 +20,7 @@ import dataclasses
 
 from experiments.configs import imagenet
 from experiments.methods.full_finetuning import FullFinetuning
+from experiments.methods.full_finetuning_of_blocks import FullFinetuningOfBlocks
 from experiments.methods.gmixout import GMixout
 from experiments.methods.wise_ft import WiseFT
 from experiments.methods.zero_shot import ZeroShot
@@ -30,7 +31,8 @@ GMIXOUT = GMixout(learning_rate=3e-5, head_learning_rate=1e-5)
 EXPERIMENT = dataclasses.replace(
   imagenet.EXPERIMENT,
   methods=(
-    ZeroShot(), FULL, WiseFT(of=FULL), GMIXOUT, WiseFT(of=GMIXOUT),
+    ZeroShot(), FULL, FullFinetuningOfBlocks.control_of(FULL), WiseFT(of=FULL),
+    GMIXOUT, WiseFT(of=GMIXOUT),
   ),
   batch_size=256,
   remat=True,

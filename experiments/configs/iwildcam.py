@@ -28,6 +28,7 @@ from experiments.data.decode import View
 from experiments.data.source import Source
 from experiments.methods.flyp import FLYP
 from experiments.methods.full_finetuning import FullFinetuning
+from experiments.methods.full_finetuning_of_blocks import FullFinetuningOfBlocks
 from experiments.methods.gmixout import GMixout
 from experiments.methods.mixout import Mixout
 from experiments.methods.wise_ft import WiseFT
@@ -74,6 +75,7 @@ EXPERIMENT = Experiment(
   methods=(
     ZeroShot(),
     FULL,
+    FullFinetuningOfBlocks.control_of(FULL),
     WiseFT(of=FULL),
     FLYP(learning_rate=1e-5, weight_decay=0.2),
     Mixout(learning_rate=3e-5, head_learning_rate=1e-5),

@@ -28,6 +28,7 @@ from experiments.data import tfds_sets
 from experiments.data.decode import View
 from experiments.data.source import hold_out
 from experiments.methods.full_finetuning import FullFinetuning
+from experiments.methods.full_finetuning_of_blocks import FullFinetuningOfBlocks
 from experiments.methods.gmixout import GMixout
 from experiments.methods.linear_probe import LinearProbe
 from experiments.methods.wise_ft import WiseFT
@@ -75,6 +76,7 @@ EXPERIMENT = Experiment(
   methods=(
     LinearProbe(),
     FULL,
+    FullFinetuningOfBlocks.control_of(FULL),
     WiseFT(of=FULL),
     GMixout(learning_rate=1e-4, head_learning_rate=3e-5),
   ),

@@ -26,6 +26,16 @@ class FullFinetuningOfBlocks(FullFinetuning):
 
   title: ClassVar[str] = "Full fine-tuning of blocks"
 
+  @classmethod
+  def control_of(cls, full: FullFinetuning) -> "FullFinetuningOfBlocks":
+    """With the settings of full fine-tuning.
+
+    Example:
+      >>> FullFinetuningOfBlocks.control_of(FullFinetuning(learning_rate=0.5))
+      FullFinetuningOfBlocks(learning_rate=0.5, weight_decay=0.0)
+    """
+    return cls(**dataclasses.asdict(full))
+
   def transform(
     self, params: Params, schedule: Schedule, key: jax.Array
   ) -> optax.GradientTransformation:

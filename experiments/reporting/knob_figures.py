@@ -8,7 +8,7 @@ from matplotlib import figure
 from experiments.reporting import display_names
 from experiments.reporting.entries import Entry
 from experiments.reporting.figures import OTHERS, legend, reach, styles_of, tidy
-from experiments.reporting.knobs import KNOBS, RATE, KnobCurve, curves
+from experiments.reporting.knobs import CHOSEN, KNOBS, RATE, KnobCurve, curves
 
 LOGARITHMIC = ("resample_every", RATE, "rank")
 
@@ -21,13 +21,13 @@ def draw(
   """A figure for each setting that runs vary, by "curve_" and its name.
 
   Args:
-    entries: All, for curves over the learning rate.
-    chosen: At one rate each, for those over any other setting, and for the
+    entries: All, for curves over the learning rate and α.
+    chosen: At one of these each, for curves over any other setting, and for the
       lines of zero-shot and full fine-tuning to compare with.
   """
   found = {}
   for knob in KNOBS:
-    drawn = curves(entries if knob == RATE else chosen, knob)
+    drawn = curves(entries if knob in CHOSEN else chosen, knob)
     if drawn:
       found[f"curve_{knob}"] = _figure(knob, drawn, chosen)
   return found

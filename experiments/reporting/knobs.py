@@ -14,6 +14,9 @@ KNOBS = (
 )  # fmt: skip
 """λ, k, the share that is frozen, the rate, LoRA's rank, WiSE-FT's α."""
 
+CHOSEN = (RATE, "alpha")
+"""Of these a table shows one value that validation accuracy has chosen."""
+
 
 def setting(method: Record, knob: str) -> Any:
   """A setting of a method, or of the one that it works on; None without."""

@@ -6,6 +6,7 @@ from experiments.methods.full_finetuning import FullFinetuning
 from experiments.methods.gmixout import GMixout
 from experiments.methods.l2_sp import L2SP
 from experiments.methods.lora import LoRA
+from experiments.methods.wise_ft import WiseFT
 from experiments.reporting import knob_figures, knobs
 from experiments.reporting.entries import group
 from tests.experiments.reporting.lines import line
@@ -20,6 +21,7 @@ def entries():
     *(GMixout(learning_rate=rate) for rate in (1e-2, 1e-4)),
     *(L2SP(of=FullFinetuning(learning_rate=r)) for r in (1e-4, 1e-3)),
     *(LoRA(rank=rank) for rank in (2, 8, 32)),
+    *(WiseFT(alpha=alpha) for alpha in (0.2, 0.5, 0.9)),
     FullFinetuning(),
   ]
   lines = [line(method, seed) for method in methods for seed in range(2)]
@@ -39,13 +41,14 @@ def test_a_curve_is_over_one_setting_whatever_the_rate(entries):
     "GMixout": (1e-4, 1e-3, 1e-2),
     "L2-SP": (1e-4, 1e-3),
   }
-  assert values(entries, "alpha") == {}
+  assert values(entries, "alpha") == {"WiSE-FT": (0.2, 0.5, 0.9)}
 
 
 def test_a_figure_for_each_setting_with_lines_to_compare_with(entries):
   chosen = [
     entry
     for entry in entries
+    if entry.method != "wise_ft" or entry.config["method"]["alpha"] == 0.5
     if entry.config["method"].get("learning_rate") not in (1e-2, 1e-4)
     or entry.method == "full_finetuning"
   ]
@@ -56,6 +59,7 @@ def test_a_figure_for_each_setting_with_lines_to_compare_with(entries):
     "curve_sparsity",
     "curve_learning_rate",
     "curve_rank",
+    "curve_alpha",
   ]
   scales = {name: each.axes[0].get_xscale() for name, each in found.items()}
   assert scales == {
@@ -64,6 +68,7 @@ def test_a_figure_for_each_setting_with_lines_to_compare_with(entries):
     "curve_sparsity": "linear",
     "curve_learning_rate": "log",
     "curve_rank": "log",
+    "curve_alpha": "linear",
   }
   for picture in found.values():
     assert len(picture.axes) == 2
