@@ -185,11 +185,9 @@ def test_a_method(monkeypatch):
     "grids",
     lambda dense: grids(dense) | {"halved": plan.Grid(made, tuple(dense))},
   )
-  for names in ("EVERY", "ON_DIGITS"):
-    monkeypatch.setattr(plan, names, (*getattr(plan, names), "halved"))
+  monkeypatch.setattr(plan, "EVERY", (*plan.EVERY, "halved"))
   test_plan.test_grids_have_one_size_and_bracket_the_recipe()
   test_plan.test_all_methods_are_compared()
-  test_plan.test_on_the_digits_there_are_all_methods()
 
 
 def test_a_data_set(monkeypatch, tmp_path, capsys):
