@@ -26,7 +26,7 @@ class Interval(NamedTuple):
 
   def percent(self) -> str:
     """For a table: "70.1 ± 2.1" of a share; a single run has no interval."""
-    text = f"{100 * self.mean:.1f}"
+    text = f"{100 * self.mean:.1f}".replace("-0.0", "0.0")
     if self.n > 1:
       text += f" ± {100 * (self.high - self.mean):.1f}"
     return text

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib import figure
 
+from experiments.reporting.document import Table
 from experiments.reporting.entries import Entry
 from experiments.reporting.figures import legend, point, styles_of, tidy
 
@@ -17,11 +18,9 @@ COSTS: dict[str, Callable[[dict[str, Any]], float]] = {
   "gradients to reduce (bytes)": lambda s: s.get("reduced_bytes", 0),
   "work of a step (FLOPs)": lambda s: s.get("step_flops", 0),
   "peak memory of a step (bytes)": lambda s: s.get("step_peak_bytes", 0),
-  "time of a step, without compiling": lambda s: (
-    1 / s["steps_per_second"] if s.get("steps_per_second") else 0
-  ),
 }
-"""Each of a run's `stats`; 0 where it was not recorded."""
+"""Each of a run's `stats`; 0 where it was not recorded. No time is among them:
+runs of a study are timed on whatever else the machine does."""
 
 
 def of_entry(entry: Entry) -> dict[str, float]:
@@ -32,6 +31,27 @@ def of_entry(entry: Entry) -> dict[str, float]:
     if all(value > 0 for value in values):
       found[name] = float(np.mean(values))
   return found
+
+
+def table(entries: Sequence[Entry]) -> Table:
+  """The costs as ratios to full fine-tuning; "–" where one is not recorded."""
+  costs = {entry.label: of_entry(entry) for entry in entries}
+  base = next((costs[e.label] for e in entries if e.method == REFERENCE), {})
+  rows = []
+  for entry in entries:
+    own = costs[entry.label]
+    cells = (
+      f"{own[name] / base[name]:.2f}" if name in own and name in base else "–"
+      for name in COSTS
+    )
+    if own:
+      rows.append((entry.label, *cells))
+  return Table(
+    "Cost of a step",
+    "Ratios to full fine-tuning. Bytes and FLOPs are XLA's count.",
+    ("method", *COSTS),
+    rows,
+  )
 
 
 def draw(entries: Sequence[Entry]) -> figure.Figure | None:

@@ -48,11 +48,15 @@ def axis(knob: str) -> str:
 
 def with_settings(method: str, settings: Mapping[str, Any]) -> str:
   """A method and some of its settings, such as "GMixout (p 0.9, k 10)"."""
-  parts = [
-    f"{SYMBOLS.get(key.rsplit('.')[-1], key)} {value}"
-    for key, value in settings.items()
-  ]
+  parts = [_said(key, value) for key, value in settings.items()]
   return title(method) + (f" ({', '.join(parts)})" if parts else "")
+
+
+def _said(key: str, value: Any) -> str:
+  name = key.rsplit(".")[-1]
+  if isinstance(value, bool):
+    return name if value else f"no {name}"
+  return f"{SYMBOLS.get(name, key)} {value}"
 
 
 def defaults(method: str) -> dict[str, Any]:

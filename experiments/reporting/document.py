@@ -191,10 +191,15 @@ def markdown(sections: Sequence[Section], source: str) -> str:
         lines += [f"![{caption}]({part.name}.png)", "", caption, ""]
         continue
       lines += [f"### {_cell(part.title)}", "", _cell(part.note), ""]
-      lines.append("| " + " | ".join(map(_cell, part.header)) + " |")
-      lines.append("|" + "---|" * len(part.header))
-      lines += ["| " + " | ".join(map(_cell, row)) + " |" for row in part.rows]
-      lines.append("")
+      lines += [markdown_table(part), ""]
+  return "\n".join(lines)
+
+
+def markdown_table(table: Table) -> str:
+  """Header and rows."""
+  lines = ["| " + " | ".join(map(_cell, table.header)) + " |"]
+  lines.append("|" + "---|" * len(table.header))
+  lines += ["| " + " | ".join(map(_cell, row)) + " |" for row in table.rows]
   return "\n".join(lines)
 
 

@@ -215,6 +215,7 @@ def _of_task(
       if each is not None:
         said = _CAPTIONS.get(name, _CURVES)
         parts.append(picture(name + suffix, f"{said}{note} {constant}", each))
+  parts.append(cost_figure.table(picked))
   summary = document.summary(picked)
   parts.append(summary._replace(note=f"{summary.note}{note} {constant}"))
   if tested:

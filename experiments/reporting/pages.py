@@ -1,0 +1,161 @@
+"""Writes the pages of results from published lines: no number is typed.
+
+  python -m experiments.reporting.pages
+
+A page has a source, docs/results/NAME.md.in: text with expressions in double
+braces, each a word and names with bars between them:
+
+  {{accuracy | TASK | METHOD | id}}   ID accuracy, mean ± half its interval
+  {{difference | TASK | METHOD}}      OOD at equal ID, from full fine-tuning's
+  {{p | TASK | METHOD}}               its p, corrected for the task's methods
+  {{cost | TASK | METHOD | COST}}     a ratio to full fine-tuning's
+  {{rate | TASK | METHOD}}            the learning rate that was chosen
+  {{table | TASK | accuracy}}         or equal_id, cost: a whole table
+  {{lines}}                           how many lines all this is from
+
+Tasks and methods are called as the report calls them. What is not there is an
+error, so a page cannot outlive its lines; a test renders all pages again.
+"""
+
+import pathlib
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+
+from experiments.command_line import typed_errors
+from experiments.reporting import cost_figure, document, kinds, sections
+from experiments.reporting.entries import Entry
+from experiments.reporting.equal_id import REFERENCE, Comparison, Overall
+
+ROOT = pathlib.Path(__file__).parents[2]
+RESULTS = ROOT / "experiments" / "results"
+PAGES = ROOT / "docs" / "results"
+
+_EXPRESSION = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
+
+
+class Facts:
+  """What published lines say, by the names of tasks and methods."""
+
+  def __init__(self, files: Sequence[pathlib.Path]):
+    """Reads result files.
+
+    Raises:
+      ValueError: If they hold no runs.
+    """
+    runs = kinds.read(files).runs
+    report = sections.of_runs(runs, (), "brier")
+    self.count = len(runs)
+    self._chosen = report.chosen
+    self._comparisons = {each.task: each for each in report.comparisons}
+    self._words: Mapping[str, Callable[..., str]] = {
+      "accuracy": self.accuracy,
+      "difference": self.difference,
+      "p": self.p,
+      "cost": self.cost,
+      "rate": self.rate,
+      "table": self.table,
+      "lines": lambda: str(self.count),
+    }
+
+  def text(self, expression: str) -> str:
+    """The text of an expression.
+
+    Raises:
+      LookupError: If it names something that is not there.
+    """
+    word, *names = (part.strip() for part in expression.split("|"))
+    if word not in self._words:
+      raise LookupError(f"{word!r} is none of {', '.join(self._words)}.")
+    return self._words[word](*names)
+
+  def accuracy(self, task: str, method: str, metric: str) -> str:
+    """A mean in percent ± half its 95 % interval."""
+    return self._entry(task, method).percent(metric)
+
+  def difference(self, task: str, method: str) -> str:
+    """From full fine-tuning at equal ID score, in points, with its sign."""
+    found = self._overall(task, method).paired.difference
+    text = found.percent()
+    return text if text.startswith("-") else f"+{text}"
+
+  def p(self, task: str, method: str) -> str:
+    """The corrected p of that difference."""
+    value = self._overall(task, method).p
+    return f"{value:.2f}" if value >= 0.01 else f"{value:.1g}"
+
+  def cost(self, task: str, method: str, name: str) -> str:
+    """A cost as a ratio to full fine-tuning's."""
+    full = next(e for e in self._task(task) if e.method == REFERENCE)
+    of = cost_figure.of_entry
+    return f"{of(self._entry(task, method))[name] / of(full)[name]:.2f}"
+
+  def rate(self, task: str, method: str) -> str:
+    """The learning rate."""
+    rows = document.summary([self._entry(task, method)]).rows
+    return rows[0][-2]
+
+  def table(self, task: str, name: str) -> str:
+    """A table as Markdown, without its heading and note."""
+    if name == "accuracy":
+      made = document.summary(self._task(task))
+    elif name == "cost":
+      made = cost_figure.table(self._task(task))
+    elif name == "equal_id":
+      made = sections.equal_id_table(self._comparison(task), "brier")
+    else:
+      raise LookupError(f"there is no table {name!r}.")
+    return document.markdown_table(made)
+
+  def _task(self, task: str) -> Sequence[Entry]:
+    if task not in self._chosen:
+      raise LookupError(f"no task {task!r}: {', '.join(self._chosen)}.")
+    return self._chosen[task]
+
+  def _entry(self, task: str, method: str) -> Entry:
+    entries = {entry.label: entry for entry in self._task(task)}
+    if method not in entries:
+      raise LookupError(f"no {method!r} in {task}: {', '.join(entries)}.")
+    return entries[method]
+
+  def _comparison(self, task: str) -> Comparison:
+    if task not in self._comparisons:
+      known = ", ".join(self._comparisons)
+      raise LookupError(f"no curves on {task!r}: {known}.")
+    return self._comparisons[task]
+
+  def _overall(self, task: str, method: str) -> Overall:
+    found = {e.curve.label: e for e in self._comparison(task).overall}
+    if method not in found:
+      raise LookupError(f"no curve of {method!r}: {', '.join(found)}.")
+    return found[method]
+
+
+def rendered(source: str, facts: Facts) -> str:
+  """A page from its source.
+
+  Raises:
+    LookupError: If it names what is not there.
+  """
+  return _EXPRESSION.sub(lambda found: facts.text(found[1]), source)
+
+
+def sources(folder: pathlib.Path = PAGES) -> dict[pathlib.Path, str]:
+  """The sources by the page that they make."""
+  return {
+    file.with_suffix(""): file.read_text(encoding="utf-8")
+    for file in sorted(folder.glob("*.md.in"))
+  }
+
+
+def main() -> None:
+  """Writes all pages."""
+  with typed_errors():
+    facts = Facts(sorted(RESULTS.glob("curves_*.jsonl")))
+    for page, source in sources().items():
+      page.write_text(rendered(source, facts), encoding="utf-8")
+      print(f"wrote {page.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+  sys.exit(main())

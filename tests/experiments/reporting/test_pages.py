@@ -1,0 +1,77 @@
+"""Tests `experiments/reporting/pages.py`, and that published pages are its."""
+
+import pytest
+
+from experiments.methods.full_finetuning import FullFinetuning
+from experiments.methods.gmixout import GMixout
+from experiments.reporting import pages, records
+from tests.experiments.reporting.lines import line
+
+
+@pytest.fixture
+def facts(tmp_path, rng):
+  path = tmp_path / "curves.jsonl"
+  for seed in range(3):
+    luck = rng.normal(0, 0.01)
+    for rate, brier, top1, ood in (
+      (1e-4, 0.6, 0.80, 0.5),
+      (1e-3, 0.2, 0.90, 0.7),
+      (1e-2, 0.9, 0.70, 0.1),
+    ):
+      for make, more in ((FullFinetuning, 0.0), (GMixout, 0.02)):
+        made = line(
+          make(learning_rate=rate),
+          seed,
+          top1=top1,
+          brier=brier,
+          ood=ood + more + luck,
+        )
+        if make is GMixout:
+          made["stats"]["optimizer_bytes"] //= 4
+        records.append(path, made)
+  return pages.Facts([path])
+
+
+def test_expressions_are_what_the_lines_say(facts):
+  source = """ID {{accuracy | digits | GMixout | id}} %, {{lines}} lines,
+{{difference|digits|GMixout}} (p {{ p | digits | GMixout }}),
+state {{cost | digits | GMixout | state (bytes)}}, rate
+{{rate | digits | GMixout}}"""
+  found = pages.rendered(source, facts)
+  assert found.startswith("ID 90.0 ± 0.0 %, 18 lines,\n+2.0 ± 0.0 (p ")
+  assert found.endswith("state 0.25, rate\n0.001")
+
+
+def test_tables_are_those_of_the_report(facts):
+  found = facts.text("table | digits | equal_id")
+  header, rule, full, ours = found.splitlines()
+  assert header.startswith("| method | Brier score 0.520 |")
+  assert rule == "|---|---|---|---|---|---|"
+  assert full.startswith("| Full fine-tuning | 5")
+  assert ours.count("2.0 ± 0.0") == 5
+  assert "| GMixout | 1.00 | 0.25 | 1.00 |" in facts.text("table|digits|cost")
+  assert "| 90.0 ± 0.0 |" in facts.text("table | digits | accuracy")
+
+
+@pytest.mark.parametrize(
+  ("expression", "message"),
+  [
+    ("mean | digits", "'mean' is none of accuracy, difference"),
+    ("accuracy | pacs | GMixout | id", "no task 'pacs': digits"),
+    ("accuracy | digits | Mixout | id", "no 'Mixout' in digits: Full"),
+    ("difference | digits | SWA", "no curve of 'SWA': GMixout"),
+    ("table | digits | times", "no table 'times'"),
+  ],
+)
+def test_what_is_not_there_is_an_error(facts, expression, message):
+  with pytest.raises(LookupError, match=message):
+    pages.rendered(f"a {{{{{expression}}}}} b", facts)
+
+
+def test_published_pages_are_made_of_published_lines():
+  sources = pages.sources()
+  if not sources:
+    pytest.skip("there is no page of results yet")
+  facts = pages.Facts(sorted(pages.RESULTS.glob("curves_*.jsonl")))
+  for page, source in sources.items():
+    assert page.read_text(encoding="utf-8") == pages.rendered(source, facts)
