@@ -5,8 +5,8 @@ Command:
     --backbone data/vit_tiny_patch16_224.augreg_in21k_ft_in1k.safetensors \
     --results experiments/results
 
-As `study_cpu`, with whole images, longer runs, every domain of PACS as source
-and as target, and every method there is. Nothing of it has been run.
+As `study_cpu`, with larger images, ten times the steps, and every domain of
+PACS as source and as target. Nothing of it has been run.
 """
 
 from experiments.configs.study import scales
