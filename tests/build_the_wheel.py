@@ -21,7 +21,7 @@ import venv
 
 ROOT = pathlib.Path(__file__).parents[1]
 TRIAL = ROOT / "tests" / "try_the_wheel.py"
-PACKAGES = ("gmixout_jax", "pallas_kernels", "experiments")
+PACKAGES = ("gmixout_jax", "pallas_kernels")
 
 
 def copied(folder: pathlib.Path) -> pathlib.Path:
@@ -30,7 +30,7 @@ def copied(folder: pathlib.Path) -> pathlib.Path:
     shutil.copytree(
       ROOT / name,
       folder / name,
-      ignore=shutil.ignore_patterns("__pycache__", "results"),
+      ignore=shutil.ignore_patterns("__pycache__"),
     )
   for name in ("pyproject.toml", "README.md", "LICENSE"):
     shutil.copy(ROOT / name, folder)
@@ -79,7 +79,10 @@ def main() -> None:
     for command in (
       [*pip, "install", "--quiet", "--constraint", lock, str(wheel)],
       [*pip, "check"],
-      [python, "-I", shutil.copy(TRIAL, folder), wheel.name],
+      [
+        *(python, "-I", shutil.copy(TRIAL, folder)),
+        *(wheel.name, shutil.copy(ROOT / "README.md", folder)),
+      ],
     ):
       done = subprocess.run(command, cwd=folder)
       if done.returncode:
