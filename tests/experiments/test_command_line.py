@@ -17,7 +17,7 @@ from experiments import (
   train,
 )
 from experiments.bench import __main__ as bench
-from experiments.bench.gpu import __main__ as gpu
+from experiments.bench.gpu import __main__ as on_gpu
 from experiments.data import __main__ as data
 from experiments.diagnostics import __main__ as diagnostics
 from experiments.pretraining import pretrain_clip, pretrain_demo
@@ -38,7 +38,7 @@ def by_argv(main):
 
 COMMANDS = {
   "bench": (by_argv(bench.main), "flops", "--no-large", "--json", BUCKET),
-  "bench.gpu": (gpu.main, "--out", BUCKET),
+  "bench.gpu": (on_gpu.main, "--out", BUCKET),
   "data check": (data.main, "check", BUCKET, "--as", "pacs"),
   "bvcl": (diagnostics.main, "bvcl", "gmixout", "--out", BUCKET),
   "landscape": (diagnostics.main, "landscape", "--out", BUCKET),

@@ -80,7 +80,7 @@ for name in ("experiments.sweep", "experiments.bench.__main__"):
   except ImportError as error:
     print(error.name)
 """)
-  assert printed == "rich.table\ntyro\n"
+  assert printed == "tyro\ntyro\n"
 
 
 @pytest.mark.slow
