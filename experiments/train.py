@@ -106,10 +106,15 @@ def _show(config: Config, line: records.Record, started: Session) -> None:
     f" {stats['changed_parameters']:,} weights per step,"
     f" {stats['trained_parameters']:,} over a run,"
     f" {stats['optimizer_bytes'] / 2**20:.1f} MiB of optimizer state,"
+    f" {stats['reduced_bytes'] / 2**20:.1f} MiB of gradients,"
+    f" {stats['step_flops'] / 1e9:.1f} GFLOPs and"
+    f" {stats['step_peak_bytes'] / 2**20:.0f} MiB at most a step,"
     f" {stats['forward_passes']} forward passes per image;"
     f" {seconds['evaluate']:.0f} s of evaluation. Its line is in"
     f" {config.results}."
   )
+  if line["progress_bound"] < 1:
+    say(f"The progress bound of the run is {line['progress_bound']:.3f}.")
   if config.export is not None and stats["forward_passes"] > 1:
     say(
       f"Nothing was exported to {config.export}: an ensemble is"
