@@ -18,7 +18,7 @@ _SCORES = {
   "member": "Brier, member",
   "ensemble": "Brier, ensemble",
   "average": "Brier, weight average",
-  "deployed": "Brier, deployed",
+  "deployed": "Brier, evaluation weights",
   "residual": "average − ensemble",
 }
 _DIVERSITY = {

@@ -153,7 +153,7 @@ _held = _Held()
 def alone(path: str | os.PathLike[str]) -> Iterator[None]:
   """Keeps others that append from a results file.
 
-  To look whether a line is there, and to append it if not.
+  To check whether a line is there, and to append it if not.
   """
   path = local_path("results", path)
   if path in _held.descriptors:

@@ -100,7 +100,7 @@ def test_nothing_is_said_where_the_bound_is_high_enough():
   assert of(100, resample_every=1) is None
 
 
-def test_a_method_tells_its_bound_and_one_on_it_does_too():
+def test_the_progress_bound_is_passed_through_compositions():
   method = GMixout(anchor_decay=0.5, resample_every=5, sparsity=0.8)
   expected = 1 - (1 - 0.5 * 0.2) ** (40 / 5)
   assert method.progress_bound(40) == pytest.approx(expected, rel=1e-12)
