@@ -1,4 +1,4 @@
-"""What the report says of the lines of `experiments.diagnostics`."""
+"""The report's tables and pictures of lines of `experiments.diagnostics`."""
 
 import json
 import math

@@ -288,17 +288,17 @@ def _started(
   notes, prepared = [], setup.prepared
   if setup.guessed:
     notes.append(
-      f"Nothing in {setup.backbone} says how its images are prepared, so they"
-      f" are as CLIP is documented: mean {_listed(prepared.mean)}, std"
-      f" {_listed(prepared.std)}, the shorter side resized (bicubic) to"
-      f" {setup.size} pixels, the central square."
+      f"{setup.backbone} has no preprocessing config, so CLIP's documented one"
+      f" is used: mean {_listed(prepared.mean)}, std {_listed(prepared.std)},"
+      f" the shorter side resized (bicubic) to {setup.size} pixels, the central"
+      " square."
     )
   own = setup.use_head != "never" and backbones.own_head_of(
     setup.backbone, train.class_names
   )
   if own:
     notes.append(
-      f"Runs start from the head in {setup.backbone}, whose classes are these."
+      f"Runs start from the head in {setup.backbone}, which has these classes."
     )
   if not probe.is_blank(model):
     words = model.prompts is not None

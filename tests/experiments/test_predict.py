@@ -157,7 +157,7 @@ def test_the_head_of_an_exported_clip_is_kept_without_templates(
   export.save(tuned, tmp_path / "tuned", class_names=names)
   own = run(tmp_path / "tuned", images)
   assert run(tmp_path / "tuned", images, "--classes", *names) == own
-  with pytest.raises(SystemExit, match=r"--classes has no meaning .*--templat"):
+  with pytest.raises(SystemExit, match=r"--classes must be left .*--templat"):
     run(tmp_path / "tuned", images, "--classes", "one", "two")
   words = ("--classes", "one", "two", "--templates", "a digit {}")
   assert run(tmp_path / "tuned", images, *words) != own

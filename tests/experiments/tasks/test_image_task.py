@@ -148,9 +148,7 @@ def test_a_clip_without_preprocessing_takes_the_documented_one(
   assert asked.config["preprocessing"] == "CLIP's"
   opened = asked.open(0)
   (note,) = opened.notes
-  assert note.startswith(
-    f"Nothing in {silent} says how its images are prepared"
-  )
+  assert note.startswith(f"{silent} has no preprocessing config, so CLIP's")
   assert "mean 0.481455 0.457827 0.408211, std 0.26" in note
   assert opened.view == View(16, "crop", 1.0, "bicubic")
   assert opened.model.mean == clip.CLIP_MEAN
