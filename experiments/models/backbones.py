@@ -26,7 +26,7 @@ Attention = attention_lib.Implementation
 UseHead = Literal["never", "named", "any"]
 """Whether to start from the head in a backbone's files. "named": where they say
 that it is of these classes, as our exports do. "any": that of a ViT also where
-it has as many outputs and nobody says of what, as on ImageNet, whose order is
+it has as many outputs and they have no names, as on ImageNet, whose order is
 known."""
 
 
