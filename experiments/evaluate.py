@@ -4,10 +4,10 @@
   python -m experiments.evaluate CLIP --ood night=photos/night \
     --templates "a photo of a {}."
 
-A folder has class folders, <folder>/<class>/<image>, or is a CSV with the
-columns file and label. Its classes are those of MODEL, by name. Images are
-prepared as in the evaluation of MODEL when it was trained. One run appends one
-JSON line.
+--val and --ood name folders of class folders, <folder>/<class>/<image>, or CSVs
+with the columns file and label. Classes are matched with those of MODEL by
+name. Images are prepared as in the evaluation of MODEL when it was trained. One
+run appends one JSON line.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from experiments.data.listing import Listing
 from experiments.harness.command import session
 from experiments.model_options import ModelOptions
 from experiments.models import backbones, evaluation
-from experiments.models.deployed import Deployed
+from experiments.models.predictor import Predictor
 from experiments.reporting import records
 from experiments.run_options import check_results, one_each
 from experiments.tasks import memory, user_images
@@ -108,7 +108,7 @@ def main(config: Config) -> None:
     say(f"Its line is in {config.results}.")
 
 
-def opened(config: Config, found: Listing, model: Deployed) -> ImageSet:
+def opened(config: Config, found: Listing, model: Predictor) -> ImageSet:
   """Images whose labels count the outputs of a model.
 
   Raises:
@@ -121,7 +121,7 @@ def opened(config: Config, found: Listing, model: Deployed) -> ImageSet:
 
 
 def described(
-  config: Config, found: Deployed, sets: Mapping[str, Listing]
+  config: Config, found: Predictor, sets: Mapping[str, Listing]
 ) -> records.Record:
   """All that the metrics depend on; JSON."""
   told: records.Record = {

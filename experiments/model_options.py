@@ -10,7 +10,7 @@ import tyro
 from experiments.data import workers
 from experiments.data.listing import same_name
 from experiments.data.workers import Workers
-from experiments.models import backbones, deployed, preprocessing
+from experiments.models import backbones, predictor, preprocessing
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,17 +18,16 @@ class ModelOptions:
   """A finished classifier.
 
   Attributes:
-    model: What experiments.train has exported; a ViT with a head, whoever
-      saved it; or a CLIP, whose head is made of the names of the classes.
-    classes: The names of the classes: for the zero-shot head of a CLIP that has
-      no other, or in the order of the outputs of a head whose files do not say
-      what they mean.
+    model: An export of experiments.train; any ViT with a head; or a CLIP, which
+      gets a zero-shot head.
+    classes: The names of the classes: for a zero-shot head, or for a head whose
+      files do not name its outputs, in their order.
     templates: Prompts for a zero-shot head, such as "a photo of a {}.", with {}
-      where a name goes. With them the head is made of words also of a CLIP that
-      was exported with one.
+      for the name of a class. They replace the head of an exported CLIP by a
+      zero-shot head.
     image_size: Side of the images in pixels; by default the model's own.
     mean: Of the pixels the model was trained on, per channel, in [0, 1]; by
-      default what its files say.
+      default from its files.
     std: Likewise.
     batch_size: Images per forward pass.
     dtype: What the model computes in; logits are float32.
@@ -48,16 +47,15 @@ class ModelOptions:
   attention: backbones.Attention = "xla"
   decode_threads: int | None = None
 
-  def load(self, classes: Sequence[str] | None = None) -> deployed.Deployed:
+  def load(self, classes: Sequence[str] | None = None) -> predictor.Predictor:
     """The classifier, whose outputs are named.
 
     Args:
-      classes: What a CLIP without a head is asked about, if no flag says it.
+      classes: The classes of a zero-shot head, if no flag names them.
 
     Raises:
       FileNotFoundError: If it is not there.
-      ValueError: If flags do not go with it, or nothing says what its outputs
-        mean.
+      ValueError: If flags do not fit it, or nothing names its outputs.
     """
     if self.batch_size < 1:
       raise ValueError(
@@ -75,7 +73,7 @@ class ModelOptions:
     backbones.check_path(self.model, "MODEL")
     if asked is None and backbones.needs_words(self.model):
       asked = classes
-    found = deployed.load(
+    found = predictor.load(
       self.model,
       classes=asked,
       templates=self.templates,

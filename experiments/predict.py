@@ -6,9 +6,9 @@
     --classes cat dog --templates "a photo of a {}." "a drawing of a {}."
 
 The CSV has a header and a row for each image: its file, relative to FOLDER, the
-class, its probability, and with --top the next ones likewise. Images are
-prepared as in the evaluation of MODEL. Files that are no readable image have no
-row; they are listed here.
+class and its probability, and with --top further classes. Images are prepared
+as in the evaluation of MODEL. Files that cannot be read have no row; the
+command lists them.
 """
 
 import csv
@@ -43,7 +43,7 @@ class Config(ModelOptions):
   Attributes:
     folder: The images, at any depth.
     out: The CSV; it appears whole or not at all.
-    top: How many classes of each image, the likeliest first.
+    top: How many classes for each image, the likeliest first.
   """
 
   folder: Annotated[pathlib.Path, tyro.conf.Positional]

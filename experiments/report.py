@@ -44,8 +44,8 @@ def write(
     files: JSON lines, as `experiments.train`, `sweep`, `evaluate`,
       `diagnostics` and `pretraining.pretrain_clip` write them.
     out: The folder to write.
-    references: The methods that the others are compared with, where they are
-      there; of several configurations the first.
+    references: The methods that the others are compared with, if present; of
+      several configurations the first.
     id_score: The score of ID images at which OOD accuracies are compared.
     csv: Whether to write results.csv, a row for each configuration.
     latex: Whether to write tables.tex, tables for the package booktabs.

@@ -20,30 +20,30 @@ from experiments.training.watching import Watching
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunOptions:
-  """Where runs are saved and written, what is seen of them, who shares them.
+  """Where runs are saved and logged, and on which devices they run.
 
   Attributes:
     results: The file that lines are appended to. A cell (method, task and seed)
-      that it has a line of is not run again.
-    checkpoint: A folder to save runs in. Given again, runs go on from there;
-      SIGTERM saves and stops them.
+      that has a line in it is not run again.
+    checkpoint: A folder to save runs in. With the same folder, runs are
+      resumed; SIGTERM saves and stops them.
     save_every: Steps between two checkpoints. Each scores the weights on the
-      ID validation images, and the best is kept apart from the newest two.
-    export: Where to put the trained model, head included: a ViT is a
-      safetensors file with timm's names, a CLIP a folder. Of a sweep, a folder
-      with one for each cell. Of an ensemble, which is several models, none.
+      ID validation images; the newest two and the best are kept.
+    export: Where to write the trained model, head included: a ViT is a
+      safetensors file with timm's names, a CLIP a folder. A sweep writes a
+      folder with one model for each cell. An ensemble is not exported.
     decode_threads: Threads that decode images, in each process; by default one
       for each CPU that this command may use.
-    decode_processes: Processes that decode beside this one; by default none up
-      to 16 CPUs, and one for every 16 of more.
-    sharding: Spread each batch over all devices: each has all weights and
-      moments ("data"), or keeps a part of them ("fsdp"). By default one device
-      does all, or with --distributed it is "data".
+    decode_processes: Additional processes that decode; by default none up to 16
+      CPUs, and one for every 16 of more.
+    sharding: Spread each batch over all devices: weights and moments are
+      replicated ("data") or sharded ("fsdp"). By default one device does all;
+      with --distributed the default is "data".
     distributed: Run in several processes, and use the devices of all.
     coordinator: Host and port of the first process.
     processes: How many processes there are.
     process: Which one this is, from 0.
-    watching: What is seen of the runs on the way.
+    watching: Evaluation, early stopping and logs during a run.
   """
 
   results: pathlib.Path = pathlib.Path("runs/results.jsonl")
@@ -75,8 +75,8 @@ class RunOptions:
     """The same for the harness; `more` are further fields of it.
 
     Raises:
-      ValueError: If flags do not go together, or something cannot be written
-        where it was asked for, which is better known before a run than after.
+      ValueError: If flags do not go together, or an output cannot be written,
+        which is better known before a run than after.
     """
     for name in ("coordinator", "processes", "process"):
       value = getattr(self, name)

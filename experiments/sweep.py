@@ -8,20 +8,20 @@
   python -m experiments.sweep --config imagenet --root DATA --backbone CLIP
   python -m experiments.sweep --config imagenet --help    what DATA must hold
 
-"gmixout+wise_ft" is WiSE-FT on a run of GMixout, and anything that works on
-other methods can follow a "+". Alone, such a method works on full fine-tuning.
---set gives hyperparameters, NAME.FIELD=VALUE, wherever the method occurs; of
-several values, with commas between, every combination is run. All else is as in
-`experiments.train`: each cell (method, settings, task and seed) appends one
-line, and what the results file has a line of is not run again. Methods that
-share a run train it once.
+"gmixout+wise_ft" is WiSE-FT on a run of GMixout. Any method that works on other
+methods can follow a "+"; alone, it works on full fine-tuning. --set gives
+hyperparameters, NAME.FIELD=VALUE, wherever the method occurs; values separated
+by commas give every combination. All else is as in `experiments.train`: each
+cell (method, settings, task and seed) appends one line, and a cell that has a
+line in the results file is not run again. A run that several methods share is
+trained once.
 
---config NAME takes methods, data, length and seeds from experiments/configs, as
-far as nothing else is asked for; --cases chooses among its parts.
+--config NAME takes methods, data, length and seeds from experiments/configs
+unless flags override them; --cases chooses among its parts.
 
-With --checkpoint DIR runs that were interrupted go on in the middle. --workers
-N runs cells N at a time in processes of their own; with --cluster slurm as jobs
-there. A cell that fails stops no other; it is reported at the end with its log.
+With --checkpoint DIR interrupted runs are resumed. --workers N runs N cells at
+a time in separate processes, with --cluster slurm as jobs there. A cell that
+fails does not stop the others; it is reported at the end with its log.
 """
 
 import dataclasses
@@ -68,26 +68,24 @@ class Config(TaskOptions, RunOptions):
   """A sweep.
 
   Attributes:
-    methods: Names, with "+" between those that work on each other; "all" are
+    methods: Names, with "+" between methods that build on each other; "all" are
       the registered ones that the backbone allows. By default those of
       --config.
     config: An experiment by name.
-    cases: Which of its cases or parts, or the beginnings of their names; by
-      default all.
+    cases: Names of its parts, or prefixes of them; by default all.
     set: Hyperparameters, NAME.FIELD=VALUE or NAME.FIELD=VALUE,VALUE.
-    seeds: Of everything random; every method is run with each. By default those
-      of --config, or 0.
+    seeds: PRNG seeds; every method is run with each. By default those of
+      --config, or 0.
     checkpoints: A folder of finished checkpoints, as --export writes them, for
-      an experiment that combines some instead of training.
-    workers: Processes that run cells at a time; 0 runs all of them here, one
-      after another.
-    cluster: Where these are: on this machine, or on a Slurm cluster.
+      an experiment that combines them instead of training.
+    workers: Number of processes that run cells; 0 runs all cells in this one.
+    cluster: Where they run: on this machine, or on a Slurm cluster.
     partition: Of Slurm.
-    minutes: When to begin no further cell; by default there is no end.
+    minutes: After so many no further cell is begun; by default there is no end.
     picture: Where to draw OOD against ID accuracy, if at all.
     choose: Show each method at one of the learning rates that --set gave it:
       the smallest whose validation accuracy is within one standard error of the
-      best. All of them are run, and have their lines.
+      best. All of them are run and have lines.
 
   Raises:
     ValueError: If there are both steps and epochs.

@@ -26,55 +26,53 @@ DOMAINBED = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TaskOptions:
-  """What to train on, from what, and how long.
+  """What to train on, what to start from, and how long.
 
   Attributes:
-    backbone: What to start from: a CLIP, a SigLIP or a ViT in a folder, as
-      Hugging Face, open_clip or timm save it, or a ViT in a file of
-      safetensors with timm's names.
-    train: Your own images to train on: a folder of class folders, or a CSV with
+    backbone: The pretrained model: a CLIP, a SigLIP or a ViT in a folder, as
+      Hugging Face, open_clip or timm save it, or a ViT in a safetensors file
+      with timm's names.
+    train: Your own training images: a folder of class folders, or a CSV with
       the columns file and label, whose paths are relative to its folder.
-    val: The same to choose by and to report ID accuracy on; by default a seeded
-      share of --train is held out.
-    ood: Further folders or CSVs, NAME=DIR; shown, and never used to choose.
-    data: Or images by name: domainbed, pacs, vlcs, office_home,
-      terra_incognita, domain_net; or one of the experiments in
+    val: ID validation images, to choose by and to report ID accuracy on; by
+      default a seeded fraction of --train is held out.
+    ood: OOD folders or CSVs, NAME=DIR; reported, and never used to choose.
+    data: Instead of --train, images by name: domainbed, pacs, vlcs,
+      office_home, terra_incognita, domain_net; or an experiment in
       experiments/configs, such as imagenet.
     root: The folder of --data.
-    source: Of DomainBed's layout, the domain to train on; all others are OOD.
-    target: Or the domain to leave out; batches then have as many images of one
-      of the others as of another.
-    held_out: The share of the training images, class by class, that is kept to
-      choose by where these are not given.
+    source: In DomainBed's layout, the domain to train on; all others are OOD.
+    target: Instead of --source, the domain to leave out as OOD. Batches then
+      have equally many images of each other domain.
+    held_out: The fraction of the training images of each class that is held out
+      for validation, if there are no validation images.
     skip_broken: Leave out images that cannot be decoded, and count them; by
       default the first one stops the run.
     templates: Prompts for the zero-shot head of a CLIP, such as "a photo of a
-      {}.", with {} where the name of a class goes. With them the head is made
-      of words, also of a CLIP that was exported with a head.
+      {}.", with {} for the name of a class. They replace the head of an
+      exported CLIP by a zero-shot head.
     image_size: Side of the images in pixels, a multiple of the patch size; by
       default the backbone's own, or that of an experiment.
     mean: Of the pixels the backbone was trained on, per channel, in [0, 1]; by
-      default what its files say.
+      default from its files.
     std: Likewise.
     batch_size: Images per step; 32 unless an experiment has its own.
-    steps: Optimizer steps of a run; 300 if there are no epochs either, and no
+    steps: Optimizer steps of a run; 300 unless --epochs is given or an
       experiment has its own.
-    epochs: The length of a run instead; the last one is filled up.
-    warmup: The share of the steps in which the learning rate rises; 0.1 unless
-      an experiment has its own.
-    augment: What is done to training images: nothing ("none"), a crop of 70 to
-      100 % of the original and a flip ("basic"), of 8 to 100 % ("inception"),
-      or two operations of RandAugment after that ("randaugment").
-    dtype: What the model computes in, in training and evaluation alike. What
-      is stored (weights, anchor, residual, moments) is float32, and so are
-      logits and losses.
-    remat: Recompute each block in the backward pass: a sixth of the memory,
-      and on CPUs, whose caches it fits, less time; on a GPU more.
+    epochs: The length of a run instead; the last batch is filled up.
+    warmup: The fraction of warm-up steps; 0.1 unless an experiment has its own.
+    augment: Augmentation: "none"; "basic", a crop of 70 to 100 % of the
+      original and a flip; "inception", a crop of 8 to 100 % and a flip; or
+      "randaugment", inception and two operations of RandAugment.
+    dtype: The dtype of computation, in training and evaluation. Weights,
+      anchor, residual, moments, logits and losses are float32.
+    remat: Recompute each block in the backward pass: a sixth of the memory; on
+      CPUs less time, as it fits their caches, on a GPU more.
     attention: "cudnn" keeps no matrix of scores; it needs an NVIDIA GPU since
       Ampere, and --dtype bfloat16.
     skip_nonfinite: How many steps in a row may be skipped because their loss or
       gradient is not finite; by default such a step stops the run.
-    training: What a step does that is no part of the method.
+    training: Settings of a step that do not belong to the method.
 
   Raises:
     ValueError: If there are both steps and epochs, or one of these or the share

@@ -10,31 +10,29 @@
 
 --train, --val and --ood name folders of class folders,
 <folder>/<class>/<image>, or CSVs with the columns file and label; classes are
-matched by name. --data pacs (or
-vlcs, domainbed, ...) is a folder in DomainBed's layout,
-<root>/<domain>/<class>/<image>, of which one domain is the source, or is left
-out as the target. --data imagenet is the experiment of that name, with its
-batch size, length and prompts.
+matched by name. --data pacs (or vlcs, domainbed, ...) is a folder in
+DomainBed's layout, <root>/<domain>/<class>/<image>: --source names the one
+domain to train on, or --target the one to leave out. --data imagenet is the
+experiment of that name, with its batch size, length and prompts.
 
-One run appends one JSON line to the results file: configuration, seed,
-versions, device and metrics. A run that the file has a line of is not run
-again.
+A run appends one JSON line to the results file: configuration, seed, versions,
+device and metrics. A run that has a line in the file is not run again.
 
-On several devices of one machine add --sharding data, or --sharding fsdp if
-weights and moments shall be spread over them, too. On several machines each
-process runs the same command with --distributed besides; --coordinator
-HOST:PORT, --processes and --process say who is who where the cluster does not.
-Each reads its own part of every batch, and the first one alone writes. The
-checkpoint's folder is shared; a run may go on with other devices.
+To use several devices of one machine, add --sharding data, or --sharding fsdp
+to shard weights and moments too. On several machines run the same command in
+each process with --distributed; --coordinator HOST:PORT, --processes and
+--process are needed unless the cluster provides them. Each process reads its
+own part of every batch, and only the first one writes. The checkpoint folder is
+shared; a run may be resumed on other devices.
 
 The seed decides which images are held out, their order, their augmentation and
-the masks, so runs that differ in the method alone are paired.
+the masks, so runs that differ only in the method are paired.
 
   python -m experiments.train gmixout --epochs 10 --mixup 0.2 --clip-norm 1 \
     --eval-every 500 --patience 5 --log-dir runs/log ...
 
-With --patience a run may end early, and its best weights on ID validation
-images are the result. OOD images decide nothing, whether watched or not.
+With --patience a run may end early, and the result is its best weights on ID
+validation images. OOD images decide nothing, evaluated on the way or not.
 """
 
 import dataclasses
@@ -63,10 +61,10 @@ class Config(TaskOptions, RunOptions):
   """One run.
 
   Attributes:
-    method: How to fine-tune.
-    seed: Of everything random.
-    recipe: The peak learning rate of full fine-tuning on this data, if it is
-      known: a method whose own rate lies far from what follows says so.
+    method: The method.
+    seed: The PRNG seed.
+    recipe: The peak learning rate of full fine-tuning on this data, if known:
+      a method warns if its own rate is far from the rule of thumb.
   """
 
   method: methods.Method

@@ -24,11 +24,11 @@ from gmixout_jax._core.step import (
 def gmixout_eval_params(opt_state: Any, params: Any) -> Any:
   """The evaluation weights: what to evaluate, save and serve.
 
-  For `gmixout` A + (1−λ)Δ, which is where the anchor would be if the episode
-  ended now: nothing of an unfinished episode is lost, and at the end of an
-  episode these are the training weights. For `mixout`, `random_mask` and all
-  that keeps its residual A + Δ, the learned weights. Leaves that are not mixed
-  are returned as they are.
+  For `gmixout` they are A + (1−λ)Δ, the anchor that the episode would leave if
+  it ended now. So nothing of an unfinished episode is lost, and at the end of
+  an episode they equal the training weights. For `mixout`, `random_mask` and
+  any ``residual="keep"`` they are A + Δ, the learned weights. Leaves that are
+  not mixed are returned unchanged.
 
   Args:
     opt_state: A state of `gmixout`, or of anything that wraps it: chain,
@@ -52,8 +52,8 @@ def gmixout_eval_params(opt_state: Any, params: Any) -> Any:
   >>> params = optax.apply_updates(params, updates)
   >>> evaluated = gx.gmixout_eval_params(state, params)
 
-  The training weights moved by 0.1/s² where the mask was, with s = 0.1; the
-  anchor would move by (1−λ)·0.1/s, with λ = 0.3:
+  With s = 0.1 and λ = 0.3, the training weights changed by 0.1/s² on the mask;
+  the evaluation weights change by (1−λ)·0.1/s:
 
   >>> round(float(params["kernel"].min()), 3)
   -9.0
@@ -66,7 +66,7 @@ def gmixout_eval_params(opt_state: Any, params: Any) -> Any:
 
 
 def gmixout_masks(opt_state: Any, params: Any) -> Any:
-  """What the current episode trains.
+  """The mask of the current episode.
 
   Args:
     opt_state: As for `gmixout_eval_params`.
@@ -121,7 +121,7 @@ def _of_leaf(
   anchor_decay: jax.Array,
 ) -> jax.Array:
   def redraw(ends: jax.Array) -> jax.Array:
-    raise AssertionError("no accessor looks beyond the current mask")
+    raise AssertionError("no accessor reads beyond the current mask")
 
   step = LeafStep(indices, redraw, episode, anchor_decay)
   return what(mix, leaf, memory, step)

@@ -27,22 +27,22 @@ from pallas_kernels.packed_step.arithmetic import PackedAdamState
 class FusedAdamW:
   """`optax.adamw` for `MixedParams`, in one pass over the active entries.
 
-  With an Optax optimizer `MixedParams.apply_gradients` reads and writes every
-  active entry a few times: once for its residual, once for its moments, once
-  for its weight. With this one it reads gradient, weight, anchor and moments
-  once, and writes back what changes, in place if `mixed` and `opt_state` are
-  donated; on a GPU by one `pallas_kernels.packed_step` per leaf.
+  With an Optax optimizer, `MixedParams.apply_gradients` passes over the active
+  entries several times: for residuals, moments and weights. With this one it
+  reads gradient, weight, anchor and moments once and writes back what changed,
+  in place if `mixed` and `opt_state` are donated. On a GPU this is one
+  `pallas_kernels.packed_step` per leaf.
 
-  The arithmetic, the defaults and the state are `optax.adamw`'s, so that a run
-  may change from one to the other. Moments are carried over a redraw. Leaves
-  that are not mixed go through `optax.adamw` itself.
+  Arithmetic, defaults and state are those of `optax.adamw`, so a run may switch
+  between the two. Moments are carried over a redraw. Leaves that are not mixed
+  are updated by `optax.adamw` itself.
 
   Attributes:
     learning_rate: η, or an Optax schedule.
     b1: β₁.
     b2: β₂.
     eps: ε.
-    weight_decay: Decoupled; of a mixed leaf it pulls towards the anchor.
+    weight_decay: Decoupled; it pulls a mixed leaf towards its anchor.
 
   Example:
     >>> import jax, jax.numpy as jnp

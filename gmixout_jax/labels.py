@@ -113,27 +113,27 @@ def select_leaves(target: Target, params: Any) -> list[bool]:
 def gmixout_labels(params: Any, rules: Rules = VIT_RULES) -> Any:
   """Labels every leaf "mixed", "dense" or "frozen", for `optax.partition`.
 
-  The first rule whose regular expression is found in a leaf's '/'-joined path
-  gives its label; a rule that gives "mixed" passes over leaves with fewer than
-  two axes. Pass the function itself to `optax.partition`, as below: then it
-  also works inside `nnx.Optimizer`, which shows its parameters in two forms.
+  A leaf gets the label of the first rule whose regular expression is found in
+  its '/'-joined path; "mixed" rules skip leaves with fewer than two axes. Pass
+  the function itself to `optax.partition`, as below, so that it also works
+  inside `nnx.Optimizer`, which passes its parameters in two forms.
 
   Args:
     params: The parameters, any pytree. Boxes (`nnx.Param`, `nn.Partitioned`)
-      are no part of a path.
-    rules: Pairs (regular expression, label). Your own go before `VIT_RULES`,
-      as in ``((r"^head_dist/", "dense"), *gx.VIT_RULES)``, or in their place.
+      are not part of a path.
+    rules: Pairs (regular expression, label). Put your own before `VIT_RULES`,
+      as in ``((r"^head_dist/", "dense"), *gx.VIT_RULES)``, or use them alone.
 
   Returns:
     A pytree like `params` with a label in place of each leaf.
 
   Raises:
     ValueError: If a rule matches no leaf, a leaf matches no rule, or a label
-      is unknown. Only the head's rule in `VIT_RULES` may match none.
+      is unknown. Only the head's rule in `VIT_RULES` may match no leaf.
 
   Warns:
-    UserWarning: If the last of `VIT_RULES` freezes what may be a head. It
-      names the leaves and shows a rule for them.
+    UserWarning: If the last of `VIT_RULES` freezes what may be a head. The
+      warning names the leaves and shows a rule for them.
 
   >>> import jax.numpy as jnp, optax
   >>> import gmixout_jax as gx

@@ -30,34 +30,34 @@ def gmixout_learning_rate(
 def gmixout_learning_rate(
   full_finetuning_lr: float | optax.Schedule, *, resample_every: int = 10
 ) -> float | optax.Schedule:
-  r"""The learning rate to start from, under Adam or one of its kind.
+  r"""The learning rate to start from, for Adam and similar optimizers.
 
   .. math:: \eta = 5 \, \eta_{\text{full}} \, (10 / k)^a, \qquad
     a = 1 \text{ for } k < 10, \; 1/3 \text{ above}
 
-  A rule of thumb, measured and not derived. On a ViT-Ti/16 the best rate in
-  distribution was 5 times the best one of full fine-tuning at k = 10, and 50
-  times it or more at k = 1. On a small CLIP it was 9 and 100 times or more if
-  full fine-tuning's is read off the same images by the same score (1e-3), but 3
-  and 33 if it is the one that other images chose (3e-3). At k = 50 it was
-  smaller than at k = 10 by 15 to 45 %. Sparsity from 0.5 to 0.97, λ from 0 to
-  0.8 and the sampler moved it by less than its own uncertainty. Take a third
-  of it with ``moments="reset"``, or where accuracy out of distribution counts
-  for more than in distribution. The measurements are in experiments/README.md.
+  A rule of thumb, measured and not derived. On a ViT-Ti/16 the rate with the
+  best ID accuracy was 5 times that of full fine-tuning at k = 10, and at least
+  50 times at k = 1. On a small CLIP the ratios were 9 and at least 100 against
+  full fine-tuning's best rate on the same images (1e-3), and 3 and 33 against
+  the rate chosen on other images (3e-3). At k = 50 the best rate was 15 to 45 %
+  smaller than at k = 10. Sparsity from 0.5 to 0.97, λ from 0 to 0.8 and the
+  sampler changed it by less than its uncertainty. Use a third of it with
+  ``moments="reset"``, or if OOD accuracy matters more than ID accuracy. The
+  measurements are in experiments/README.md.
 
-  It is much less than what λ and 1 − p would make up for: the anchor moves by
-  (1 − λ)(1 − p) of what the training weights do, but these have to stay where
-  the loss makes sense, so a larger rate fails before the anchor catches up.
-  What helps a run that is too short is a smaller k: see `gmixout_progress`.
+  The factor is much smaller than 1/((1 − λ)(1 − p)), although the anchor
+  receives only that share of what the training weights learn: with a larger
+  rate the training weights diverge before the anchor catches up. If a run is
+  too short, use a smaller k instead: see `gmixout_progress`.
 
   Args:
-    full_finetuning_lr: η_full, the rate of full fine-tuning on the task: a
-      number above 0, then it is the peak; or an Optax schedule step → rate.
-    resample_every: k, the optimizer steps of an episode, at least 1.
+    full_finetuning_lr: η_full, the rate of full fine-tuning on the task: its
+      peak, a number above 0; or an Optax schedule step → rate.
+    resample_every: k, optimizer steps per episode, at least 1.
 
   Returns:
-    η for the residual's optimizer: a number; or a schedule if one was given,
-    the same at every step but for the factor.
+    η for the residual's optimizer: a number, or the schedule times the factor
+    if a schedule was given.
 
   Raises:
     ValueError: If an argument is out of range.
@@ -95,34 +95,32 @@ def gmixout_progress(
   sparsity: float = 0.9,
   rescale: bool = True,
 ) -> float:
-  r"""The most of the way to the optimum that an anchor can have come.
+  r"""The largest share of the way to the optimum that the anchor can cover.
 
   .. math:: 1 - (1 - (1 - \lambda) s)^{T / k}, \qquad
     \text{without rescale} \quad 1 - \lambda^{T / k}
 
   with T = `steps`, k = `resample_every`, λ = `anchor_decay` and s = 1 −
-  `sparsity`. An episode that fits all that is left moves the training weights
-  by the whole way, and leaves the anchor (1 − λ)s of it: 1 − λ if the training
-  weights are not 1/s ahead of the residual. Exact for the outputs of a linear
-  model whose every episode fits its targets; a real run, whose steps do not
-  overshoot, stays below. At λ = 0.3 and p = 0.9 half of the way takes ten
-  episodes, and 95 % k ≤ T(1−λ)s/3.
+  `sparsity`. An episode that reaches the optimum takes the training weights all
+  of the remaining way, and the anchor (1 − λ)s of it (1 − λ without rescale).
+  The bound is exact for the outputs of a linear model whose every episode fits
+  its targets; a real run that does not overshoot stays below. At λ = 0.3 and
+  p = 0.9, half of the way takes ten episodes, and 95 % needs k ≤ T(1−λ)s/3.
 
   Args:
     steps: T, the optimizer steps of the run, at least 0.
-    resample_every: k, the optimizer steps of an episode, at least 1. None never
-      redraws, so the run is one episode, whose end counts as reached after the
-      first step: `gmixout_eval_params` takes (1 − λ) of an open episode too.
+    resample_every: k, optimizer steps per episode, at least 1. None never
+      redraws: the run is one episode, which counts in full from the first step,
+      as `gmixout_eval_params` takes (1 − λ) of an unfinished episode too.
     anchor_decay: λ in [0, 1].
-    sparsity: p in [0, 1), as of `gmixout`. Of a leaf with few columns the
-      fraction that is kept differs from 1 − p; its own bound takes that.
-    rescale: As of `gmixout`.
+    sparsity: p in [0, 1), as for `gmixout`. A leaf with few columns keeps a
+      fraction other than 1 − p; use that fraction for its own bound.
+    rescale: As for `gmixout`.
 
   Returns:
-    A fraction in [0, 1]. T/k is not rounded: the anchor itself moves at the
-    ends of episodes only, and between two of them the formula rises from the
-    one's value to the next one's. So for T < k it is below what an open episode
-    may be worth to `gmixout_eval_params`, which is the value at T = k.
+    A fraction in [0, 1]. T/k is not rounded, although the anchor changes only
+    at the ends of episodes. So for T < k it is below what the evaluation
+    weights of the unfinished episode may reach, which is the value at T = k.
 
   Raises:
     ValueError: If an argument is out of range or a schedule.

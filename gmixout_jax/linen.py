@@ -1,13 +1,12 @@
 """Linen modules on the compact path: the variables to apply them to.
 
-Any Linen module works as it is, since weights need no help from the layers to
-send their gradients on packed. For the work and the memory that the "neuron"
-sampler saves, a layer must do it in its product: give `flax.linen.Dense` and
-`flax.linen.DenseGeneral` the argument ``dot_general_cls=gx.linen.TappedDot``,
-and attention ``qkv_dot_general_cls`` and ``out_dot_general_cls``. It changes
-nothing where nothing is trained, as in `init` and at evaluation. A stack of
-layers needs the collection "taps" cut at axis 0: `flax.linen.scan` with
-``variable_axes={"params": 0, "taps": 0}``.
+Any Linen module works unchanged: its gradients come out packed. To also save
+work and memory with the "neuron" sampler, the layers need another product: give
+`flax.linen.Dense` and `flax.linen.DenseGeneral` the argument
+``dot_general_cls=gx.linen.TappedDot``, and attention ``qkv_dot_general_cls``
+and ``out_dot_general_cls``. It changes nothing in `init` or at evaluation. A
+scanned stack of layers must also scan the collection "taps" over axis 0:
+`flax.linen.scan` with ``variable_axes={"params": 0, "taps": 0}``.
 """
 
 from collections.abc import Callable
@@ -33,9 +32,9 @@ _NAME = "kernel"
 class TappedDot(linen.Module):
   """The `dot_general_cls` of a linear layer whose gradient comes out packed.
 
-  It is for `flax.linen.Dense`, `flax.linen.DenseGeneral` and attention, see
-  `variables`. It has no parameters, and where the collection "taps" has
-  nothing for the layer it is `jax.lax.dot_general`.
+  For `flax.linen.Dense`, `flax.linen.DenseGeneral` and attention; see
+  `variables`. It has no parameters. If the collection "taps" has no entry for
+  the layer, it is `jax.lax.dot_general`.
   """
 
   @linen.compact
@@ -56,24 +55,23 @@ class TappedDot(linen.Module):
 def axes(
   module: linen.Module, *args: Any, rngs: Any = None, **kwargs: Any
 ) -> Callable[[str, Any], str | None]:
-  """Finds out what the axes of a module's parameters mean, for ``axes=``.
+  """Reads the meaning of parameter axes off a module's layers, for ``axes=``.
 
-  The layers tell: `Dense`, `DenseGeneral` and with it attention, `Conv`,
-  `ConvLocal` and `ConvTranspose` of any rank, `Einsum`, `Embed`; also in
-  stacks that `flax.linen.scan` or `flax.linen.vmap` makes, whose every layer
-  then has inputs of its own. Nothing is computed.
+  Supported layers: `Dense`, `DenseGeneral` and so attention, `Conv`,
+  `ConvLocal` and `ConvTranspose` of any rank, `Einsum` and `Embed`, also in
+  stacks made by `flax.linen.scan` or `flax.linen.vmap`, where every layer has
+  its own inputs. Nothing is computed.
 
   Args:
     module: The module.
-    *args: What it is applied to; for arrays their `jax.ShapeDtypeStruct` will
-      do.
-    rngs: As for its `init`; for ``params`` and ``dropout`` if None.
-    **kwargs: What else it takes.
+    *args: Its arguments; a `jax.ShapeDtypeStruct` may stand for an array.
+    rngs: As for its `init`; None makes ``params`` and ``dropout``.
+    **kwargs: Its keyword arguments.
 
   Returns:
-    A function (path, leaf) → letters, for ``axes=`` where the parameters are
-    mixed. Other leaves go by their names, as with ``axes="flax"``; a kernel
-    with batch axes is not known. It is equal to others made alike.
+    A function (path, leaf) → letters, to be passed as ``axes=``. Leaves of
+    other layers go by their names, as with ``axes="flax"``; a kernel with batch
+    axes is unknown. Functions made from equal layers compare equal.
 
   Example:
     >>> import jax, jax.numpy as jnp
@@ -98,7 +96,7 @@ def axes(
 
 
 def variables(mixed: MixedParams, trainable: Any) -> dict[str, Any]:
-  """The variables of a module whose gradients go to `trainable`.
+  """The variables of a module, with gradients that flow to `trainable`.
 
   Args:
     mixed: The mixed parameters, made from a module's ``"params"``.
@@ -106,10 +104,10 @@ def variables(mixed: MixedParams, trainable: Any) -> dict[str, Any]:
 
   Returns:
     The collections ``"params"`` and ``"taps"``, for `apply`. Add others, such
-    as batch statistics, to the dict. Of a stack of layers "taps" has the axes
-    that number them in front, in their order: a scan or a map must cut it at
-    axis 0 (in a nest of stacks, as the parameters are cut). Where it is not
-    cut the gradients are the same, and come from the weights.
+    as batch statistics, to the dict. For a stack of layers the layer axes of
+    "taps" come first: a scan or vmap must map it over axis 0 (in nested stacks,
+    as the parameters are mapped). If it is not mapped, the gradients are the
+    same, but the backward pass saves no work.
 
   Raises:
     ValueError: As `MixedParams.inject`.

@@ -1,9 +1,9 @@
 """GMixout as mixed parameters: only the weights themselves are dense.
 
-`gmixout` asks for the gradient of all weights and uses a tenth. `MixedParams`
-asks for that tenth: the loss is differentiated with respect to packed
-residuals, so gradients, the optimizer's state and what data-parallel training
-has to reduce are as small as the mask.
+`gmixout` takes the gradient of all weights and uses a tenth of it.
+`MixedParams` takes that tenth alone: it differentiates the loss with respect to
+packed residuals, so gradients, optimizer state and the all-reduce of
+data-parallel training are as small as the mask.
 """
 
 import dataclasses
@@ -47,27 +47,26 @@ class FusedOptimizer(Protocol):
 @description.serialized
 @struct.dataclass
 class MixedParams(steps.MixState):
-  """Parameters that `gmixout` would train likewise, from packed gradients.
+  """Parameters that train as under `gmixout`, from packed gradients.
 
-  An immutable pytree, to be used like a Flax ``TrainState``: checkpoint it,
-  donate it, carry it through a scan. One step, with any Optax optimizer `tx`:
+  An immutable pytree, used like a Flax ``TrainState``: checkpoint it, donate
+  it, carry it through a scan. One step with any Optax optimizer `tx` is:
 
       value, grads = mixed.value_and_grad(loss)(batch)  # loss(params, batch)
       mixed, opt_state = mixed.apply_gradients(tx, grads, opt_state)
 
-  where ``opt_state = tx.init(mixed.trainable())``, and at evaluation
-  `mixed.eval_params()`. Key, data and inner optimizer being the same, the
-  weights follow those of ``gmixout(tx, ...)``, see there for the method. Jit
-  the whole step and donate `mixed`, so that the weights change in place.
+  where ``opt_state = tx.init(mixed.trainable())``. At evaluation use
+  `mixed.eval_params()`. With the same key, data and inner optimizer the weights
+  follow those of ``gmixout(tx, ...)``; see there for the method. Jit the whole
+  step and donate `mixed`, so that the weights are updated in place.
 
-  The gradients are a tree like `trainable`: average them over devices, clip
-  them, add them up over the parts of a batch. For a loop that wants the pieces
-  there are `inject`, the weights whose gradients go to `trainable`, and
-  `apply_updates`, which adds what an optimizer returned.
+  The gradients are a tree like `trainable`: they may be averaged over devices,
+  clipped, or summed over micro-batches. Loops that need the pieces have
+  `inject`, which returns the weights with gradients that flow to `trainable`,
+  and `apply_updates`, which adds the updates of an optimizer.
 
   Attributes:
-    params: The training weights W, all of them, as the model computes with
-      them.
+    params: The training weights W, all of them, which the model computes with.
 
   Example:
     >>> import jax, jax.numpy as jnp, optax
@@ -85,7 +84,7 @@ class MixedParams(steps.MixState):
     ...   mixed, opt_state = step(mixed, opt_state)
     >>> jax.tree.map(jnp.shape, mixed.trainable())
     {'bias': (40,), 'kernel': (8, 4)}
-    >>> deployed = mixed.eval_params()
+    >>> eval_params = mixed.eval_params()
   """
 
   params: Any
@@ -98,16 +97,15 @@ class MixedParams(steps.MixState):
     """Wraps the weights to start from.
 
     Args:
-      params: Any pytree of arrays; those of integers are frozen. They are held,
-        not copied: if the result is donated, they are gone.
+      params: Any pytree of arrays; integer arrays are frozen. They are not
+        copied: donating the result deletes them.
       key: As for `gmixout`.
-      **settings: As for `gmixout`, and `target` may also be rules that label
-        every leaf "mixed", "dense" or "frozen", such as `VIT_RULES`, in place
-        of `optax.partition`. Frozen leaves cost nothing but their own memory.
-        With ``sampler="neuron"`` in a module of Flax (`gmixout_jax.nnx`,
-        `gmixout_jax.linen`) the backward pass saves the work and the memory of
-        the inputs that do not train, also with ``residual="keep"``, whose
-        residual is dense.
+      **settings: As for `gmixout`. `target` may also be rules that label every
+        leaf "mixed", "dense" or "frozen", such as `VIT_RULES`, which replaces
+        `optax.partition`. Frozen leaves cost only their own memory. With
+        ``sampler="neuron"`` in a Flax module (`gmixout_jax.nnx`,
+        `gmixout_jax.linen`) the backward pass skips the inputs that do not
+        train, which saves work and memory, also with ``residual="keep"``.
 
     Raises:
       ValueError: If an argument is out of range, no leaf is mixed, or a leaf
@@ -134,13 +132,12 @@ class MixedParams(steps.MixState):
     """Like `jax.value_and_grad`, with packed gradients.
 
     Args:
-      loss: A function of the weights, a pytree like `params`, and of anything
-        else that returns a scalar.
-      has_aux: Whether it returns a pair of the loss and something more.
+      loss: (params, *args) → scalar, with weights like `params`.
+      has_aux: Whether it returns a pair of the loss and auxiliary data.
 
     Returns:
-      A function of all arguments of `loss` but the weights, that returns what
-      `loss` does and the gradients, a tree like `trainable`.
+      A function of the other arguments of `loss`. It returns what `loss`
+      returns, and the gradients, a tree like `trainable`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -175,10 +172,10 @@ class MixedParams(steps.MixState):
     """Takes one optimizer step.
 
     Args:
-      tx: Any Optax optimizer, or `FusedAdamW`. Around an `optax.MultiSteps`
-        only the steps that it takes count.
+      tx: Any Optax optimizer, or `FusedAdamW`. With `optax.MultiSteps` only
+        its optimizer steps count.
       grads: From `value_and_grad`, or any tree like `trainable`.
-      opt_state: From ``tx.init(mixed.trainable())``, or the last call.
+      opt_state: From ``tx.init(mixed.trainable())``, or from the last call.
       **extra_args: For the `update` of an Optax optimizer.
 
     Returns:
@@ -186,7 +183,7 @@ class MixedParams(steps.MixState):
 
     Raises:
       ValueError: If `grads` does not fit, or the optimizer holds weights that
-        nobody knows how to restart; see `gmixout`.
+        gmixout does not know how to restart; see `gmixout`.
     """
     if not (hasattr(tx, "update") or hasattr(tx, "step")):
       raise ValueError(
@@ -234,20 +231,18 @@ class MixedParams(steps.MixState):
     """What the optimizer trains, a pytree like `params`.
 
     Returns:
-      Δ for a mixed leaf, in float32 or wider: packed, of the shape of
-      `anchor`. A leaf that is not mixed likewise in float32 or wider;
-      `optax.MaskedNode`, which has no leaves, for one that is frozen.
-      Decoupled weight decay on Δ pulls towards the anchor.
+      For a mixed leaf Δ, packed, of the shape of `anchor`; for a dense leaf its
+      weights; both in float32 or wider. For a frozen leaf `optax.MaskedNode`,
+      which has no leaves. Decoupled weight decay on Δ pulls towards the anchor.
     """
     return self._trainable(self._begun())
 
   def inject(self, trainable: Any) -> Any:
-    """The weights for the model, whose gradients go to `trainable`.
+    """The weights for the model, with gradients that flow to `trainable`.
 
     Args:
       trainable: As `trainable` returns it; perhaps traced by `jax.grad`. Of
-        the mixed leaves only the gradient is taken: their values are in
-        `params` already.
+        the mixed leaves only the gradient is used: `params` holds the values.
 
     Returns:
       A pytree like `params`.
@@ -265,8 +260,8 @@ class MixedParams(steps.MixState):
 
     Args:
       updates: What `tx.update` returned, like `trainable`.
-      stepped: Whether this is an optimizer step. False, perhaps traced, counts
-        none: for `optax.MultiSteps`, whose `has_updated` tells.
+      stepped: Whether this is an optimizer step; perhaps traced. With
+        `optax.MultiSteps` pass its `has_updated`.
 
     Returns:
       The weights after the step.
@@ -300,7 +295,7 @@ class MixedParams(steps.MixState):
     return eval_params.gmixout_eval_params(self, self.params)
 
   def masks(self) -> Any:
-    """What the current episode trains; see `gmixout_masks`."""
+    """The masks of the current episode; see `gmixout_masks`."""
     return eval_params.gmixout_masks(self, self.params)
 
   def _begun(self) -> steps.Begun:

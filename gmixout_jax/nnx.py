@@ -1,15 +1,15 @@
 """NNX modules on the compact path: two functions and an optimizer.
 
-`split` and `merge` stand where `flax.nnx.split` and `flax.nnx.merge` stand in
-a functional training step. `MixedOptimizer` stands where `flax.nnx.Optimizer`
-stands in one that works on modules. Both run in graph mode and in tree mode.
+`split` and `merge` replace `flax.nnx.split` and `flax.nnx.merge` in a
+functional training step. `MixedOptimizer` replaces `flax.nnx.Optimizer` in a
+step that works on modules. Both run in graph mode and in tree mode.
 
-Inside the loss the model is the user's own, in all but this: each linear layer
-whose kernel is mixed (`flax.nnx.Linear` and `flax.nnx.LinearGeneral`, so that
-attention is among them) has, as its `dot_general`, a product that sends its
-gradient on packed. In a stack of layers it is a stack of them, which
-`flax.nnx.scan` cuts with all else at axis 0. Other layers, linear layers with
-a `dot_general` of their own, and stacks that are cut otherwise get the same
+Inside the loss the model is unchanged except that the `dot_general` of each
+linear layer with a mixed kernel (`flax.nnx.Linear` and
+`flax.nnx.LinearGeneral`, and so attention) is a product whose gradient comes
+out packed. In a stack of layers it is a stack of products, which
+`flax.nnx.scan` maps over axis 0 with all else. Other layers, linear layers with
+their own `dot_general`, and stacks mapped over another axis get the same
 gradients from their weights.
 """
 
@@ -36,20 +36,19 @@ __all__ = [
 
 
 def axes(model: Any) -> Callable[[str, Any], str | None]:
-  """Finds out what the axes of a model's parameters mean, for ``axes=``.
+  """Reads the meaning of parameter axes off a model's layers, for ``axes=``.
 
-  The layers tell: `Linear`, `LinearGeneral` and with it attention, `Conv` and
-  `ConvTranspose` of any rank, `Einsum`, `Embed`, `LoRA`; also in stacks that
-  `flax.nnx.vmap` has made, whose every layer then has inputs of its own.
+  Supported layers: `Linear`, `LinearGeneral` and so attention, `Conv` and
+  `ConvTranspose` of any rank, `Einsum`, `Embed` and `LoRA`, also in stacks made
+  by `flax.nnx.vmap`, where every layer has its own inputs.
 
   Args:
     model: An NNX module. Of its arrays only the shapes count.
 
   Returns:
-    A function (path, leaf) → letters, for ``axes=`` where the model's
-    parameters are mixed. Other leaves go by their names, as with
-    ``axes="flax"``; a kernel with batch axes is not known. It is equal to
-    others made alike.
+    A function (path, leaf) → letters, to be passed as ``axes=``. Leaves of
+    other layers go by their names, as with ``axes="flax"``; a kernel with batch
+    axes is unknown. Functions made from equal layers compare equal.
 
   Example:
     >>> from flax import nnx
@@ -76,12 +75,12 @@ def split(
     model: An NNX module.
     wrt: What its parameters are.
     key: As for `gmixout`.
-    **settings: As for `MixedParams.create`; but ``axes="flax"`` means what the
-      layers say, see `axes`, before it means names.
+    **settings: As for `MixedParams.create`; ``axes="flax"`` asks the layers
+      first, see `axes`, and goes by names otherwise.
 
   Returns:
     The graph definition; the mixed parameters, whose `params` are nested
-    dicts; and all else that the module holds.
+    dicts; and the rest of the module's state.
 
   Raises:
     ValueError: As `MixedParams.create`.
@@ -113,14 +112,14 @@ def split(
 
 
 def merge(graphdef: Any, mixed: MixedParams, trainable: Any, rest: Any) -> Any:
-  """Merges a module whose gradients go to `trainable`.
+  """Merges a module, with gradients that flow to `trainable`.
 
   Args:
     graphdef: From `split`.
     mixed: The mixed parameters.
     trainable: As `mixed.trainable` returns it; traced by `jax.grad`.
-    rest: From `split`. Its variables are copied: what the module changes in
-      them is found in the module returned, by its type:
+    rest: From `split`. Its variables are copied: read what the module changed
+      in them from the returned module, as by
       ``nnx.state(model, nnx.BatchStat)``.
 
   Returns:
@@ -138,9 +137,9 @@ def merge(graphdef: Any, mixed: MixedParams, trainable: Any, rest: Any) -> Any:
 class MixedOptimizer(nnx.Pytree):
   """An optimizer of a module's mixed parameters, from packed gradients.
 
-  It is used like `flax.nnx.Optimizer`, but makes the gradients itself, so that
-  they come out packed. The model keeps the training weights; all else that
-  `MixedParams` holds is here, with the optimizer's state.
+  It is used like `flax.nnx.Optimizer`, but computes the gradients itself, so
+  that they come out packed. The model keeps the training weights; this object
+  holds the rest of `MixedParams` and the optimizer's state.
 
   To accumulate gradients, add them up before `update`, or wrap `tx` in
   `optax.MultiSteps`.
@@ -158,7 +157,7 @@ class MixedOptimizer(nnx.Pytree):
     ...   optimizer.update(model, grads)
     ...   return value
     >>> value = step(model, optimizer, jnp.ones((4, 20)), jnp.zeros((4, 3)))
-    >>> deployed = optimizer.eval_model(model)
+    >>> eval_model = optimizer.eval_model(model)
 
   Attributes:
     tx: The Optax transformation, or `FusedAdamW`.
@@ -205,15 +204,15 @@ class MixedOptimizer(nnx.Pytree):
 
     Args:
       loss: A function of the model and anything else.
-      has_aux: Whether it returns a pair of the loss and something more.
+      has_aux: Whether it returns a pair of the loss and auxiliary data.
 
     Returns:
-      A function of the same arguments that returns what `loss` does and the
-      packed gradients. Any argument may be an NNX object, or hold some
+      A function of the same arguments. It returns what `loss` returns, and the
+      packed gradients. Any argument may be or hold an NNX object
       (`flax.nnx.Rngs`, metrics, a second module); in graph mode they may share
-      variables with the model, whose gradients are then those of all uses.
-      What the loss changes in them, and in the model besides its parameters
-      (batch statistics, random keys), is changed.
+      variables with the model, whose gradients then sum over all uses. Changes
+      that the loss makes to them and to the model's other state (batch
+      statistics, random keys) are kept.
     """
 
     def of(model: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
@@ -241,7 +240,7 @@ class MixedOptimizer(nnx.Pytree):
     """Takes one step, in place.
 
     Args:
-      model: With the training weights that the gradients were taken at.
+      model: With the training weights at which the gradients were taken.
       grads: From `value_and_grad`.
       **extra_args: For the `update` of an Optax `tx`.
 
@@ -257,7 +256,7 @@ class MixedOptimizer(nnx.Pytree):
     nnx_state.assign(self.opt_state, opt_state)
 
   def eval_model(self, model: Any) -> Any:
-    """A copy of the model with the weights to evaluate and deploy."""
+    """A copy of the model with the evaluation weights."""
     graphdef, params, rest = nnx.split(model, self.wrt, ...)
     mixed = self._mixed(params)
     return nnx.merge(graphdef, mixed.eval_params(), rest, copy=True)

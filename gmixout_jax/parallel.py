@@ -1,6 +1,6 @@
 """One pure train step on many devices: data parallel, and sharded weights.
 
-A step is a function of the state, a batch and anything else, which averages
+A step is a function of the state, a batch and further arguments. It averages
 what depends on the batch over a named axis:
 
     def step(state, batch):
@@ -10,10 +10,10 @@ what depends on the batch over a named axis:
       loss, grads = parallel.mean((loss, grads))
       return mixed.apply_gradients(tx, grads, opt_state), loss
 
-`data_parallel` runs it in any of three styles. In all of them each device makes
-the gradients of its own part of the batch, and with `MixedParams` packs them,
+`data_parallel` runs it in any of three styles. In all of them each device
+computes the gradients of its own part of the batch, packed with `MixedParams`,
 before anything is sent. So only packed gradients are reduced. Masks are a
-function of key and step: every device draws its own, and none is ever sent.
+function of key and step: every device draws them itself, and none is sent.
 
 Under a plain ``jax.jit`` of a step without `mean`, XLA reduces the dense
 gradients first and packs them afterwards: the same weights, ten times the
@@ -58,7 +58,7 @@ def data_mesh(devices: Any = None) -> Mesh:
   """A mesh of one axis, `AXIS`.
 
   Args:
-    devices: Some devices; all of all processes by default.
+    devices: The devices; by default all devices of all processes.
   """
   devices = jax.devices() if devices is None else devices
   return Mesh(np.asarray(devices), (AXIS,), axis_types=(AxisType.Auto,))
@@ -72,9 +72,9 @@ def mean(tree: Any) -> Any:
 def gathered(tree: Any) -> Any:
   """Whole arrays for the forward pass, inside a step whose state is sharded.
 
-  The identity where the state is on every device anyway. Masks drawn from the
-  key in a gathered `gmixout_jax.MixedParams` are drawn whole on each device;
-  without this, XLA may draw rows on different devices and send them around.
+  The identity if the state is replicated. The masks of a gathered
+  `gmixout_jax.MixedParams` are drawn whole on each device; without this, XLA
+  may draw rows on different devices and send them.
 
   Args:
     tree: Weights, `MixedParams`, or what is trained.
@@ -103,22 +103,21 @@ def data_parallel(
   """Compiles a step that sees an equal part of the batch on each device.
 
   Args:
-    step: (state, batch, *others) → (state, output). What it returns must be
-      equal on all devices, which it is if everything that depends on the batch
-      went through `mean`.
+    step: (state, batch, *others) → (state, output). Both results must be equal
+      on all devices: everything that depends on the batch goes through `mean`.
     mesh: From `data_mesh`; by default of all devices.
-    style: "shard_map"; "jit", which leaves the layout of the state to
-      `state_sharding`; or "pmap".
-    state_sharding: A sharding of each leaf of the state, for "jit" alone: see
+    style: "shard_map"; "jit", which lays out the state by `state_sharding`; or
+      "pmap".
+    state_sharding: A sharding of each leaf of the state, for "jit" only: see
       `row_shardings`. Replicated by default.
 
   Returns:
-    The same function of a whole batch, whose leaves all have as first axis the
-    examples. The state is donated. With "pmap" the state has a leading axis
-    of devices: see `replicate`.
+    The same function of the whole batch; the first axis of each of its leaves
+    counts examples. The state is donated. With "pmap" the state has a leading
+    axis of devices: see `replicate`.
 
   Raises:
-    ValueError: If the style is not known, or not one for `state_sharding`; when
+    ValueError: If the style is unknown, or does not take `state_sharding`; when
       called, if the batch cannot be divided evenly.
 
   Example:
@@ -219,17 +218,15 @@ def _by_pmap(step: Any, mesh: Mesh, state_sharding: Any) -> Any:
 def over_examples(
   apply: Callable[[Any, Any], Any], mesh: Mesh
 ) -> Callable[[Any, Any], Any]:
-  """A function of weights and examples, each device with a part of these.
-
-  On each device runs what would run on one alone; for evaluation.
+  """Splits the examples of a function over the devices, for evaluation.
 
   Args:
     apply: (weights, examples) → outputs, whose first axis is the examples.
     mesh: From `data_mesh`.
 
   Returns:
-    The same function of weights that are on all devices, see `replicate`, and
-    of a batch that they divide; to be called in `jax.jit`. Its outputs are
+    The same function, to be called in `jax.jit`. It takes replicated weights,
+    see `replicate`, and a batch that the devices divide evenly. Its outputs are
     whole on every device.
   """
   everywhere, split = PartitionSpec(), PartitionSpec(AXIS)
@@ -256,7 +253,7 @@ def replicate(state: Any, mesh: Mesh, *, style: Style = "shard_map") -> Any:
     The state; with "pmap" its leaves have a leading axis of devices.
 
   Raises:
-    ValueError: If the style is not known.
+    ValueError: If the style is unknown.
   """
   _check_style(style)
   if style != "pmap":
@@ -324,20 +321,20 @@ def on_one_device(state: Any) -> Any:
 def row_shardings(state: Any, mesh: Mesh) -> Any:
   """Shards every array of floats along its rows, for style "jit" (FSDP).
 
-  The packed arrays of the samplers that draw per row (anchor, gradients,
-  moments) have the rows of their matrix, and go where those go. An array whose
-  first axis the devices do not divide, such as the packed one of whole
-  neurons, is sharded along the first axis that they do; if there is none,
-  it is on every device. So is what holds no floats, such as counters and the
-  keys of masks: it is small, and every device draws masks with the whole key.
+  Packed arrays (anchor, gradients, moments) of samplers that draw per row are
+  sharded with the rows of their matrix. An array whose first axis the devices
+  do not divide evenly, such as a packed array of whole neurons, is sharded
+  along the first axis that they do, and replicated if there is none. Arrays
+  without floats, such as counters and mask keys, are replicated too: they are
+  small, and every device draws masks with the whole key.
 
   Args:
     state: A pytree of arrays or shapes.
     mesh: From `data_mesh`.
 
   Returns:
-    A pytree of `NamedSharding` like `state`, to be given to `jax.device_put`,
-    or with several processes to `place`, and to `data_parallel`.
+    A pytree of `NamedSharding` like `state`, for `jax.device_put` (`place` with
+    several processes) and for `data_parallel`.
   """
 
   def sharding(leaf: Any) -> NamedSharding:
@@ -354,7 +351,7 @@ def row_shardings(state: Any, mesh: Mesh) -> Any:
 
 
 def local_slice(count: int) -> slice:
-  """Which of `count` examples this process reads: every n-th, none twice.
+  """Which of `count` examples this process reads: every n-th of n processes.
 
   Args:
     count: Examples of a whole batch.
@@ -371,7 +368,7 @@ def local_slice(count: int) -> slice:
 
 
 def global_batch(batch: Any, mesh: Mesh) -> Any:
-  """The whole batch, of which each process holds the part that it has read."""
+  """The whole batch, made of the parts that the processes have read."""
   split = NamedSharding(mesh, PartitionSpec(AXIS))
   return jax.tree.map(
     lambda leaf: jax.make_array_from_process_local_data(

@@ -1,4 +1,4 @@
-"""What a mix would take of some parameters, leaf by leaf, as a table."""
+"""Which leaves would be mixed, and at what cost, as a table."""
 
 import dataclasses
 import math
@@ -19,14 +19,14 @@ class LeafSummary:
     path: Its '/'-joined path.
     label: "mixed", "dense" or "frozen".
     shape: Its shape.
-    axes: What its axes mean, one letter each; None where nobody knows.
-    active: How many of its entries train in an episode; where that varies from
-      draw to draw ("bernoulli"), how many there is room for.
+    axes: What its axes mean, one letter each; None if unknown.
+    active: How many of its entries train in an episode; if that varies between
+      draws ("bernoulli"), the packed capacity.
     kept_fraction: s, the fraction of its entries that train: 1 for a dense
       leaf, 0 for a frozen one.
-    state_bytes: What the mix keeps for it beside the weights: its anchor, and
-      A + Δ where the weights do not tell. The inner optimizer adds its own, as
-      much for each of its moments as an anchor takes.
+    state_bytes: What is stored besides the weights: the anchor, and A + Δ if
+      the weights do not determine it. The inner optimizer's moments come on
+      top; each takes as much as an anchor.
   """
 
   path: str
@@ -65,7 +65,7 @@ class Summary:
 
   @property
   def state_bytes(self) -> int:
-    """What the mix keeps beside the weights."""
+    """What is stored besides the weights."""
     return sum(leaf.state_bytes for leaf in self.leaves)
 
   def __str__(self) -> str:
@@ -102,8 +102,8 @@ class Summary:
 def gmixout_summary(params: Any, **settings: Unpack[MixSettings]) -> Summary:
   """What `gmixout` or `MixedParams` would do with each leaf; prints as a table.
 
-  Look at it before a run: which leaves `target` takes, what their axes are
-  taken for, and how many of their entries train.
+  Check before a run which leaves `target` selects, how their axes are read,
+  and how many of their entries train.
 
   Args:
     params: The parameters: arrays or `jax.ShapeDtypeStruct`s.

@@ -46,9 +46,9 @@ def gmixout(
 ) -> optax.GradientTransformationExtraArgs:
   r"""Fine-tunes through random sub-networks around a moving anchor.
 
-  Most entries of every targeted matrix are pinned to the anchor; a random
-  subset, the mask, trains. Every k optimizer steps (an *episode*) the anchor
-  moves towards what was learned and the mask is redrawn.
+  Most entries of every targeted matrix are held at the anchor; a random subset,
+  the mask, trains. Every k optimizer steps (an *episode*) the anchor takes up
+  the share 1 − λ of what was learned, and the mask is redrawn.
 
   .. math::
 
@@ -63,27 +63,26 @@ def gmixout(
   entries, packed, so its state shrinks to the fraction s of a dense one, and
   its weight decay pulls towards the anchor.
 
-  Its updates are of the training weights, so it must be the last transformation
-  of a chain; wrappers such as `optax.MultiSteps` go around it. At evaluation
-  use `gmixout_eval_params`.
+  Its updates apply to the training weights, so it must be the last
+  transformation of a chain; wrappers such as `optax.MultiSteps` go around it.
+  At evaluation use `gmixout_eval_params`.
 
   Args:
-    inner: Optimizer of the residual; leaves that are not mixed go through it
-      too. It sees all leaves in float32 or wider. Weights that its state holds
-      restart with every mask; an optimizer that holds some in a way that is not
-      known is refused, see `register_held_weights`. Its learning rate is to be
-      about five times that of full fine-tuning, and falls with k:
-      `gmixout_learning_rate`. None if the incoming updates already are an
-      optimizer's output, as in ``optax.chain(optax.adamw(1e-5),
-      gx.gmixout(key=0))``: the optimizer then sees dense gradients without the
-      factor 1/s, keeps dense moments and decays towards zero, and its output is
-      masked and mixed. Under SGD ``chain(sgd(η/s), gmixout())`` is
-      ``gmixout(sgd(η))``.
+    inner: Optimizer of the residual and of the leaves that are not mixed. It
+      sees all leaves in float32 or wider. Weights in its state restart with
+      every mask; an optimizer that holds weights in an unknown way is refused,
+      see `register_held_weights`. Its learning rate should be about five times
+      that of full fine-tuning, less with a larger k: `gmixout_learning_rate`.
+      None if the incoming updates already are an optimizer's output, as in
+      ``optax.chain(optax.adamw(1e-5), gx.gmixout(key=0))``: the optimizer then
+      sees dense gradients without the factor 1/s, keeps dense moments and
+      decays towards zero; its output is masked and mixed. Under SGD
+      ``chain(sgd(η/s), gmixout())`` equals ``gmixout(sgd(η))``.
     sparsity: Fraction of entries held at the anchor, in [0, 1): the masking
-      probability p. 0 trains everything, and the mixed leaves as
-      `optax.lookahead` does. Static.
-    anchor_decay: λ in [0, 1], or a schedule episode → λ. 0 makes the anchor
-      what the episode learned; 1 never moves it.
+      probability p. With 0 everything trains, the mixed leaves as under
+      `optax.lookahead`. Static.
+    anchor_decay: λ in [0, 1], or a schedule episode → λ. With 0 the anchor
+      becomes what the episode learned; with 1 it never changes.
     resample_every: k, optimizer steps per episode, at least 1; or a schedule
       episode → steps (rounded, at least 1); or None to never redraw.
     key: Key of the masks: a typed threefry key, its raw data, or an int.
@@ -95,38 +94,37 @@ def gmixout(
       least two axes, but those whose name says bias, scale, norm, embedding or
       token: `labels.PASSED_OVER_NAMES` and `PASSED_OVER_MODULES` list them. A
       regular expression (searched in the '/'-joined path) or a predicate on
-      (path, leaf) is taken at its word. `gmixout_summary` shows what is taken;
-      for the paper's choice on a ViT see `gmixout_labels`.
+      (path, leaf) selects among all matrices. `gmixout_summary` shows the
+      selection; for the paper's choice on a ViT see `gmixout_labels`.
     axes: What the axes of a leaf mean, for "neuron": "flax" (``[in, out]``,
       ``[h, w, in, out]``, attention's kernels by name), "torch" (``[out,
       in]``, ``[out, in, h, w]``), or a function (path, leaf) → one letter an
       axis: ``i`` input, ``o`` output, ``s`` space, ``l`` layer of a stack; or
-      None for a leaf that it does not know. `gx.nnx.axes` and `gx.linen.axes`
-      make one from a module.
+      None for an unknown leaf. `gx.nnx.axes` and `gx.linen.axes` make such a
+      function from a module.
     residual: "reset" empties Δ at every redraw; "keep" never does, which
       needs dense memory (see `mixout`).
-    moments: "carry" keeps the inner optimizer's moments over a redraw, where
-      they come to mean other entries (as in the authors' code); "reset" sets
-      those of mixed leaves, with their bias-correction count, back to zero.
-      The inner optimizer then runs apart on mixed and on other leaves.
+    moments: "carry" keeps the inner optimizer's moments over a redraw, although
+      they then belong to other entries (as in the authors' code); "reset" zeros
+      the moments of mixed leaves and their bias-correction count. The inner
+      optimizer then runs separately on mixed and on other leaves.
     rescale: Whether the forward pass divides Δ by s. False takes s = 1 in the
       equations above (not in the draw).
-    implementation: Who reads and writes active entries of stratified masks:
+    implementation: How active entries of stratified masks are read and written:
       "xla", or the GPU kernels "mosaic_gpu" or "triton" (arrays on one device;
       inside `jax.shard_map` if there are more). None picks the fastest that
       can run.
 
   Returns:
-    An `optax.GradientTransformationExtraArgs` with state `GMixoutState`. Mask,
-    anchor and residual are functions of (key, count, params): nothing else
-    has to be saved to resume.
+    An `optax.GradientTransformationExtraArgs` with state `GMixoutState`. To
+    resume a run, save this state and the parameters; no mask is stored.
 
   Raises:
     ValueError: If an argument is out of range; at `init` if `target` selects
-      no leaf, a leaf is too small to keep one entry, or "neuron" is not told
-      what its axes mean; if `inner` holds weights that nobody knows how to
-      restart; at `update` without `params`, or with a state that was made with
-      other settings. The message quotes the value.
+      no leaf, a leaf is too small to keep one entry, the axes of a leaf are
+      unknown under "neuron", or `inner` holds weights in an unknown way; at
+      `update` without `params`, or with a state made with other settings. The
+      message quotes the value.
     NotImplementedError: If `implementation` cannot run here; says why.
 
   Example:
@@ -139,25 +137,24 @@ def gmixout(
     >>> for _ in range(7):
     ...   updates, state = tx.update(jax.grad(loss)(params), state, params)
     ...   params = optax.apply_updates(params, updates)
-    >>> deployed = gx.gmixout_eval_params(state, params)
+    >>> eval_params = gx.gmixout_eval_params(state, params)
     >>> jax.tree.map(jnp.shape, state.anchor)
     {'bias': Unmixed(), 'kernel': (8, 4)}
 
   Note:
-    Where this differs from the authors' code: episodes count optimizer steps,
-    not forward passes, so each has k of them, and gradient accumulation does
-    not shorten it; layers of one shape draw different masks; the weights to
-    evaluate are A + (1−λ)Δ, so an unfinished episode is not lost (at the end
-    of an episode that is their A).
+    Differences from the authors' code: an episode is k optimizer steps, not
+    forward passes, so gradient accumulation does not shorten it; layers of one
+    shape draw different masks; the evaluation weights are A + (1−λ)Δ, so an
+    unfinished episode is not lost (at the end of an episode this is their A).
 
   Note:
     Updates have the dtype of the parameters. In low precision an update larger
-    than the weight it changes is rounded, and the training weight with it;
+    than the weight it changes is rounded, and so is the training weight;
     `MixedParams` rounds training weights once.
 
   Note:
-    With `optax.inject_hyperparams`, list `sparsity`, `resample_every` and what
-    is a function (`target`, `axes`, `anchor_decay`) in ``static_args``.
+    With `optax.inject_hyperparams`, list `sparsity`, `resample_every` and any
+    functions (`target`, `axes`, `anchor_decay`) in ``static_args``.
   """
   mix = Settings(**settings)
   if isinstance(mix.target, tuple):
@@ -243,10 +240,10 @@ def mixout(
 ) -> optax.GradientTransformationExtraArgs:
   """Mixout: swaps a new random part of the weights back at every step.
 
-  `gmixout` with a residual that is kept, an anchor that never moves and a mask
-  that is redrawn at every step. The learned weights A + Δ are what
-  `gmixout_eval_params` returns. Its memory is dense: anchor, learned weights
-  and moments, beside the training weights.
+  `gmixout` with a residual that is kept, a fixed anchor and a mask that is
+  redrawn at every step. `gmixout_eval_params` returns the learned weights
+  A + Δ. Its memory is dense: anchor, learned weights and moments, besides the
+  training weights.
 
   Args:
     inner: See `gmixout`.
@@ -311,8 +308,8 @@ def random_mask(
   """Random masking: one mask for the whole run trains, the rest is frozen.
 
   `gmixout` that never redraws, with a forward pass W = A + M⊙Δ that is not
-  rescaled. `gmixout_eval_params` returns A + Δ, which is W. Sparser masks want
-  a larger learning rate: about 1e-2 where 0.01 % trains.
+  rescaled. `gmixout_eval_params` returns A + Δ, which is W. Sparser masks need
+  a larger learning rate: about 1e-2 if 0.01 % of the entries train.
 
   Args:
     inner: See `gmixout`.

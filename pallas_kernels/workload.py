@@ -24,7 +24,7 @@ class Workload:
       the turn, or XLA would do it once.
     carry: What it starts from; is donated. Arrays that only are read are in it
       too: what `step` closes over is a constant, written into the program.
-    bytes: What it must at least move, in whole sectors.
+    bytes: What it must at least read and write, in whole sectors.
   """
 
   step: Callable[[Any, jax.Array], Any]

@@ -61,7 +61,7 @@ def steps_of(walk):
   return re.split(r"^\d+\. ", walk, flags=re.M)[1:]
 
 
-def test_there_are_five():
+def test_all_walks_are_tested():
   assert list(WALKS) == [
     "The anchor's rule",
     "A sampler",

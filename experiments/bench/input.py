@@ -58,7 +58,7 @@ def run(
   batch_size: int = 32,
   steps: int = 40,
 ) -> None:
-  """Times the input of training against Pillow, and looks at its pictures.
+  """Times the input of training against Pillow, and its image quality.
 
   The augmentation "basic": a crop of 70 to 100 % of a JPEG, resized to 224
   pixels, and a flip. Pillow decodes the whole JPEG, cuts out the same crop and

@@ -1,6 +1,6 @@
 """The step of `experiments.train` on eight devices: what it sends and keeps.
 
-Unlike `comms`, whose steps are written for it, this looks at what runs compile.
+Unlike `comms`, whose steps are written for it, this reads what runs compile.
 """
 
 from typing import Any, NamedTuple

@@ -22,9 +22,9 @@ folders with a head.safetensors beside the model. To make some:
 all trained without the 2 % of images that the soup is chosen by here. Soups of
 others' checkpoints need the same held-out images, and safetensors.
 
-Of the authors' eight components by name three act: the tower, and kernel and
+Three of the authors' eight components have an effect: the tower, and kernel and
 bias of the head. --set manifold_mixing.depth=1 has two, tower and head; the
-depth of 2 here tells the first parts of the tower apart, and kernel and bias.
+depth of 2 here separates the first parts of the tower, and kernel and bias.
 """
 
 import dataclasses

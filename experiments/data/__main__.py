@@ -1,4 +1,4 @@
-"""Looks at data: ``python -m experiments.data check PATH --as NAME``."""
+"""Checks data sets: ``python -m experiments.data check PATH --as NAME``."""
 
 import sys
 

@@ -1,10 +1,11 @@
-"""What is done to training images, by name.
+"""Augmentations of training images, by name.
 
-"none" is what evaluation sees; all others are a crop of the original, flipped
-half of the time. "basic" has 70 to 100 % of the image, as in DomainBed, whose
-colour jitter and random greyscale are left out: they blur the very shift, in
-texture and colour, under study. "inception" has 8 to 100 %, as is usual on
-ImageNet, and "randaugment" two operations of RandAugment after that.
+"none" is the preprocessing of evaluation; all others are a crop of the
+original, flipped half of the time. "basic" crops 70 to 100 % of the image, as
+in DomainBed, whose colour jitter and random greyscale are left out: they would
+hide the shift in texture and colour that is studied. "inception" crops 8 to
+100 %, as is usual on ImageNet, and "randaugment" adds two operations of
+RandAugment to that.
 """
 
 import dataclasses
@@ -25,9 +26,9 @@ class Policy:
   """An augmentation.
 
   Attributes:
-    areas: Of the image's area, the least share and the largest that a crop has.
-    flips: The share of the crops that are mirrored.
-    operations: How many of RandAugment follow.
+    areas: The smallest and the largest fraction of the image's area in a crop.
+    flips: The fraction of the crops that are mirrored.
+    operations: How many operations of RandAugment follow.
     strength: Theirs, of 30.
   """
 

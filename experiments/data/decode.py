@@ -1,4 +1,4 @@
-"""From an image file to the square of pixels that evaluation sees."""
+"""From an image file to the square of pixels for evaluation."""
 
 import contextlib
 import dataclasses
@@ -21,18 +21,18 @@ EXTENSIONS = frozenset(
 
 @dataclasses.dataclass(frozen=True)
 class View:
-  """What of an image is seen, and how large.
+  """How an image is resized and cropped.
 
   Attributes:
     size: Side of the square, in pixels.
     fit: "squeeze" resizes the whole image to the square, as DomainBed does: a
-      crop would cut off heads in portraits. "crop" keeps the proportions and
+      crop would cut off heads in portraits. "crop" keeps the aspect ratio and
       takes the central square, as is usual on ImageNet.
     zoom: Under "crop", the shorter side of the image over that of the central
       square, at least 1. The usual "resize to 256, crop 224" is 256 / 224;
       CLIP's preprocessing is 1.
     interpolation: Of the resizing, antialiased; None is bilinear under
-      "squeeze" and bicubic under "crop", as the two are usual.
+      "squeeze" and bicubic under "crop".
     border: Pixels to cut off each side of the file's image first. ObjectNet has
       a red frame of 2, which tells a model that this is ObjectNet.
 

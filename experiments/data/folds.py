@@ -22,12 +22,12 @@ from experiments.data.source import Source, held_out
 
 
 class Fold(NamedTuple):
-  """One target domain and what may be known about the others.
+  """One target domain, and training and validation images of the others.
 
   Attributes:
-    target_name: The domain that training and choosing never see.
-    train: What the weights are fitted to, of all other domains.
-    validation: What choices are made on, by domain.
+    target_name: The domain that is left out of training and validation.
+    train: Training images of all other domains.
+    validation: Validation images, by domain.
     target: All images of the target.
     target_in_split: Its 80 %, on which DomainBed reports.
   """
@@ -40,7 +40,7 @@ class Fold(NamedTuple):
 
   @property
   def source(self) -> Source:
-    """What a method may see, with the validation images of all domains."""
+    """The images that a method may use, validation images of all domains."""
     parts = list(self.validation.values())
     together = dataclasses.replace(
       parts[0],

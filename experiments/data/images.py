@@ -323,7 +323,7 @@ class Pixels:
 
   Attributes:
     images: One image per row.
-    view: What to see of each; None for the image as it is.
+    view: What to see of each; None for the image unchanged.
     origin: Where they come from, for messages.
   """
 
@@ -332,7 +332,7 @@ class Pixels:
   origin: str = "array"
 
   def read(self, row: int) -> np.ndarray:
-    """An image as it is."""
+    """An image, unchanged."""
     return np.asarray(self.images[row])
 
   def load(self, row: int) -> np.ndarray:

@@ -29,7 +29,7 @@ class Known(NamedTuple):
   """A data set with a name.
 
   Attributes:
-    layout: What a copy looks like.
+    layout: The layout of a copy.
     parts: Opens a copy.
     images: How many each part should have. A part that is missing here should
       not be there; if all are, parts are not compared.

@@ -40,7 +40,7 @@ class Listing:
 
   @functools.cached_property
   def places(self) -> frozenset[str]:
-    """Where the files really lie, for whoever looks for one in two sets."""
+    """The files with links resolved, to find files that are in two sets."""
     real = functools.cache(os.path.realpath)
     return frozenset(
       real(file)
@@ -77,7 +77,7 @@ def read(path: pathlib.Path, *, skip_missing: bool = False) -> Listing:
 
 
 def same_name(text: str) -> str:
-  """A name as it is compared: a letter with its accent is one, or is two."""
+  """A name normalised for comparison: accents are composed."""
   return unicodedata.normalize("NFC", text)
 
 

@@ -1,6 +1,6 @@
 """ImageNet-LT: lists of images of a long-tailed part of ImageNet.
 
-A list (ImageNet_LT_train.txt and its two sisters) has a line per image, a path
+A list (ImageNet_LT_train.txt, _val, _test) has a line per image, a path
 relative to ImageNet's folder and a label:
 
   train/n01440764/n01440764_190.JPEG 0

@@ -8,8 +8,8 @@ come with matplotlib, so nothing is downloaded; the Computer Modern faces are
 never used in pretraining and stay an unseen style for evaluation.
 
 Every image is a pure function of `(seed, index)`. Ten consecutive images show
-the ten digits in the same colours, face and words, so that a batch made of
-such groups can only be told apart by reading the digits:
+the ten digits in the same colours, face and words, so that only the digits
+distinguish the images of such a group:
 
   images, labels, captions = rendered_digits.render(seed=0, indices=range(10))
 """
@@ -196,7 +196,7 @@ def draw(digit: int, style: Style, rng: np.random.Generator) -> np.ndarray:
 
 
 def caption(digit: int, style: Style, rng: np.random.Generator) -> str:
-  """Says which digit it is and how it looks, in a random choice of words."""
+  """Names the digit and its style, in a random choice of words."""
   name = NAMES[digit] if rng.random() < 0.6 else str(digit)
   noun = rng.choice(("digit", "number"))
   thing = f"{style.ink} {noun} {name}"

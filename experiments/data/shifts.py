@@ -4,9 +4,9 @@ Seven functions change test scans, uint8 [n, 28, 28, 3] to the same, with the
 randomness of a NumPy generator; an eighth set, "typeset", is another source
 altogether: rendered digits in typefaces that pretraining did not see either.
 Their strengths are those at which a person still reads nearly every digit.
-"textured" was redefined once, after a first look at all methods on an early
-checkpoint had shown that it was hardly a shift; no accuracy on any of them has
-decided anything since.
+"textured" was redefined once, after a first evaluation of all methods on an
+early checkpoint had shown that it was hardly a shift; no accuracy on any of
+them has decided anything since.
 """
 
 import zlib

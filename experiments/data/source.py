@@ -1,4 +1,4 @@
-"""What a method may see: images to train on, and others to choose by."""
+"""The images that a method may use: for training, and for validation."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -11,13 +11,13 @@ from experiments.data.split import Split
 
 
 class Source(NamedTuple):
-  """All that a method may see: what it trains on, never a target.
+  """The images that a method may use, never OOD images.
 
   In memory, or on disk: :attr:`experiments.data.folds.Fold.source` is one.
 
   Attributes:
-    train: what the weights are fitted to.
-    validation: what every choice (C of the probe, a stopping point) is made on.
+    train: training images.
+    validation: images for every choice (C of the probe, early stopping).
   """
 
   train: Split | ImageSet

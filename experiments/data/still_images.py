@@ -1,9 +1,8 @@
-"""What of the kinds of image files is read, and as which colours.
+"""Which kinds of image files are read, and how their colours are converted.
 
-JPEGs of phones are turned by their EXIF orientation; grey of 16 bits is scaled;
-what is transparent lies on white. Animations are refused, for nobody can say
-which picture is meant, and so are floats and integers of 32 bits, of which
-nobody can say what is white.
+JPEGs are rotated by their EXIF orientation; 16-bit grey is scaled; alpha is
+composited on white. Refused are animations, as it is unclear which picture is
+meant, and floats and 32-bit integers, whose white is unknown.
 """
 
 import numpy as np

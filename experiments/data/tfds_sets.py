@@ -7,7 +7,7 @@ with
   tfds build imagenet_v2 --file_format=array_record
 
 and give the folder here: ImageNet (`imagenet2012`) and its relatives V2, A, R,
-Sketch and LT, `cifar100`, `domainnet/real` and its sisters, which
+Sketch and LT, `cifar100`, `domainnet/real` and its other domains, which
 :func:`experiments.data.joined.join` makes the domains of one set, ...  Images
 stay encoded until they are asked for, and are decoded by the code that decodes
 files.

@@ -1,4 +1,4 @@
-"""Who decodes: threads of this process, and processes beside it.
+"""The threads and processes that decode images.
 
 Decoders work outside Python's global lock, so threads suffice for a dozen of
 CPUs; what remains in Python, a tenth of the work, keeps more of them waiting.
@@ -18,13 +18,13 @@ _PER_PROCESS = 16
 class Workers:
   """How many threads and processes decode images.
 
-  No number depends on it: batch t is a function of the seed and t alone.
+  Results do not depend on it: batch t is a function of the seed and t alone.
 
   Attributes:
     threads: In each process; by default one for each CPU that this process may
       use, shared among the processes.
-    processes: Besides this one; 0 decodes in this one. By default as many as
-      keep each at 16 threads, and none up to 16 CPUs.
+    processes: Additional processes; 0 decodes in this one. By default one for
+      every 16 CPUs, and none up to 16 CPUs.
 
   Raises:
     ValueError: If one is out of range; it quotes the value.

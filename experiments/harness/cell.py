@@ -1,4 +1,4 @@
-"""A cell: one method on one task with one seed, told from all others."""
+"""A cell: one method on one task with one seed, and its identity."""
 
 import dataclasses
 import functools
@@ -14,13 +14,13 @@ from experiments.tasks.task import Task
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Cell:
-  """What becomes one line of results.
+  """What one result line is of.
 
   Attributes:
-    task: What is trained on and measured.
-    method: How.
-    seed: Of everything random.
-    ending: What may end a run early, as a line says it; empty if nothing does.
+    task: The task.
+    method: The method.
+    seed: The PRNG seed.
+    ending: Early stopping, as a line records it; empty without.
   """
 
   task: Task
@@ -30,24 +30,24 @@ class Cell:
 
   @functools.cached_property
   def config(self) -> Record:
-    """What a line says of it: all that numbers depend on but for the seed."""
+    """What a line records: all that results depend on, except the seed."""
     method = records.plain(methods.described(self.method))
     return {"method": method, **records.plain(self.task.config), **self.ending}
 
   @functools.cached_property
   def identity(self) -> str:
-    """The same for two cells only if they are one."""
+    """Equal for two cells only if they are the same."""
     return identity_of(self.config, self.seed)
 
   @property
   def title(self) -> str:
-    """What people call it."""
+    """Its name for display."""
     name = display_names.title(methods.name_of(self.method))
     return f"{name}, seed {self.seed}"
 
   @property
   def folder(self) -> str:
-    """What its folder is called; no other cell's is."""
+    """The name of its folder, unique among cells."""
     readable = f"{methods.name_of(self.method)}-seed{self.seed}"
     return folder_name(readable, self.identity)
 

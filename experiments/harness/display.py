@@ -1,4 +1,4 @@
-"""What people see of runs while they last: rows of progress, and sentences."""
+"""What is shown during runs: progress bars and messages."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping

@@ -20,7 +20,7 @@ from experiments.data.split import Split
 from experiments.methods import Method, Run
 from experiments.methods.composition import Pool
 from experiments.methods.validator import Validator
-from experiments.models import backbones, deployed, own_head
+from experiments.models import backbones, own_head, predictor
 from experiments.models.classifier import Classifier
 from experiments.reporting import records
 from experiments.tasks.experiment import Case
@@ -71,12 +71,12 @@ def load(
   Args:
     path: From `find`.
     class_names: What its outputs must mean, if the checkpoint says it.
-    **settings: See `deployed.load`, as are further errors.
+    **settings: See `predictor.load`, as are further errors.
 
   Raises:
     ValueError: If they mean something else.
   """
-  found = deployed.load(path, **settings)
+  found = predictor.load(path, **settings)
   known, wanted = set(found.class_names or ()), set(class_names or ())
   # Others may call the same classes otherwise: "tench", and not "n01440764".
   foreign = path.is_dir() and not (path / own_head.FILE).is_file()

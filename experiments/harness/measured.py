@@ -1,4 +1,4 @@
-"""From an opened task and a method to a line of results."""
+"""From an opened task and a method to a result line."""
 
 import time
 from collections.abc import Callable

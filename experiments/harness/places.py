@@ -34,9 +34,9 @@ class Places:
     one: Whether there is one cell, which has these two for itself.
     save_every: Steps between two checkpoints.
     sharding: How all devices share each run, see
-      `experiments.training.sharding`; None if each has one to itself.
-    workers: Who decodes images.
-    watching: What is seen of runs on the way.
+      `experiments.training.sharding`; None for one device per run.
+    workers: The threads and processes that decode images.
+    watching: Evaluation, early stopping and logs during runs.
     deadline: No cell is begun after it, in seconds as of `time.monotonic`.
     stop: Whether to save and stop after a number of steps.
   """

@@ -289,10 +289,10 @@ class _Group:
     places = self._places
     if isinstance(cell.method, ZeroShot) and not opened.zero_shot:
       raise ValueError(
-        "zero_shot needs a CLIP, whose head is made of words: this backbone has"
-        " no text tower, and its head was fitted to images, which is the method"
-        " linear_probe: give that in the place of zero_shot. What was exported"
-        " is evaluated as it is by experiments.evaluate."
+        "zero_shot needs a CLIP with its text tower: the head of this backbone"
+        " was fitted to images, which is the method linear_probe. Use that"
+        " instead of zero_shot; to evaluate an export unchanged, use"
+        " experiments.evaluate."
       )
 
     def measure(model: nnx.Module) -> records.Record:

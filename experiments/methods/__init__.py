@@ -1,4 +1,4 @@
-"""The methods by name: one paper one file, and one line each in this one.
+"""The methods by name: one file for each paper, one line for each here.
 
 `METHODS["gmixout"](sparsity=0.95)` is a configured method;
 `from_name("gmixout+wise_ft")` is WiSE-FT on GMixout, with defaults.
@@ -64,7 +64,8 @@ METHODS: dict[str, type[Method]] = {
 def name_of(method: Method) -> str:
   """The name that a method is registered under.
 
-  Of a method on another one than full fine-tuning both, with "+" between.
+  A method on top of another one than full fine-tuning has both names, joined
+  by "+".
 
   Raises:
     ValueError: If its class is not registered.
@@ -92,8 +93,8 @@ def from_name(name: str, **changes: dict[str, Any]) -> Method:
     **changes: Hyperparameters by the name of the method that has them.
 
   Raises:
-    ValueError: If a name is not registered, or one after a "+" does not work on
-      other methods; or as the method itself.
+    ValueError: If a name is not registered, a method after a "+" does not work
+      on other methods, or a hyperparameter is out of range.
     TypeError: If a method has no such hyperparameter.
 
   Example:
@@ -125,7 +126,7 @@ def from_name(name: str, **changes: dict[str, Any]) -> Method:
 def described(method: Method) -> dict[str, Any]:
   """Name and hyperparameters, for a line of results.
 
-  Without those that methods are compared without: they change no weights.
+  Fields with ``compare=False``, which do not affect the weights, are left out.
   """
   fields = {
     field.name: getattr(method, field.name)

@@ -1,4 +1,4 @@
-"""What is said of settings of GMixout that are far from what works."""
+"""Warnings about settings of GMixout that are far from what works."""
 
 import math
 import warnings
@@ -14,10 +14,10 @@ LOW_PROGRESS = 0.8
 def check_learning_rate(
   learning_rate: float, *, full_finetuning_lr: float, resample_every: int
 ) -> None:
-  """Warns where a rate is far from `gmixout_jax.gmixout_learning_rate`.
+  """Warns if a rate is far from `gmixout_jax.gmixout_learning_rate`.
 
-  Three times above it training lost accuracy on other domains or broke down
-  where it was tried; ten times below, the anchor hardly moved.
+  In our runs, three times that rate lost OOD accuracy or diverged, and a tenth
+  of it hardly changed the anchor.
 
   Args:
     learning_rate: The peak, above 0.
@@ -38,9 +38,9 @@ def check_learning_rate(
     full_finetuning_lr, resample_every=resample_every
   )
   if learning_rate > _FAR_ABOVE * rule:
-    consequence = "training weights may run away within an episode"
+    consequence = "the training weights may diverge within an episode"
   elif learning_rate < rule / _FAR_BELOW:
-    consequence = "the anchor will hardly move"
+    consequence = "the anchor will hardly change"
   else:
     return
   warnings.warn(
@@ -59,7 +59,7 @@ def on_progress(
   sparsity: float,
   rescale: bool,
 ) -> str | None:
-  """What to change where a run is too short for its anchor; None if it is not.
+  """What to change if a run is too short for its anchor; None if it is not.
 
   Args:
     steps: T, of the run.
@@ -69,8 +69,8 @@ def on_progress(
     rescale: Whether training weights are rescaled.
 
   Returns:
-    A sentence with the bound (`gmixout_jax.gmixout_progress`), and the settings
-    that would lift it to `LOW_PROGRESS`.
+    A sentence with the bound (`gmixout_jax.gmixout_progress`), and settings
+    that would raise it to `LOW_PROGRESS`.
 
   Example:
     >>> on_progress(400, resample_every=10, anchor_decay=0.3, sparsity=0.9,

@@ -1,4 +1,4 @@
-"""The parts of a classifier's parameters, told apart by name."""
+"""Which parameters of a classifier belong to the backbone, by name."""
 
 from typing import Any
 

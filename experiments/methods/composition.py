@@ -1,4 +1,4 @@
-"""Methods that are made of another one."""
+"""Methods that build on another one."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -20,10 +20,9 @@ from experiments.models.classifier import Classifier
 
 @dataclasses.dataclass(frozen=True)
 class Composed(Method):
-  """Does what another method does; a subclass overrides the rest.
+  """Delegates to another method; a subclass overrides what differs.
 
-  As it stands it works on the finished runs of the other one: override
-  `combine`.
+  To work on the finished runs of the other method, override `combine`.
 
   Attributes:
     of: The other method; by default full fine-tuning, as in the papers.
@@ -98,8 +97,8 @@ class Composed(Method):
 class Trained(Composed):
   """Changes how another method trains, so it needs a run of its own.
 
-  A subclass that overrides `wrap` or `transform` sees whole weights: what is
-  inside then trains dense, with the same weights.
+  A subclass that overrides `wrap` or `transform` sees dense parameters: the
+  other method then trains unpacked, with the same weights.
 
   Raises:
     ValueError: If the other method is made of several runs.
@@ -131,7 +130,7 @@ class Trained(Composed):
   def wrap(
     self, optimizer: optax.GradientTransformation
   ) -> optax.GradientTransformation:
-    """What becomes of the other method's transformation; here nothing."""
+    """Wraps the other method's transformation; here unchanged."""
     return optimizer
 
   def members(self) -> tuple[Member, ...]:
@@ -141,7 +140,7 @@ class Trained(Composed):
 
 @dataclasses.dataclass(frozen=True)
 class Pool(Composed):
-  """Made of several runs that differ in learning rate and in the seed.
+  """Combines several runs that differ in learning rate and seed.
 
   Run i has the learning rates of the other method times factors[i mod n], and
   its own order of the images. Methods with equal pools share all runs. Each run
@@ -149,12 +148,12 @@ class Pool(Composed):
 
   Attributes:
     runs: How many.
-    factors: Of the learning rates, in turn. 1, 1/3 and 5/3 are DiWA's "mild"
-      1e-5, 3e-5 and 5e-5, as seen from the middle one.
+    factors: Of the learning rates, in turn. 1, 1/3 and 5/3 give DiWA's "mild"
+      1e-5, 3e-5 and 5e-5 from a rate of 3e-5.
 
   Raises:
-    ValueError: If there is no run or no positive factor, or the other method
-      is made of several runs itself.
+    ValueError: If there is no run, a factor is not positive, or the other
+      method combines several runs itself.
   """
 
   runs: int = 6
@@ -185,7 +184,7 @@ class Pool(Composed):
   def ingredients(
     self, runs: Sequence[Run], validator: Validator
   ) -> list[Params]:
-    """The weights of each run, as the other method makes them of it."""
+    """The weights of each run, as the other method combines them."""
     return [self.of.combine([run], validator).weights[0] for run in runs]
 
 

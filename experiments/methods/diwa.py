@@ -16,11 +16,11 @@ from gmixout_jax import averaging
 
 @dataclasses.dataclass(frozen=True)
 class DiWA(Pool):
-  """The mean of all runs, each at its snapshot of the best validation accuracy.
+  """The mean of all runs, each at its snapshot of best validation accuracy.
 
-  The pool varies learning rates and orders; the paper also weight decay and a
-  dropout, which `of` may have. What matters it shares: mild learning rates and
-  one initial head for all.
+  The pool varies learning rates and image orders; the paper also varies weight
+  decay and dropout, which `of` may have. As in the paper, learning rates are
+  mild and all runs share one initial head.
 
   Attributes:
     evaluations: Snapshots per run, at least 1; the paper has one every 300 of

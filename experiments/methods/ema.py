@@ -12,7 +12,7 @@ from gmixout_jax import averaging
 
 @dataclasses.dataclass(frozen=True)
 class EMA(Trained):
-  """Deploys θ̄ ← β θ̄ + (1 − β) θ, from the initial weights on.
+  """Evaluates θ̄ ← β θ̄ + (1 − β) θ, which starts at the initial weights.
 
   Attributes:
     decay: β, in [0, 1); 1 / (1 − β) steps should be 1 to 10 % of the run. 0.99
@@ -30,7 +30,7 @@ class EMA(Trained):
   def wrap(
     self, optimizer: optax.GradientTransformation
   ) -> optax.GradientTransformation:
-    """The optimizer, with an average of what it would deploy."""
+    """The optimizer, with an average of its evaluation weights."""
     return averaging.average(
       optimizer, averaging.exponential(self.decay), deploy=self.of.deploy
     )

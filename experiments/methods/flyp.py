@@ -20,12 +20,10 @@ from gmixout_jax.clip.model import normalize
 class FLYP(Method):
   """Trains both towers on images and the prompts of their classes.
 
-  With the loss that they were pretrained with: CLIP's, or SigLIP's sigmoid.
-
-  Goyal et al., 2023 (https://arxiv.org/abs/2212.00638). Each image of a batch
-  is to find its prompt among those of the batch and each prompt its image.
-  Images of one class have prompts that mean the same, and remain each other's
-  negatives. The deployed head is made of words anew, by the tuned text tower.
+  Goyal et al., 2023 (https://arxiv.org/abs/2212.00638). The loss is that of
+  pretraining: CLIP's contrastive loss or SigLIP's sigmoid loss over the images
+  and prompts of a batch. Images of one class remain each other's negatives. The
+  zero-shot head is built anew from the tuned text tower at the end.
 
   Attributes:
     learning_rate: The peak, for all weights, the logit scale included.
@@ -70,7 +68,7 @@ class FLYP(Method):
     return jax.tree.map(lambda label: label != "head", _labels(params))
 
   def takes_soft_labels(self) -> bool:
-    """No: a label decides which prompt an image is to find."""
+    """No: a label decides which prompt matches an image."""
     return False
 
   def loss(
@@ -85,9 +83,9 @@ class FLYP(Method):
     return contrastive_loss(images, texts, scale)
 
   def export(self, model: Classifier) -> Classifier:
-    """A classifier with the head that the words make now.
+    """A classifier with the zero-shot head of the tuned text tower.
 
-    Its prompts hold the tuned text tower, which so is saved with it.
+    Its prompts hold that tower, so that it is saved too.
     """
     assert isinstance(model, TwoTowers)
     return Classifier(
@@ -181,7 +179,7 @@ class TwoTowers(Classifier):
     return normalize(by_class).T * jnp.exp(self.logit_scale[...])
 
   def tuned_prompts(self) -> Prompts:
-    """The same words beside the towers as they are now."""
+    """The same words with the tuned towers."""
     whole = self._prompts.model
     encoder: Any = self.backbone
     tuned = {

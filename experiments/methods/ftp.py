@@ -27,22 +27,23 @@ class FTP(Trained):
     w ← w0 + min(1, γ/‖δ‖) δ.
 
   The radius γ has the gradient ⟨∂L/∂w, δ/‖δ‖⟩, with δ from the step before, so
-  it learns from the next batch and not from held-out data. Adam moves it, and
-  it is clipped to [1e-8, ‖δ‖]. The head, which is not pretrained, is left out.
+  it learns from the next batch and not from held-out data. It is updated by
+  Adam and clipped to [1e-8, ‖δ‖]. The head, which is not pretrained, is left
+  out.
 
-  With "mars", the only norm of the authors' public code, each row of δ has a
-  length of its own, Σ |δ| + 1e-8 over the weights of one output; it is scaled
-  by min(1, γ/length), and γ, one per tensor, is clipped to the longest. Their
-  Adam counts t = 2 at its first gradient, so that γ first moves by 0.744 times
-  the rate and not by the rate; so does "mars" here. "l2" is what TPGM, on which
-  FTP is built, has for transformers. Lines of results that name no norm were
-  made with "l2".
+  With "mars", the only norm of the authors' public code, each row of δ has its
+  own length, Σ |δ| + 1e-8 over the weights of one output. The row is scaled by
+  min(1, γ/length), and γ, one per tensor, is clipped to the longest. Their Adam
+  counts t = 2 at its first gradient, so the first update of γ is 0.744 times
+  the rate and not the rate; so it is here with "mars". "l2" is the norm that
+  TPGM, on which FTP is built, has for transformers. Result lines that name no
+  norm were made with "l2".
 
   Attributes:
-    radius_rate: Learning rate of γ, absolute: how far a tensor gets is at most
-      this times the number of steps. The authors have 1e-2.
-    shrink: k, what a gradient that shrinks γ is multiplied by, at least 0; 0
-      never shrinks it.
+    radius_rate: Learning rate of γ, absolute: it times the number of steps
+      bounds the distance of a tensor. The authors have 1e-2.
+    shrink: k, the factor on gradients that shrink γ, at least 0; 0 never
+      shrinks it.
     norm: ‖·‖, "l2" or "mars". A row of "mars" is a column of a Flax kernel, all
       weights of one output; of other tensors the first axis, as in PyTorch,
       and a vector is one row.
@@ -77,8 +78,8 @@ class RadiusState(NamedTuple):
   Attributes:
     started: Whether a step was taken, so that `direction` means something.
     start: w0, like the parameters.
-    direction: δ/‖δ‖ of the last step, row by row with "mars". Not to be had
-      from the weights: with a radius of 1e-8 they round to w0.
+    direction: δ/‖δ‖ of the last step, row by row with "mars". The weights do
+      not determine it: with a radius of 1e-8 they round to w0.
     radius: γ, one per leaf, in the order of `jax.tree.leaves`.
     radius_state: Of Adam, on the radii.
     inner_state: Of the optimizer.
@@ -125,42 +126,45 @@ def trainable_projection(
     slopes = _stack(jax.tree.map(jnp.vdot, updates, state.direction))
     slopes = jnp.where(slopes > 0, shrink * slopes, slopes)
     turns, radius_state = adam.update(slopes, state.radius_state)
-    # The first step has no direction yet: neither γ nor Adam's count moves.
+    # The first step has no direction yet: neither γ nor Adam's count changes.
     turns, radius_state = jax.tree.map(
       lambda new, old: jnp.where(state.started, new, old),
       (turns, radius_state),
       (optax.tree.zeros_like(turns), state.radius_state),
     )
-    moves, inner_state = inner.update(
+    steps, inner_state = inner.update(
       updates, state.inner_state, params, **extra
     )
-    away = jax.tree.map(
-      lambda leaf, move, start: leaf + move - start, params, moves, state.start
+    delta = jax.tree.map(
+      lambda leaf, step, start: leaf + step - start,
+      params,
+      steps,
+      state.start,
     )
-    longest, inverse = lengths(away)
+    longest, inverse = lengths(delta)
     radius = jnp.clip(
       state.radius + turns, SMALLEST, jnp.maximum(longest, SMALLEST)
     )
 
-    def project(inside, move, start, leaf, away, inverse, radius):
+    def project(inside, step, start, leaf, delta, inverse, radius):
       if not inside:
-        return move
-      return start + jnp.minimum(radius * inverse, 1.0) * away - leaf
+        return step
+      return start + jnp.minimum(radius * inverse, 1.0) * delta - leaf
 
     projected = jax.tree.map(
       project,
       in_backbone(params),
-      moves,
+      steps,
       state.start,
       params,
-      away,
+      delta,
       inverse,
       _unstack(radius, params),
     )
     return projected, RadiusState(
       started=jnp.ones([], jnp.bool_),
       start=state.start,
-      direction=jax.tree.map(jnp.multiply, away, inverse),
+      direction=jax.tree.map(jnp.multiply, delta, inverse),
       radius=radius,
       radius_state=radius_state,
       inner_state=inner_state,
@@ -169,13 +173,13 @@ def trainable_projection(
   return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _euclidean(away: Any) -> tuple[Float[Array, " leaves"], Any]:
+def _euclidean(delta: Any) -> tuple[Float[Array, " leaves"], Any]:
   """Each leaf's ℓ2 length, and 1 / length."""
-  length = jnp.sqrt(_stack(jax.tree.map(lambda leaf: jnp.sum(leaf**2), away)))
-  return length, _unstack(1 / jnp.maximum(length, 1e-30), away)
+  length = jnp.sqrt(_stack(jax.tree.map(lambda leaf: jnp.sum(leaf**2), delta)))
+  return length, _unstack(1 / jnp.maximum(length, 1e-30), delta)
 
 
-def _row_sums(away: Any) -> tuple[Float[Array, " leaves"], Any]:
+def _row_sums(delta: Any) -> tuple[Float[Array, " leaves"], Any]:
   """Each leaf's longest row, and 1 / length of all of its rows."""
 
   def rows(path: Any, leaf: jax.Array) -> jax.Array:
@@ -184,7 +188,7 @@ def _row_sums(away: Any) -> tuple[Float[Array, " leaves"], Any]:
     axes = [axis for axis in range(leaf.ndim) if axis != along or leaf.ndim < 2]
     return jnp.sum(jnp.abs(leaf), axis=axes, keepdims=True) + SMALLEST
 
-  lengths = jax.tree_util.tree_map_with_path(rows, away)
+  lengths = jax.tree_util.tree_map_with_path(rows, delta)
   longest = _stack(jax.tree.map(jnp.max, lengths))
   return longest, jax.tree.map(jnp.reciprocal, lengths)
 

@@ -13,8 +13,8 @@ from experiments.methods.method import Method, Params, Schedule
 class FullFinetuning(Method):
   """AdamW on all parameters.
 
-  It starts from the head that all methods share: where that is a linear probe,
-  for want of words, this is `lp_ft`, the stronger form of plain fine-tuning.
+  It starts from the head that all methods share. For a backbone without a text
+  tower that is a linear probe, and this is `lp_ft`.
 
   Attributes:
     learning_rate: The peak, for the backbone and the head.

@@ -15,9 +15,9 @@ from experiments.methods.mixed import block_labels
 class FullFinetuningOfBlocks(FullFinetuning):
   """AdamW on the matrices of the transformer blocks and on the head.
 
-  Embeddings, norms and biases are frozen, as they are under GMixout, Mixout and
-  Random Mask. What one of these gains over full fine-tuning, and this one does
-  as well, comes of what is frozen and not of its masks.
+  Embeddings, norms and biases are frozen, as under GMixout, Mixout and Random
+  Mask. A gain over full fine-tuning that this control shows too comes from what
+  is frozen, not from the masks.
 
   Attributes:
     learning_rate: The peak, for the blocks and the head.

@@ -22,17 +22,19 @@ class GMixout(Mixed):
       full fine-tuning, and less with a larger k
       (`gmixout_jax.gmixout_learning_rate`).
     head_learning_rate: The peak, for the head.
-    anchor_decay: λ, how much of the old anchor survives an episode, in [0, 1].
-    resample_every: k, the optimizer steps of an episode. A run wants many
-      episodes: in T steps the anchor comes 1 − (1 − (1−λ)(1−p))^(T/k) of the
-      way at most (`gmixout_jax.gmixout_progress`), 0.52 in 100 steps at k 10,
-      and 0.999 at k 1. Every line tells the bound, and `train` says which k or
-      `rescale` would do where it is below 0.8.
-    moments: What becomes of Adam's moments at the end of an episode; with
-      "reset" the run is dense, as `gmixout_jax.MixedParams` carries them.
-    rescale: Whether the training weights run 1 / (1 − p) ahead of the residual
-      that the anchor takes, as in the paper. If not, the bound is 1 − λ^(T/k),
-      near 1 after a few episodes, and the rate wants to be larger.
+    anchor_decay: λ, the share of the old anchor that an episode keeps, in
+      [0, 1].
+    resample_every: k, optimizer steps per episode. A run needs many episodes:
+      in T steps the anchor covers at most 1 − (1 − (1−λ)(1−p))^(T/k) of the way
+      (`gmixout_jax.gmixout_progress`), 0.52 in 100 steps at k 10, and 0.999 at
+      k 1. Every result line holds the bound; below 0.8 `train` suggests another
+      k or `rescale`.
+    moments: Whether Adam's moments carry over to the next episode ("carry") or
+      restart ("reset"). With "reset" the run is dense, as
+      `gmixout_jax.MixedParams` only carries them.
+    rescale: Whether the forward pass divides the residual by 1 − p, as in the
+      paper. If not, the bound is 1 − λ^(T/k), near 1 after a few episodes, and
+      the learning rate should be larger.
   """
 
   title: ClassVar[str] = "GMixout"
@@ -79,5 +81,5 @@ class GMixout(Mixed):
   def mix(
     self, inner: optax.GradientTransformation, key: jax.Array
   ) -> optax.GradientTransformation:
-    """Tells the transformation what becomes of the moments, too."""
+    """Passes `moments` on, too."""
     return gx.gmixout(inner, key=key, moments=self.moments, **self.settings())

@@ -15,9 +15,9 @@ from experiments.methods.composition import Trained
 class L2SP(Trained):
   """Adds α/2 ‖w − w0‖² on the backbone and β/2 ‖w‖² on the head to the loss.
 
-  Li, Grandvalet, Davoine, 2018 (https://arxiv.org/abs/1802.01483). The penalty
-  enters as its gradient, so the losses in the results are without it. Under
-  AdamW, where the paper has SGD, its gradient is normalised with the rest.
+  Li, Grandvalet, Davoine, 2018 (https://arxiv.org/abs/1802.01483). Only the
+  gradient of the penalty is added, so reported losses are without it. The paper
+  uses SGD; AdamW, used here, normalises that gradient with the rest.
 
   Attributes:
     alpha: α, at least 0; the paper has 0.1.
@@ -59,8 +59,8 @@ def add_spring(alpha: float, beta: float) -> optax.GradientTransformation:
     >>> spring = add_spring(0.5, 0.25)
     >>> state = spring.init(params)
     >>> zeros = optax.tree.zeros_like(params)
-    >>> moved = {"backbone": jnp.array(3.0), "head": jnp.array(2.0)}
-    >>> pulled, _ = spring.update(zeros, state, moved)
+    >>> tuned = {"backbone": jnp.array(3.0), "head": jnp.array(2.0)}
+    >>> pulled, _ = spring.update(zeros, state, tuned)
     >>> float(pulled["backbone"])  # 0.5 · (3 − 1)
     1.0
   """

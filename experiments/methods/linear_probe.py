@@ -12,11 +12,10 @@ from experiments.models.classifier import Classifier
 
 @dataclasses.dataclass(frozen=True)
 class LinearProbe(Method):
-  """Fits the head by logistic regression and leaves the backbone alone.
+  """Fits the head by logistic regression and freezes the backbone.
 
-  Where there is no zero-shot head, every other method starts from this one, so
-  what a method adds is its distance to this one. See `models.probe` for how the
-  head is fitted.
+  Without a zero-shot head, every other method starts from this one. See
+  `models.probe` for how the head is fitted.
   """
 
   def prepare(

@@ -18,12 +18,12 @@ from gmixout_jax.labels import named_leaves
 
 @dataclasses.dataclass(frozen=True)
 class LoRA(Method):
-  """Trains W0 + (α/r) A B with W0 frozen, and merges it for deployment.
+  """Trains W0 + (α/r) A B with W0 frozen, and merges it at the end.
 
   Hu et al., 2021 (https://arxiv.org/abs/2106.09685). All six matrices of a
-  block have factors (q, k, v, o, fc1, fc2): the very ones that GMixout mixes.
-  The head trains densely and all else is frozen. There is no dropout. In the
-  paper's notation, which multiplies from the left, A and B change places.
+  block have factors (q, k, v, o, fc1, fc2), the same ones that GMixout mixes.
+  The head trains densely and all else is frozen. There is no dropout. The
+  paper multiplies from the left, so its A and B are swapped.
 
   Attributes:
     learning_rate: The peak, for the factors.

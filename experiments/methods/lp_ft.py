@@ -16,11 +16,9 @@ class LPFT(FullFinetuning):
   """Full fine-tuning from a head that fits the frozen features.
 
   Kumar et al., 2022 (https://arxiv.org/abs/2202.10054): with a head that is
-  still wrong, the first steps distort the features. A backbone without words
-  starts from a probe anyway, and then this is `full_finetuning`.
-
-  It differs from the paper in the optimizer: AdamW, as everywhere here, where
-  the paper has SGD for its ResNets.
+  still wrong, the first steps distort the features. A backbone without a text
+  tower starts from a probe anyway; then this is `full_finetuning`. The
+  optimizer is AdamW, as everywhere here; the paper uses SGD for its ResNets.
   """
 
   title: ClassVar[str] = "LP-FT"

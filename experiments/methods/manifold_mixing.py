@@ -17,26 +17,26 @@ from gmixout_jax import averaging
 
 @dataclasses.dataclass(frozen=True)
 class ManifoldMixing(Pool):
-  """Mixes the runs one by one, each component with a factor of its own.
+  """Mixes the runs one by one, with one factor per component.
 
   Fassold, 2023 (https://arxiv.org/abs/2309.08610); see
   `gmixout_jax.averaging.manifold_soup` for bounds and acceptance. The joint
-  refinement that the authors' code has switched off is left out.
+  refinement, which the authors' code has switched off, is left out.
 
-  The lines in `experiments/results` were made on version 0.1.0, which decided
-  on a third search by Val(A) instead of the first search's result, and threw
-  away a search that lowered Val. By their counts of evaluations a third search
-  ran in six of the ten (digits, seeds 0 to 2; PACS, seeds 0, 1 and 4). By the
-  authors' rule it could have run in these six only, and there where the second
-  search won an image over the first, which the lines do not tell.
+  The lines in `experiments/results` were made with version 0.1.0, which decided
+  on a third search by Val(A) instead of the first search's result, and
+  discarded a search that lowered Val. By their counts of evaluations a third
+  search ran in six of the ten (digits, seeds 0 to 2; PACS, seeds 0, 1 and 4).
+  By the authors' rule it could have run in these six only, where the second
+  search was better than the first, which the lines do not record.
 
   Attributes:
-    depth: Parts of a tensor's name that make a component. Of the authors' "8
-      components" three act: tower, head, bias of the head.
+    depth: Parts of a tensor's name that make a component. Three of the authors'
+      "8 components" have an effect: tower, head, bias of the head.
     threshold: τ of the short-circuit.
     budget: Evaluations of the validation split per search and component.
-    optimizer: Of Nevergrad's. NGOpt chooses one by itself, for the authors
-      Cobyla.
+    optimizer: A name of Nevergrad's. NGOpt chooses one by itself, Cobyla in the
+      authors' runs.
   """
 
   title: ClassVar[str] = "Manifold mixing"

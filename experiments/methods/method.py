@@ -1,4 +1,4 @@
-"""What a fine-tuning method is: a few functions and its hyperparameters."""
+"""A fine-tuning method: a few functions and its hyperparameters."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -23,28 +23,26 @@ class Method:
   """A way to fine-tune a classifier; subclass and override what differs.
 
   The fields of a subclass are its hyperparameters: they appear on the command
-  line and in the results. None of the functions ever sees a target domain.
-  Those whose names end in "learning_rate" reach a step through the schedule
-  alone, see `transform`: so runs at several rates share one compiled step.
+  line and in the results. None of the functions ever sees OOD images. Fields
+  whose names end in "learning_rate" reach a step only through the schedule, see
+  `transform`, so that runs at several rates share one compiled step.
 
-  First `members` and `snapshots` are asked, to plan the runs. A run calls
+  First `members` and `snapshots` are called, to plan the runs. A run calls
   `prepare`, `transform` and `parametrize` once each, `loss` at every step, and
-  `deploy` and then `export` wherever weights are wanted: for a snapshot, to
-  score a checkpoint, and at the end. `export` is also called before the first
-  step, on what `prepare` returned. What a method has to remember in between
-  (the initial weights, an average) lives in the optimizer's state, so `deploy`
-  finds it there. `combine` comes last, when all runs have ended.
+  `deploy` and then `export` wherever evaluation weights are needed: for a
+  snapshot, to score a checkpoint, and at the end. `export` is also called
+  before the first step, on what `prepare` returned. State of the method (the
+  initial weights, an average) is kept in the optimizer's state, where `deploy`
+  finds it. `combine` comes last, when all runs have ended.
 
-  Most methods are one run and deploy its weights, but a soup is made of many,
-  and several soups can be made of the same ones.
-
-  As it stands, this class fits a linear head and trains nothing.
+  Most methods are one run. A soup combines many, and several soups can share
+  the same runs. This class itself fits a linear head and trains nothing.
   """
 
   title: ClassVar[str] = ""  # as people write it, if not "Like its name"
 
   def advise(self, recipe: float) -> None:
-    """Warns of a rate far from what is known to work; here none is.
+    """Warns about an unusual learning rate; here about none.
 
     Args:
       recipe: The peak learning rate of full fine-tuning on the task.
@@ -52,7 +50,7 @@ class Method:
     del recipe
 
   def advice_on(self, steps: int) -> str | None:
-    """A sentence on settings that do not fit a run's length; here None.
+    """A sentence about settings that do not fit a run's length; here None.
 
     Args:
       steps: The length of the run.
@@ -61,13 +59,13 @@ class Method:
     return None
 
   def progress_bound(self, steps: int) -> float:
-    """The most of the way to the optimum that a run can come.
+    """The largest share of the way to the optimum that a run can cover.
 
     Args:
       steps: The length of the run.
 
     Returns:
-      In [0, 1]; here 1, as nothing holds the weights back but the data.
+      In [0, 1]; here 1, no bound.
     """
     del steps
     return 1.0
@@ -75,18 +73,18 @@ class Method:
   def prepare(
     self, model: Classifier, data: Source, key: jax.Array
   ) -> Classifier:
-    """The model that training starts from; here, with a head that works.
+    """The model that training starts from.
 
-    A head made of words stays; for one of zeros a linear probe is fitted.
-    All methods of a comparison so start from the same head.
+    Here a zero-shot head is kept, and a head of zeros is replaced by a linear
+    probe, so that all methods of a comparison start from the same head.
 
     Args:
-      model: The pretrained backbone, and a head of zeros or of CLIP's words.
-      data: The source domain.
+      model: The pretrained backbone, and a zero-shot head or one of zeros.
+      data: The training and the validation images.
       key: For what a method draws at random, such as the factors of LoRA.
 
     Returns:
-      A model; `model` itself stays as it is.
+      A model; `model` itself is not changed.
     """
     del key
     return probe.fit_head(model, data) if probe.is_blank(model) else model
@@ -96,15 +94,15 @@ class Method:
   ) -> optax.GradientTransformation | None:
     """The optimizer of all parameters; here None: there is nothing to train.
 
-    It is called before the first step, for the state to begin with, and again
-    wherever a step is traced.
+    It is called before the first step, for the initial state, and again
+    whenever a step is traced.
 
     Args:
       params: The parameters of the prepared model, as nested dicts; in a trace
-        their shapes alone.
-      schedule: Call its `make_optimizer` with a peak learning rate, or itself
-        for the schedule alone. The shape and the length of the schedule belong
-        to the loop, and so does which optimizer it is: by default AdamW.
+        only their shapes.
+      schedule: Call its `make_optimizer` with a peak learning rate, or the
+        schedule itself for the learning rate alone. The loop decides shape and
+        length of the schedule and the kind of optimizer, by default AdamW.
       key: For masks and the like.
 
     Returns:
@@ -115,7 +113,7 @@ class Method:
     return None
 
   def parametrize(self, params: Params, key: jax.Array) -> Form:
-    """The form in which the parameters train; here as they are.
+    """The form in which the parameters train; here unchanged.
 
     Args:
       params: The parameters of the prepared model.
@@ -131,8 +129,8 @@ class Method:
   def trains(self, params: Params) -> Any:
     """Which parameters train; here all.
 
-    No gradient is taken of the others, and none crosses a network. It is not
-    asked where `parametrize` packs, which leaves out what is frozen.
+    The others get no gradient, and none is reduced for them. This is not called
+    if `parametrize` packs, which leaves out what is frozen.
 
     Args:
       params: The parameters as they train.
@@ -143,10 +141,9 @@ class Method:
     return jax.tree.map(lambda leaf: True, params)
 
   def takes_soft_labels(self) -> bool:
-    """Whether `loss` takes a distribution over classes for a label; here yes.
+    """Whether `loss` takes distributions over classes as labels; here yes.
 
-    If not, it is never given one: label smoothing, mixup and CutMix are
-    refused.
+    If not, label smoothing, mixup and CutMix are refused.
     """
     return True
 
@@ -174,7 +171,7 @@ class Method:
     ).mean()
 
   def deploy(self, opt_state: optax.OptState, params: Form) -> Params:
-    """The weights to evaluate and keep; here the last ones.
+    """The evaluation weights; here the last training weights.
 
     Args:
       opt_state: The state that `transform` ended with.
@@ -187,10 +184,10 @@ class Method:
     return params
 
   def export(self, model: Classifier) -> Classifier:
-    """The classifier in what was trained; here, that is all there is.
+    """The classifier of a trained model; here the model itself.
 
-    For a method whose `prepare` added something: a low-rank factor to merge, a
-    text tower that leaves a head behind.
+    For a method whose `prepare` added something: low-rank factors to merge, or
+    a text tower to build a head from.
 
     Args:
       model: What `prepare` returned, with any weights.
@@ -201,7 +198,7 @@ class Method:
     return model
 
   def snapshots(self, steps: int) -> tuple[int, ...]:
-    """After which steps `combine` wants the weights; here none.
+    """The steps after which `combine` needs the weights; here none.
 
     Args:
       steps: The length of the run.
@@ -213,32 +210,30 @@ class Method:
     return ()
 
   def members(self) -> "tuple[Member, ...]":
-    """The runs that the method is made of; here one, its own."""
+    """The runs that the method combines; here one, its own."""
     return (Member(self),)
 
   def combine(self, runs: Sequence[Run], validator: Validator) -> Combined:
-    """What becomes of the runs; here the weights of the only one.
+    """Combines the runs; here the weights of the only one.
 
     Args:
       runs: Of `members`, in their order.
       validator: The validation split, the only data to choose by.
 
     Returns:
-      The weights to deploy, or several whose predictions are averaged.
+      The evaluation weights, or several whose predictions are averaged.
     """
     del validator
     return Combined((runs[0].params,))
 
 
 class Member(NamedTuple):
-  """A run that a method is made of.
-
-  Equal members are one run: methods that ask for the same share it.
+  """A run that a method combines; methods share equal members.
 
   Attributes:
     method: What it trains with.
-    repeat: 0 is the run that `method` makes on its own; each other number
-      shuffles the images anew and draws everything random anew.
+    repeat: 0 is the run of `method` on its own; any other number gives another
+      order of the images and other random draws.
   """
 
   method: Method

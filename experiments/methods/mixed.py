@@ -18,16 +18,16 @@ Sampler = Literal["stratified", "uniform", "bernoulli", "neuron"]
 class Mixed(Method):
   """Mixes the matrices of the transformer blocks, and trains the head densely.
 
-  All else is frozen. A subclass gives its defaults and its `settings`.
+  All else is frozen. A subclass defines its defaults and its `settings`.
 
   Attributes:
     learning_rate: The peak, for the mixed matrices.
     head_learning_rate: The peak, for the head.
-    sparsity: p, the share of each matrix held at the anchor, in [0, 1).
+    sparsity: p, the fraction of each matrix held at the anchor, in [0, 1).
     sampler: How the active entries are drawn.
-    compact: Whether to train packed (`gmixout_jax.MixedParams`) where that
-      gives the same weights, see `packs`. So it is no part of what a run is:
-      methods that differ in it alone are equal, and lines do not tell it.
+    compact: Whether to train packed (`gmixout_jax.MixedParams`) if that gives
+      the same weights, see `packs`. Methods that differ only in it are equal,
+      and result lines do not record it.
   """
 
   learning_rate: float
@@ -42,13 +42,13 @@ class Mixed(Method):
     return self.compact
 
   def settings(self) -> dict[str, Any]:
-    """What `gx.gmixout` and `gx.MixedParams.create` are both told."""
+    """The settings of both `gx.gmixout` and `gx.MixedParams.create`."""
     return {"sparsity": self.sparsity, "sampler": self.sampler}
 
   def transform(
     self, params: Params, schedule: Schedule, key: jax.Array
   ) -> optax.GradientTransformation:
-    """One AdamW for the blocks, mixed here unless `parametrize` does it."""
+    """AdamW for the blocks and the head, mixed unless `parametrize` packs."""
     del params
     blocks = schedule.make_optimizer(self.learning_rate)
     head = schedule.make_optimizer(self.head_learning_rate)

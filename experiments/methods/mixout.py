@@ -1,4 +1,4 @@
-"""Mixout: the pretrained weights come back at random, at every step."""
+"""Mixout: random weights are swapped for pretrained ones at every step."""
 
 import dataclasses
 from typing import Any, ClassVar
@@ -17,8 +17,8 @@ class Mixout(Mixed):
   Attributes:
     learning_rate: The peak, for the mixed matrices.
     head_learning_rate: The peak, for the head.
-    sampler: How the weights to swap are drawn: "neuron" is the paper of 2020,
-      "bernoulli" High-Rate Mixout.
+    sampler: How the weights to swap are drawn: "neuron" as in the paper of
+      2020, "bernoulli" as in High-Rate Mixout.
   """
 
   learning_rate: float = 1e-4
@@ -27,11 +27,11 @@ class Mixout(Mixed):
 
   @property
   def packs(self) -> bool:
-    """Whole neurons alone: the residual is dense, and so are its gradients."""
+    """Only for whole neurons: the residual and its gradients are dense."""
     return super().packs and self.sampler == "neuron"
 
   def settings(self) -> dict[str, Any]:
-    """A residual that is kept, an anchor that stays, a mask for every step."""
+    """A residual that is kept, a fixed anchor, a mask for every step."""
     return super().settings() | {
       "residual": "keep",
       "anchor_decay": 1.0,

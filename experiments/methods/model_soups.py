@@ -33,8 +33,8 @@ class GreedySoup(Pool):
   """The mean of the runs that do not lower the validation accuracy.
 
   Attributes:
-    ties: Whether a run that leaves it as it is goes in: yes in the paper, no in
-      its code.
+    ties: Whether a run that does not change it goes in: yes in the paper, no
+      in its code.
   """
 
   title: ClassVar[str] = "Greedy soup"
@@ -50,7 +50,7 @@ class GreedySoup(Pool):
 
 @dataclasses.dataclass(frozen=True)
 class LearnedSoup(Pool):
-  """The mean with shares that descend the validation loss.
+  """The mean with shares that minimise the validation loss.
 
   Attributes:
     per_layer: Whether each tensor has shares of its own.

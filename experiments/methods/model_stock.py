@@ -1,4 +1,4 @@
-"""Model Stock: two runs and their angle say how far to go from the start."""
+"""Model Stock: two runs, merged with the pretrained weights by their angle."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,21 +16,21 @@ from gmixout_jax import averaging
 
 @dataclasses.dataclass(frozen=True)
 class ModelStock(Pool):
-  """Merges runs that differ in nothing but the seed, tensor by tensor.
+  """Merges runs that differ only in the seed, tensor by tensor.
 
   Jang et al., 2024 (https://arxiv.org/abs/2403.19522); see
   `gmixout_jax.averaging.model_stock`.
 
   Attributes:
-    merged: N, how many of the pool's runs: the first ones whose learning rate
-      is the other method's own. At least 2.
+    merged: N, at least 2: how many of the pool's runs to merge, the first ones
+      with the other method's own learning rate.
   """
 
   title: ClassVar[str] = "Model Stock"
   merged: int = 2
 
   def members(self) -> tuple[Member, ...]:
-    """The pool's runs with the learning rate as it is.
+    """The pool's runs with factor 1.
 
     Raises:
       ValueError: If the pool has fewer than `merged`.

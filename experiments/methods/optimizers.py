@@ -1,4 +1,4 @@
-"""The optimizers that a method's own may be exchanged for, by name."""
+"""The optimizers that may replace a method's AdamW, by name."""
 
 from collections.abc import Callable
 from typing import Literal, get_args
@@ -59,9 +59,9 @@ def make(
   Args:
     name: One of `NAMES`.
     rate: The learning rate, or its schedule.
-    weight_decay: At least 0. Decoupled and multiplied by the rate, but of
-      "sgd", whose gradient it is added to. It pulls what the optimizer holds:
-      weights towards 0, residuals of GMixout towards the anchor.
+    weight_decay: At least 0. Decoupled and multiplied by the rate, except for
+      "sgd", where it is added to the gradient. It pulls weights towards 0, and
+      residuals of GMixout towards the anchor.
 
   Raises:
     ValueError: If there is none of this name, or the decay is negative.

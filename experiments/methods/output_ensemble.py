@@ -1,4 +1,4 @@
-"""The output ensemble: the mean logits of many runs, at the cost of all."""
+"""The output ensemble: the mean logits of several runs."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from experiments.methods.validator import Validator
 
 @dataclasses.dataclass(frozen=True)
 class OutputEnsemble(Pool):
-  """Averages raw logits, as in model soups and EoA; what soups are held to."""
+  """Averages raw logits, as in model soups and EoA, at the cost of all runs."""
 
   title: ClassVar[str] = "Output ensemble"
 

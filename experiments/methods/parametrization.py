@@ -1,7 +1,7 @@
 """The form in which parameters train: all of them, or mixed and compact.
 
-A training step is the same for both: take what is trainable, differentiate the
-loss of the model with it inside, apply the optimizer's updates.
+A training step is the same for both: differentiate the loss with respect to
+what is trainable, and apply the optimizer's updates.
 """
 
 import dataclasses
@@ -23,10 +23,10 @@ def trainable(form: Form) -> Any:
 
 
 def trains(method: Any, form: Form) -> Any:
-  """Which leaves of `trainable(form)` train, as the method says.
+  """Which leaves of `trainable(form)` train.
 
   Args:
-    method: Whose `trains` is asked where the form is whole: a packed one holds
+    method: Its `trains` decides for dense parameters; a packed form holds
       nothing that is frozen.
     form: Of its parameters.
   """
@@ -36,7 +36,7 @@ def trains(method: Any, form: Form) -> Any:
 
 
 def merge(graphdef: Any, form: Form, trained: Any, rest: Any) -> Any:
-  """The model whose gradients go to `trained`, which is `trainable(form)`."""
+  """The model, with gradients that flow to `trained`, of `trainable(form)`."""
   if isinstance(form, gx.MixedParams):
     return gx.nnx.merge(graphdef, form, trained, rest)
   return nnx.merge(graphdef, trained, rest)
@@ -67,7 +67,7 @@ def moved(before: Form, after: Form, updates: Any) -> Any:
 
 
 def state_bytes(form: Form, opt_state: optax.OptState) -> int:
-  """Bytes of all that training remembers besides the live weights."""
+  """Bytes of the training state besides the training weights."""
   remembered = opt_state
   if isinstance(form, gx.MixedParams):
     remembered = opt_state, dataclasses.replace(form, params=None)

@@ -14,8 +14,8 @@ class RandomMask(Mixed):
   `gmixout_jax.random_mask`, of which these are the settings.
 
   Attributes:
-    learning_rate: The peak, for the masked matrices. The sparser the mask, the
-      larger: 1e-2 where 0.01 % trains.
+    learning_rate: The peak, for the masked matrices. Sparser masks need a
+      larger one: 1e-2 if 0.01 % trains.
     head_learning_rate: The peak, for the head.
   """
 

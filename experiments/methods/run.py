@@ -1,4 +1,4 @@
-"""What one run leaves behind, and what some runs become."""
+"""The results of a run, and of runs combined."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -7,7 +7,7 @@ Params = Any  # a nested dict of arrays: backbone/..., head/kernel, head/bias
 
 
 class Snapshot(NamedTuple):
-  """The weights to deploy after some step, on the host.
+  """The evaluation weights after some step, on the host.
 
   Attributes:
     step: Optimizer steps taken.
@@ -23,7 +23,7 @@ class Run(NamedTuple):
 
   Attributes:
     initial: The weights it started from, with the head that all share.
-    params: The weights it deploys.
+    params: Its evaluation weights.
     snapshots: After the steps that were asked for, or more; earliest first.
   """
 
@@ -37,10 +37,10 @@ class Combined:
   """What a method made of its runs.
 
   Attributes:
-    weights: One element: the weights to deploy. Several: their logits are
-      averaged, at as many forward passes per image.
+    weights: One element: the evaluation weights. Several: their logits are
+      averaged, which takes as many forward passes per image.
     ingredients: Indices of the runs that are part of it.
-    notes: What was found on the way, such as the shares of a soup; JSON.
+    notes: Further findings, such as the shares of a soup; JSON.
   """
 
   weights: tuple[Params, ...]

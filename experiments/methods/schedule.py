@@ -28,29 +28,29 @@ _FALLS: dict[Shape, Callable[[Any, int], optax.Schedule]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-  """From a peak learning rate to the learning rate of every step.
+  """The learning rate of every step, from its peak.
 
-  Linear from 0 to the peak, then by default half a cosine to 0; or, where
-  `constant`, the peak to the end, which averages over a trajectory want.
+  Linear from 0 to the peak, then by default half a cosine to 0; or, if
+  `constant`, the peak to the end, as averages over a trajectory need it.
 
   Attributes:
     steps: The length of the run, at least 1.
-    warmup: The share of the steps spent rising, in [0, 1). It leaves at least
-      one step to fall in.
+    warmup: The fraction of warm-up steps, in [0, 1). At least one step must
+      follow the warm-up.
     constant: Whether the rate stays at its peak, whatever the shape.
     shape: How it falls: "cosine"; "linear"; "constant", not at all;
-      "polynomial", with the square of what is left; "exponential", to a
-      hundredth of the peak.
+      "polynomial", with the square of the remaining fraction; "exponential", to
+      a hundredth of the peak.
     optimizer: Which one `make_optimizer` makes.
     weight_decay: Of that optimizer; None leaves it to the method.
-    made: All schedules that were made, by their peaks: to be shown.
+    made: All schedules that were made, by their peaks, for display.
     asked: The peaks of all of them, in order.
-    peaks: What stands in the place of each of them, float32 [n], perhaps
-      traced: so one compiled step serves any peaks. See `fresh`.
+    peaks: Values that replace these peaks, float32 [n], perhaps traced, so that
+      one compiled step serves any peaks. See `fresh`.
 
   Raises:
     ValueError: If `steps` or `warmup` is out of range, or `shape` or
-      `optimizer` is none.
+      `optimizer` is unknown.
 
   Example:
     >>> schedule = Schedule(100)
@@ -100,8 +100,7 @@ class Schedule:
     """The Optax schedule with this peak.
 
     Raises:
-      ValueError: If it is negative or not finite, or more are asked for than
-        there are `peaks`.
+      ValueError: If it is negative or not finite, or there are no `peaks` left.
     """
     if not 0 <= peak < float("inf"):
       raise ValueError(
@@ -121,10 +120,10 @@ class Schedule:
     return self._make(self.peaks[number])
 
   def fresh(self, peaks: Any = None) -> "Schedule":
-    """The same, asked for nothing yet.
+    """A copy that has made nothing yet.
 
     Args:
-      peaks: To be taken, in order, in the place of those it is asked for.
+      peaks: Values that replace the peaks it is called with, in order.
     """
     return dataclasses.replace(self, made={}, asked=[], peaks=peaks)
 
@@ -140,10 +139,10 @@ class Schedule:
   def make_optimizer(
     self, peak: float, *, weight_decay: float = 0.0
   ) -> optax.GradientTransformation:
-    """The optimizer of some parameters; AdamW, if nothing else was asked for.
+    """The optimizer of some parameters; by default AdamW.
 
     Args:
-      peak: The learning rate to rise to.
+      peak: The peak learning rate.
       weight_decay: The method's own, at least 0.
     """
     if self.weight_decay is not None:

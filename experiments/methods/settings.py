@@ -1,4 +1,4 @@
-"""Hyperparameters as a command line gives them: a value, or several to try."""
+"""Hyperparameters from a command line: one value each, or several to try."""
 
 import ast
 import dataclasses

@@ -1,4 +1,4 @@
-"""SPD: back towards the pretrained weights, but only where a step went away."""
+"""SPD: decay towards the pretrained weights, only where a step left them."""
 
 import dataclasses
 from typing import Any, ClassVar, NamedTuple
@@ -17,7 +17,7 @@ class SPD(Trained):
 
   Tian et al., 2024 (https://arxiv.org/abs/2411.01713). Per tensor, with w the
   weights before a step, ŵ after it and g the gradient at w: if
-  ⟨g, w − w0⟩ > 0, that is if the loss would fall on the way back,
+  ⟨g, w − w0⟩ > 0, that is if the loss would fall towards w0,
 
     ŵ ← ŵ − λ r (ŵ − w0),   r = clip((‖ŵ − w0‖ − ‖w − w0‖) / ‖ŵ − w0‖, 0, 1),
 
@@ -25,8 +25,8 @@ class SPD(Trained):
   which is not pretrained, is left out.
 
   Attributes:
-    strength: λ, at least 0. The paper's values were not to be had; 1 is the
-      projection, and above it the weights are pulled nearer.
+    strength: λ, at least 0. 1 is the projection; above it the weights are
+      pulled nearer. The paper's values are not known to us.
   """
 
   title: ClassVar[str] = "SPD"
@@ -68,22 +68,22 @@ def selective_projection(
   def update(
     updates: Any, state: Any, params: Any = None, **extra: Any
   ) -> tuple[Any, ProjectionState]:
-    moves, inner_state = inner.update(
+    steps, inner_state = inner.update(
       updates, state.inner_state, params, **extra
     )
 
-    def shorten(inside, gradient, start, leaf, move):
+    def shorten(inside, gradient, start, leaf, step):
       if not inside:
-        return move
-      before, after = leaf - start, leaf + move - start
+        return step
+      before, after = leaf - start, leaf + step - start
       reached = jnp.linalg.norm(after.ravel())
       excess = reached - jnp.linalg.norm(before.ravel())
       ratio = jnp.clip(excess / jnp.maximum(reached, 1e-30), 0.0, 1.0)
-      away = jnp.vdot(gradient, before) > 0
-      return move - jnp.where(away, strength * ratio, 0.0) * after
+      farther = jnp.vdot(gradient, before) > 0
+      return step - jnp.where(farther, strength * ratio, 0.0) * after
 
     shortened = jax.tree.map(
-      shorten, in_backbone(params), updates, state.start, params, moves
+      shorten, in_backbone(params), updates, state.start, params, steps
     )
     return shortened, ProjectionState(state.start, inner_state)
 

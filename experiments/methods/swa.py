@@ -21,9 +21,9 @@ class SWA(Trained):
   make no difference.
 
   Attributes:
-    start: The share of the run before the first weights that count, in [0, 1).
-      The paper has 161/200, EoA 100/5000.
-    every: Steps from one that counts to the next; the paper has an epoch.
+    start: The fraction of the run before averaging starts, in [0, 1). The paper
+      has 161/200, EoA 100/5000.
+    every: Steps between two averaged weights; the paper has an epoch.
   """
 
   title: ClassVar[str] = "SWA"

@@ -18,12 +18,12 @@ from gmixout_jax import averaging
 class SWAD(Trained):
   """Averages every step of a window that the validation losses choose.
 
-  Cha et al., 2021 (https://arxiv.org/abs/2102.08604). The run, at a constant
-  learning rate, is cut into segments, and the weights averaged over each; see
-  `gmixout_jax.averaging.swad_window` for the choice.
+  Cha et al., 2021 (https://arxiv.org/abs/2102.08604). The run has a constant
+  learning rate. The weights are averaged over each of its segments, and
+  `gmixout_jax.averaging.swad_window` chooses among these.
 
-  All segments are kept until the end (as many copies of the weights on the
-  host as there are evaluations); the authors keep as many as they look back.
+  All segment means are kept on the host until the end; the authors keep only
+  those that the window may still need.
 
   Attributes:
     evaluations: Segments of the run, at least 1; the paper has 50 of 100 steps.

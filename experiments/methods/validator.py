@@ -1,4 +1,4 @@
-"""What a method may choose by: the validation split, and nothing else."""
+"""Scores on the validation split, the only data a method may choose by."""
 
 import functools
 from collections.abc import Iterator
@@ -25,8 +25,7 @@ class Validator:
   """Scores weights on the held-out images of the source domain.
 
   Attributes:
-    evaluations: How often the whole split was scored: a cost of methods that
-      search.
+    evaluations: How often the whole split was scored, for the cost table.
   """
 
   def __init__(
@@ -40,12 +39,12 @@ class Validator:
     """Takes the model's structure; its weights do not matter.
 
     Args:
-      model: A classifier of the structure of those to be judged.
+      model: A classifier of the structure of those to be scored.
       split: The validation split. One on disk is decoded once, when it is first
-        looked at: a method that searches looks many times, most never do.
+        used: a method that searches reads it many times, most never do.
       batch_size: Images per forward pass and device.
-      mesh: From `parallel.data_mesh`: whose devices share the images. All its
-        processes then ask for the same.
+      mesh: From `parallel.data_mesh`: its devices share the images, and all its
+        processes must make the same calls.
     """
     self.evaluations = 0
     self._given = split

@@ -14,11 +14,11 @@ from experiments.models.classifier import Classifier, Images
 
 @dataclasses.dataclass(frozen=True)
 class VeryLargeDropout(Trained):
-  """Keeps a tenth of the features that the head reads, and no fewer at test.
+  """Drops nine tenths of the features before the head in training.
 
   Zhang, Bottou, 2024 (https://arxiv.org/abs/2403.00946). Only one layer has
-  dropout: Φ(x) ⊙ m / (1 − p), with another mask for each image and unit. The
-  other method keeps all else, its loss included.
+  dropout: Φ(x) ⊙ m / (1 − p), with another mask for each image and unit. All
+  else is the other method's, its loss included.
 
   Attributes:
     rate: p, in [0, 1); the paper has 0.9, and 0.5 for large data sets.

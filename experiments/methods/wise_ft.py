@@ -12,14 +12,14 @@ from gmixout_jax import averaging
 
 @dataclasses.dataclass(frozen=True)
 class WiseFT(Composed):
-  """Deploys (1 − α) θ0 + α θ1, the head included.
+  """Evaluates (1 − α) θ0 + α θ1, the head included.
 
   Wortsman et al., 2021 (https://arxiv.org/abs/2109.01903). θ0 holds the head
-  that the run started from: one of words, or the linear probe.
+  that the run started from: a zero-shot head, or the linear probe.
 
   Attributes:
-    alpha: α, the share of the fine-tuned weights, in [0, 1]; 0.5 is what the
-      authors recommend where there is nothing to choose it by.
+    alpha: α, the share of the fine-tuned weights, in [0, 1]. The authors
+      recommend 0.5 if there is no data to choose it on.
   """
 
   title: ClassVar[str] = "WiSE-FT"

@@ -1,4 +1,4 @@
-"""Zero-shot: evaluate the pretrained model as it is."""
+"""Zero-shot: evaluate the pretrained model unchanged."""
 
 import dataclasses
 from typing import ClassVar
@@ -14,9 +14,9 @@ from experiments.models.classifier import Classifier
 class ZeroShot(Method):
   """Trains nothing, not even the head.
 
-  It is the reference for a CLIP whose head is made of class names (Radford et
-  al., 2021, https://arxiv.org/abs/2103.00020). To a backbone without a text
-  tower the experiments fit a head, and refuse to call that so.
+  The reference for a CLIP, whose zero-shot head is built from class names
+  (Radford et al., 2021, https://arxiv.org/abs/2103.00020). A backbone without a
+  text tower has none, and is refused.
   """
 
   title: ClassVar[str] = "Zero-shot"
@@ -24,7 +24,7 @@ class ZeroShot(Method):
   def prepare(
     self, model: Classifier, data: Source, key: jax.Array
   ) -> Classifier:
-    """The model as it was handed in, but for a head that it was tuned with."""
+    """The model unchanged, with its zero-shot head in place of a tuned one."""
     del data, key
     if model.prompts is None or model.prompts.kernel is None:
       return model

@@ -1,4 +1,4 @@
-"""What is measured of predictions, and how sure one can be of it.
+"""Metrics of predictions, and their uncertainty.
 
 Plain functions of NumPy arrays, for any classifier from any library: nothing
 here knows models, files or methods.

@@ -1,4 +1,4 @@
-"""Whether a model is as sure as it is right."""
+"""Calibration: whether confidence matches accuracy."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ def softmax(logits: Float[np.ndarray, "n classes"]) -> Probabilities:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Reliability:
-  """A reliability diagram: what it takes to draw one, and the ECE.
+  """The data of a reliability diagram, and the ECE.
 
   Attributes:
     count: Images per bin of confidence.

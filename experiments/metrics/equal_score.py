@@ -1,11 +1,11 @@
-"""What a method reaches out of distribution at a given score in distribution.
+"""OOD accuracy of methods at equal ID score.
 
-A method has a curve: its runs at rising learning rates. Each run has an ID
-score, of which less is better (Brier or NLL), and an OOD accuracy. Followed
-from the smallest rate, the ID score falls to its best and then rises again; the
-OOD accuracy *at* a score is that where the curve first comes down to it,
-linearly between two runs. Methods are so compared where they are equally good
-in distribution, whatever rule would choose their rates.
+The curve of a method is its runs at rising learning rates. Each run has an ID
+score, where less is better (Brier or NLL), and an OOD accuracy. With the rate,
+the ID score first falls to its best and then rises. The OOD accuracy *at* a
+score is that where the curve first comes down to it, interpolated linearly
+between two runs. So methods are compared at equal ID quality, independent of
+the rule that chooses their rates.
 """
 
 import math

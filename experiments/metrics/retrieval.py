@@ -12,12 +12,11 @@ def recall(
   *,
   ks: Sequence[int] = (1, 5, 10),
 ) -> dict[str, dict[str, float]]:
-  """How often what belongs together is among the first k, in [0, 1].
+  """Recall@k between images and captions, in [0, 1].
 
   The usual protocol on Flickr: an image counts as right if any one of its
-  captions is among the first k, a caption if its image is. Among equals the
-  right one comes last, so that a model that cannot tell anything apart does
-  not score.
+  captions is among the first k, a caption if its image is. Among equal
+  similarities the right one comes last, so that constant features score 0.
 
   Args:
     similarity: The higher, the better the match.

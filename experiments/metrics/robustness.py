@@ -55,7 +55,7 @@ def mean_corruption_accuracy(accuracies: Mapping[str, float]) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Baseline:
-  """What accuracy under a shift to expect from accuracy at home.
+  """The OOD accuracy to expect from an ID accuracy.
 
   logit(shift) = intercept + slope · logit(ID), fitted to standard models: on
   this scale they lie on a line (Taori et al., 2020; Miller et al., 2021). How
@@ -127,7 +127,7 @@ class Baseline:
   def effective_robustness(
     self, id_accuracy: float, shift_accuracy: float
   ) -> float:
-    """ρ = accuracy under shift − `expected`(accuracy at home)."""
+    """ρ = OOD accuracy − `expected`(ID accuracy)."""
     return shift_accuracy - self.expected(id_accuracy)
 
 
@@ -136,7 +136,7 @@ def relative_robustness(
 ) -> float:
   """τ: accuracy under shift after an intervention − before it.
 
-  Of fine-tuning, before is the zero-shot or linear-probe model. A method can
-  have ρ > 0 with τ < 0 by losing at home: report both.
+  For fine-tuning, before is the zero-shot or linear-probe model. A method can
+  have ρ > 0 with τ < 0 by losing ID accuracy: report both.
   """
   return shift_accuracy - shift_accuracy_before

@@ -1,4 +1,4 @@
-"""How sure one can be of a mean over seeds, and of a difference."""
+"""Confidence intervals of means over seeds, and of differences."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ import numpy as np
 
 
 class Interval(NamedTuple):
-  """A mean and where the true one lies with 95 % (or other) confidence.
+  """A mean and its confidence interval, of 95 % or another level.
 
   Attributes:
     mean: Over runs.

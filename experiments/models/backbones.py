@@ -1,8 +1,7 @@
 """Pretrained classifiers from files: what every experiment starts from.
 
-A CLIP's head is made of words. A vision transformer's is blank, for a linear
-probe to fill, or its own. Which it is, is told by what lies at the path, see
-`clip.load`.
+A CLIP gets a zero-shot head. A vision transformer gets a blank one, for a
+linear probe to fill, or keeps its own. See `clip.load` for the files.
 """
 
 import dataclasses
@@ -27,12 +26,12 @@ Attention = attention_lib.Implementation
 UseHead = Literal["never", "named", "any"]
 """Whether to start from the head in a backbone's files. "named": where they say
 that it is of these classes, as our exports do. "any": that of a ViT also where
-it has as many outputs and nobody says of what, as on ImageNet, whose order is
+it has as many outputs and they have no names, as on ImageNet, whose order is
 known."""
 
 
 def check(*, dtype: Dtype, attention: Attention) -> None:
-  """Refuses what this machine cannot compute, before anything is read.
+  """Checks, before anything is read, that this machine can compute it.
 
   Args:
     dtype: As for `load`.
@@ -74,7 +73,7 @@ def check_path(path: Path, flag: str = "--backbone") -> None:
 
 
 def check_templates(path: Path, templates: Sequence[str]) -> None:
-  """Whether a backbone can be asked by prompts like these.
+  """Checks that a backbone takes prompts, and that they have a place for names.
 
   Raises:
     FileNotFoundError: If there is nothing at the path.
@@ -169,7 +168,7 @@ def load(
   Args:
     path: The folder or file; see `clip.load`.
     class_names: What the outputs mean, in order.
-    words: What the classes are called in prompts; asked of a CLIP only.
+    words: The class names for prompts; called for a CLIP only.
     templates: Prompts of a CLIP.
     use_head: See `UseHead`.
     mean: Of the pixels the backbone was trained on; by default what its files
@@ -181,8 +180,7 @@ def load(
 
   Raises:
     FileNotFoundError: If there is nothing at the path.
-    ValueError: If it is neither, or a number of words that is not that of the
-      classes.
+    ValueError: If it is neither, or there are not as many words as classes.
   """
   path = pathlib.Path(path)
   outputs = None if use_head == "never" else own_head_of(path, class_names)
@@ -201,7 +199,7 @@ def load(
 
 
 def needs_words(path: Path) -> bool:
-  """Whether it is a CLIP without a head, whose head words are to make."""
+  """Whether it is a CLIP without a head, which gets a zero-shot head."""
   return is_clip(path) and not (pathlib.Path(path) / own_head.FILE).is_file()
 
 
@@ -275,7 +273,7 @@ def prompts(
   names: Sequence[str],
   templates: Sequence[str],
 ) -> Prompts:
-  """What the classes are called, to methods that train the text tower too.
+  """The prompts of the classes, for methods that train the text tower too.
 
   Args:
     folder: Of the model, with its tokenizer.
@@ -339,7 +337,7 @@ def load_clip(folder: Path, **settings: Any) -> clip.CLIP:
   model = clip.load(folder, **settings)
   if not isinstance(model, clip.CLIP):
     raise ValueError(
-      f"{folder} holds a vision transformer, which has no words: a CLIP is"
+      f"{folder} holds a vision transformer without a text tower: a CLIP is"
       " needed for a zero-shot head."
     )
   return model

@@ -28,13 +28,13 @@ class Backbone(Protocol):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Prompts:
-  """What the classes are called, to methods that train the text tower too.
+  """The prompts of the classes, for methods that train the text tower too.
 
   Attributes:
-    model: The CLIP that the classifier is made of.
+    model: The CLIP of the classifier.
     token_ids: Each class in each template.
-    tokenizer: The folder of the tokenizer that made these, if it is known.
-    kernel: Of the head that they make, where the classifier has another one.
+    tokenizer: The folder of the tokenizer that made these, if known.
+    kernel: Of the zero-shot head, if the classifier has another head.
   """
 
   model: clip.CLIP
@@ -46,15 +46,15 @@ class Prompts:
 class Classifier(nnx.Module):
   """Logits = features(normalised pixels) · kernel + bias.
 
-  The backbone's parameters lie under `backbone/`, the head's are `head/kernel`
-  and `head/bias`: the names by which methods tell them apart.
+  The backbone's parameters are under `backbone/`, the head's are `head/kernel`
+  and `head/bias`; methods select them by these names.
 
   Attributes:
     backbone: What maps pixels to features.
     head: The linear layer.
     mean: Of the backbone's training pixels, per channel, on the scale [0, 1].
     std: Likewise.
-    prompts: The words that the head came from, if it did; not trained here.
+    prompts: Of the zero-shot head, if there is one; not trained here.
 
   Example:
     >>> import jax.numpy as jnp
@@ -96,7 +96,7 @@ class Classifier(nnx.Module):
     mean: Sequence[float] = clip.HALF,
     std: Sequence[float] = clip.HALF,
   ) -> Self:
-    """A classifier that knows nothing yet: all logits are 0."""
+    """A classifier with a head of zeros: all logits are 0."""
     return cls(backbone, jnp.zeros((width, classes)), mean=mean, std=std)
 
   def features(self, images: Images) -> Float[Array, "batch width"]:

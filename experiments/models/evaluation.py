@@ -1,7 +1,7 @@
-"""Evaluates a classifier on the source domain and on all others.
+"""Evaluates a classifier on ID and OOD images.
 
-What is measured is in `experiments.metrics`; this file runs models over images,
-in memory or on disk, on one device or on all of several processes.
+`experiments.metrics` has the metrics; this file runs models over images, in
+memory or on disk, on one device or on all devices of several processes.
 """
 
 import functools
@@ -225,8 +225,8 @@ def evaluate(
     batch_size: images per forward pass and device.
     train_counts: how many training images every class has; see `measure`.
       Targets with classes of their own (``outputs``) have no such groups.
-    by_domain: whether to tell the domains of ``validation`` apart, which is
-      then an `ImageSet`.
+    by_domain: whether to report ID accuracy by domain of ``validation``, which
+      is then an `ImageSet`.
     mesh: see `logits`.
     progress: called with "id" or "ood/NAME", the number of its images that are
       done, and that of all of them.
@@ -248,7 +248,7 @@ def evaluate(
     for name, target in targets.items():
       _same_classes(name, target, validation.class_names)
     sets = {"id": validation} | sets
-  details, at_home = {}, {}
+  details, id_by_domain = {}, {}
   for name, images in sets.items():
     found = logits(
       model,
@@ -263,13 +263,13 @@ def evaluate(
       train_counts=None if _outputs(images) else train_counts,
     )
     if by_domain and name == "id" and isinstance(images, ImageSet):
-      at_home = _by_domain(found.argmax(-1), images)
+      id_by_domain = _by_domain(found.argmax(-1), images)
   ood = {name: details[f"ood/{name}"]["top1"] for name in targets}
   return {
     **({} if validation is None else {"id": details["id"]["top1"]}),
     "ood": ood,
     **(metrics.out_of_distribution(ood) if ood else {}),
-    **at_home,
+    **id_by_domain,
     "details": details,
   }
 

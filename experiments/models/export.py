@@ -1,4 +1,4 @@
-"""Deployed classifiers as safetensors that other libraries read.
+"""Finished classifiers as safetensors that other libraries read.
 
 A ViT with its head is one file with timm's names. A CLIP is a Hugging Face
 folder with its text tower and tokenizer, and has its head in a file beside the
@@ -80,8 +80,8 @@ def to_hugging_face(
   Args:
     model: The classifier.
     folder: It is made if it does not exist.
-    whole: The CLIP whose text tower goes with it; by default the one that the
-      head's words came from.
+    whole: The CLIP whose text tower goes with it; by default that of the
+      zero-shot head.
     class_names: See `to_timm`.
     view: See `to_timm`.
 
@@ -96,7 +96,7 @@ def to_hugging_face(
   if whole is None:
     raise ValueError(
       "whole must be the CLIP whose text tower goes with the image tower, got"
-      " None, and the classifier's head did not come from words."
+      " None, and the classifier has no zero-shot head."
     )
   params = _params(whole) | {"vision": _params(encoder.vision)}
   if encoder.projection is not None:

@@ -57,7 +57,7 @@ def some_of_each(images: ImageSet, count: int, *, seed: int) -> ImageSet:
 
 
 def is_blank(model: Classifier) -> bool:
-  """Whether the head is all zeros, so that it knows nothing yet."""
+  """Whether the head is all zeros."""
   return not np.any(model.head.kernel[...])
 
 
@@ -69,8 +69,8 @@ def fit_head(model: Classifier, data: Source) -> Classifier:
   kernel = coef / std and bias = intercept − (mean / std) · coef.
 
   Args:
-    model: Its backbone is left alone; its head may be anything.
-    data: C is chosen on `data.validation`, so no target domain is looked at.
+    model: Its backbone is not changed; its head may be anything.
+    data: C is chosen on `data.validation`, never on OOD images.
 
   Returns:
     A model with the new head, which shares the backbone's arrays.
@@ -122,6 +122,6 @@ def _regress(inputs: np.ndarray, labels: np.ndarray, c: float) -> Any:
   # of 0.34 s). It also fixes the order of the sums.
   with warnings.catch_warnings(), threadpool_limits(1):
     # The weakest penalties may stop early: they are candidates, not the result
-    # of an optimisation, and the validation split judges them as they are.
+    # of an optimisation, and the validation split scores them unchanged.
     warnings.simplefilter("ignore", ConvergenceWarning)
     return LogisticRegression(C=c, max_iter=500).fit(inputs, labels)

@@ -76,7 +76,7 @@ class Config:
     data: Images with captions.
     vit: A ViT to start from: safetensors with timm's names. None starts from
       scratch.
-    locked: Whether the ViT stays as it is.
+    locked: Whether the ViT is frozen.
     mean: Of the pixels the ViT was trained on, per channel, in [0, 1].
     std: Likewise.
     image_size: Side of the images in pixels, a multiple of the patch size.

@@ -11,7 +11,7 @@ import safetensors.numpy
 import tokenizers
 from flax import nnx
 
-from experiments.models import deployed, own_head
+from experiments.models import own_head, predictor
 from experiments.reliability import mutations
 from experiments.reliability.reader import Path, Reader
 from gmixout_jax import clip
@@ -110,11 +110,11 @@ def _is_prepared(found: clip.Preprocessing | None) -> bool:
   return bool(np.isfinite(numbers).all()) and min(found.std) > 0
 
 
-def _deployed(folder: Path) -> deployed.Deployed:
-  return deployed.load(folder, classes=None, mean=clip.HALF, std=clip.HALF)
+def _predictor(folder: Path) -> predictor.Predictor:
+  return predictor.load(folder, classes=None, mean=clip.HALF, std=clip.HALF)
 
 
-def _is_deployed(found: deployed.Deployed) -> bool:
+def _is_predictor(found: predictor.Predictor) -> bool:
   outputs = found.model.head.out_features
   named = found.class_names is None or len(found.class_names) == outputs
   return named and _finite(found.model) and found.view.size <= 2**14
@@ -232,8 +232,8 @@ READERS: tuple[Reader, ...] = (
          _finite),
   Reader("preprocessor_config.json", make_clip, "preprocessor_config.json",
          _JSON, clip.load_preprocessing, _is_prepared),
-  Reader("exported head", make_clip, "head.safetensors", _BYTES, _deployed,
-         _is_deployed),
+  Reader("exported head", make_clip, "head.safetensors", _BYTES, _predictor,
+         _is_predictor),
   Reader("tokenizer.json", make_clip, "tokenizer.json", _JSON, _tokens,
          _is_tokens),
   Reader("tokenizer_config.json", make_clip, "tokenizer_config.json", _JSON,

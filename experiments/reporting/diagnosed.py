@@ -1,4 +1,4 @@
-"""What the report says of the lines of `experiments.diagnostics`."""
+"""The report's tables and pictures of lines of `experiments.diagnostics`."""
 
 import json
 import math
@@ -18,7 +18,7 @@ _SCORES = {
   "member": "Brier, member",
   "ensemble": "Brier, ensemble",
   "average": "Brier, weight average",
-  "deployed": "Brier, deployed",
+  "deployed": "Brier, evaluation weights",
   "residual": "average − ensemble",
 }
 _DIVERSITY = {

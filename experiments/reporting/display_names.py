@@ -1,11 +1,11 @@
-"""What methods and settings are called, and how methods look in pictures."""
+"""Display names of methods and settings, and their colours and markers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments import methods
 
-# Okabe and Ito's colours, told apart by every kind of colour vision; the
+# Okabe and Ito's colours, distinct in every kind of colour vision; the
 # markers say the same once more, for prints without colour.
 LOOKS = {
   "full_finetuning": ("#D55E00", "s"),

@@ -18,7 +18,7 @@ class Entry:
   Attributes:
     config: Without the seed.
     runs: By seed. A seed that was run twice counts once, with its last line.
-    label: What to call it; unique in a report.
+    label: Its name, unique in a report.
   """
 
   config: records.Record
@@ -122,9 +122,9 @@ def group(results: Iterable[records.Record]) -> list[Entry]:
 
 
 def task_of(config: records.Record) -> str:
-  """What a run was trained and tested on: runs of two tasks do not compare.
+  """The task of a run: runs of two tasks do not compare.
 
-  What saw the input of 0.1.0 is a task of its own, and says so.
+  Runs with the input pipeline of 0.1.0 are another task, and are marked.
   """
   mark = " (input of 0.1.0)" if records.is_of_squares(config) else ""
   data = config.get("data", "")
@@ -262,7 +262,7 @@ def compare(
 ) -> list[Comparison]:
   """Every other entry that shares two seeds or more with the reference.
 
-  Zero-shot, one run without a seed that matters, is so left out.
+  This leaves out zero-shot, which is one run for all seeds.
   """
   base = reference.values(metric)
   pairs = [

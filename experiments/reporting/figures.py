@@ -12,7 +12,7 @@ from experiments import metrics
 from experiments.reporting import display_names
 from experiments.reporting.entries import Entry, pareto
 
-# Okabe and Ito's colours, told apart by every kind of colour vision.
+# Okabe and Ito's colours, distinct in every kind of colour vision.
 _COLOURS = (
   "#009E73", "#D55E00", "#0072B2", "#E69F00", "#CC79A7", "#56B4E9", "#999999",
 )  # fmt: skip
@@ -34,7 +34,7 @@ def styles_of(entries: Sequence[Entry]) -> dict[str, tuple[str, str]]:
   """Colour and marker by label; a method keeps those it has elsewhere.
 
   Of more than `TOLD_APART` the others are all `OTHERS`: first come the methods
-  that have a look of their own, then the order.
+  that have a style of their own, then the order.
   """
   styles: dict[str, tuple[str, str]] = {}
   own = (*display_names.LOOKS, display_names.ZERO_SHOT)
@@ -47,7 +47,7 @@ def styles_of(entries: Sequence[Entry]) -> dict[str, tuple[str, str]]:
     elif known and known not in styles.values():
       styles[entry.label] = known
   spare = [(c, m) for m in _MARKERS for c in _COLOURS]
-  for entry in ranked:  # those that have no look of their own, or share one
+  for entry in ranked:  # those that have no style of their own, or share one
     if entry.label not in styles:
       free = [style for style in spare if style not in styles.values()] or spare
       taken = {colour for colour, _ in styles.values()}

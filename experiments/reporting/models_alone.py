@@ -1,7 +1,7 @@
-"""What the report says of models that no method was compared on.
+"""The report's tables of single models.
 
-These are pretrained CLIPs, and finished models that `experiments.evaluate`
-has evaluated.
+These are pretrained CLIPs, and models that `experiments.evaluate` has
+evaluated.
 """
 
 from collections.abc import Sequence

@@ -54,7 +54,7 @@ square that evaluation sees, enlarged: see `is_of_squares`."""
 
 
 def environment() -> Record:
-  """What a number depends on besides the configuration."""
+  """Versions and device: what results depend on besides the configuration."""
   device = jax.devices()[0]
   return {
     "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
@@ -84,9 +84,10 @@ def plain(value: Any) -> Any:
 
 
 def comparable(config: Record) -> Record:
-  """A configuration in the words of today, without what is as usual.
+  """A configuration in the current form, without default values.
 
-  Two of them are one if these are equal, whichever version wrote them.
+  Two configurations are the same if these are equal, whichever version wrote
+  them.
 
   Example:
     >>> comparable({"steps": 3, "dtype": "float32", "attention": "cudnn"})
@@ -153,7 +154,7 @@ _held = _Held()
 def alone(path: str | os.PathLike[str]) -> Iterator[None]:
   """Keeps others that append from a results file.
 
-  To look whether a line is there, and to append it if not.
+  To check whether a line is there, and to append it if not.
   """
   path = local_path("results", path)
   if path in _held.descriptors:

@@ -48,7 +48,7 @@ class Digits:
     pretrained: Whether runs start from the demo's CLIP and its zero-shot head.
       If not, from random weights of its image tower, drawn by the seed, under
       a linear probe.
-    recipe: What a step does that is no part of a method.
+    recipe: Settings of a step that do not belong to the method.
   """
 
   steps: int = 150

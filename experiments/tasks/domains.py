@@ -29,15 +29,14 @@ class Domains:
     root: <root>/<domain>/<class>/<image>.
     source: The domain to train on; all others are OOD.
     target: Or the domain to leave out: all others train.
-    held_out: The share of each training domain kept for validation.
+    held_out: The fraction of each training domain held out for validation.
     skip_broken: Leave out images that cannot be decoded, with a warning.
-    balanced: Where a domain is left out, whether a batch has as many images of
-      one of the others as of another; else its share of a batch is its share of
-      the images.
+    balanced: If a domain is left out, whether a batch has equally many images
+      of each other domain; else they are drawn in proportion.
     per_domain: How many images of each OOD domain to evaluate on, drawn once
       and for all; all if None.
     train_images: How many images to train on, drawn by the seed; all if None.
-    fingerprint: Whether lines tell which images these are beside the folder's
+    fingerprint: Whether lines record a hash of the images, beside the folder's
       name.
 
   Raises:

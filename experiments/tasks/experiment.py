@@ -34,18 +34,18 @@ class Experiment:
     steps: Optimizer steps of a run.
     sizes: From the folder of the data and a case to its own batch size and
       steps, where the case decides.
-    cases: From the folder of the data to the names of what is trained on apart:
-      a domain left out, a training-set size.
-    headline: From the metrics of `models.evaluation` to the numbers that the
-      experiment is about, if these are others than ID and mean OOD accuracy.
-    long_tail: Whether accuracy is also told by how many training images the
-      classes have.
+    cases: From the folder of the data to the names of the tasks: one for each
+      domain left out, or each training-set size.
+    headline: From the metrics of `models.evaluation` to the headline numbers,
+      if these are others than ID and mean OOD accuracy.
+    long_tail: Whether accuracy is also reported by the number of training
+      images of the classes.
     templates: Prompts of a CLIP.
     use_head: Whether to start from the head in the backbone's files.
     combines: Whether it trains nothing and combines finished checkpoints.
-    view: What of an image is seen, and its size.
-    warmup: The share of the steps in which the learning rate rises.
-    seeds: Of everything random.
+    view: How an image is resized and cropped.
+    warmup: The fraction of warm-up steps.
+    seeds: PRNG seeds.
     probe_images: From how many training images, class by class, a blank head is
       fitted. All of ImageNet's would take days: scikit-learn's solver on one
       thread needs a minute and more per iteration.

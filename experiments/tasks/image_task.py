@@ -1,7 +1,7 @@
-"""A backbone that is fine-tuned on images of files: every task but the demo's.
+"""A backbone fine-tuned on image files: every task but the demo's.
 
-`Images` says which images, `Setup` how they are trained on; the command line
-makes one of each (`experiments.task_options`), and so do the configs.
+`Images` says which images, `Setup` how to train; the command line makes one of
+each (`experiments.task_options`), and so do the configs.
 """
 
 import dataclasses
@@ -35,13 +35,12 @@ class Sets:
   Attributes:
     source: What a method may see.
     ood: The OOD sets, by name; perhaps none.
-    words: What the classes are called in prompts, asked of a CLIP only; "_" is
-      read as a space.
-    test: ID images that no choice sees; None where the protocol reports on the
-      validation images.
-    balanced: Whether a batch has as many images of one domain as of another.
-    notes: Sentences on images that were left out; what was passed over when
-      they were listed is said by the sets themselves.
+    words: The class names for prompts, called for a CLIP only; "_" is read as a
+      space.
+    test: ID test images; None if the protocol reports on the validation images.
+    balanced: Whether a batch has equally many images of each domain.
+    notes: Messages about images that could not be decoded; the sets themselves
+      say which files were skipped in listing.
   """
 
   source: Source
@@ -76,34 +75,33 @@ class Images(Protocol):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Setup:
-  """What training starts from, and how a step and a run are made.
+  """The pretrained model, and how a step and a run are made.
 
   Attributes:
     backbone: The folder or file of a CLIP or a ViT; see `clip.load`.
     image_size: Side of the images in pixels, a multiple of the patch size; None
       for the backbone's own.
     mean: Of the pixels that the backbone was trained on, per channel, in
-      [0, 1]; None for what its files say.
+      [0, 1]; by default from its files.
     std: Likewise.
-    dtype: What the model computes in; what is stored is float32.
+    dtype: The dtype of computation; what is stored is float32.
     attention: "cudnn" needs an NVIDIA GPU since Ampere, and bfloat16.
     remat: Recompute each block in the backward pass.
     batch_size: Images per step.
-    steps: Optimizer steps of a run; 300 if there are no epochs either.
-    epochs: The length of a run instead; the last one is filled up.
-    warmup: The share of the steps in which the learning rate rises.
-    augment: What is done to training images, see
-      `experiments.data.augmentation`.
+    steps: Optimizer steps of a run; 300 without `epochs`.
+    epochs: The length of a run instead; the last batch is filled up.
+    warmup: The fraction of warm-up steps.
+    augment: The augmentation, see `experiments.data.augmentation`.
     skip_nonfinite: How many steps in a row may be skipped because their loss or
       gradient is not finite.
-    recipe: What a step does that is no part of a method.
+    recipe: Settings of a step that do not belong to the method.
     templates: Prompts of a CLIP.
-    tell_templates: Whether lines tell them, as others than those of the data.
+    tell_templates: Whether lines record them, as they are not the data's own.
     use_head: Whether to start from the head in the backbone's files.
     probe_images: From how many training images, class by class, a blank head is
       fitted; None for all. scikit-learn's solver on all of ImageNet's would
       take days.
-    fingerprint: Whether lines tell the backbone's content, beside its name.
+    fingerprint: Whether lines record a hash of the backbone, beside its name.
 
   Raises:
     ValueError: If one is out of range, or there are both steps and epochs.
@@ -194,10 +192,10 @@ class ImageTask:
 
   Attributes:
     images: Where they come from.
-    setup: What training starts from, and how.
+    setup: The pretrained model, and how to train.
     headline: See `Opened`.
-    long_tail: Whether accuracy is also told by how many training images the
-      classes have.
+    long_tail: Whether accuracy is also reported by the number of training
+      images of the classes.
   """
 
   images: Images
@@ -290,17 +288,17 @@ def _started(
   notes, prepared = [], setup.prepared
   if setup.guessed:
     notes.append(
-      f"Nothing in {setup.backbone} says how its images are prepared, so they"
-      f" are as CLIP is documented: mean {_listed(prepared.mean)}, std"
-      f" {_listed(prepared.std)}, the shorter side resized (bicubic) to"
-      f" {setup.size} pixels, the central square."
+      f"{setup.backbone} has no preprocessing config, so CLIP's documented one"
+      f" is used: mean {_listed(prepared.mean)}, std {_listed(prepared.std)},"
+      f" the shorter side resized (bicubic) to {setup.size} pixels, the central"
+      " square."
     )
   own = setup.use_head != "never" and backbones.own_head_of(
     setup.backbone, train.class_names
   )
   if own:
     notes.append(
-      f"Runs start from the head in {setup.backbone}, whose classes are these."
+      f"Runs start from the head in {setup.backbone}, which has these classes."
     )
   if not probe.is_blank(model):
     words = model.prompts is not None

@@ -1,4 +1,4 @@
-"""The recipe of a run: what a step does that is no part of a method."""
+"""The recipe of a run: settings of a step that do not belong to the method."""
 
 import dataclasses
 from typing import Any
@@ -10,26 +10,25 @@ from experiments.methods.schedule import Schedule, Shape
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-  """How any method is trained; by default all is the method's own.
+  """How any method is trained; by default as the method says.
 
   Attributes:
-    label_smoothing: The share of every label that is spread over all classes,
-      in [0, 1).
+    label_smoothing: The fraction of every label that is spread over all
+      classes, in [0, 1).
     mixup: α of mixup's Beta distribution (https://arxiv.org/abs/1710.09412); 0
       is off. See `experiments.training.mixing`.
     cutmix: Likewise of CutMix (https://arxiv.org/abs/1905.04899). With both,
-      each step does one of them, with even chances.
-    clip_norm: The largest norm of all gradients together, above 0; None is off.
-      Gradients are clipped as they reach the optimizer, after the mean over
-      devices. They are packed if the parameters are, so that the same bound is
-      another one for dense gradients; what is frozen does not count.
-    accumulate: Micro-batches that a step goes through, one after another, at
-      least 1. A step has as many images as without.
-    optimizer: In the place of each AdamW of a method.
+      each step does one of them, each with probability 1/2.
+    clip_norm: The largest global norm of the gradients, above 0; None is off.
+      Clipping comes after the mean over devices. Packed gradients have other
+      norms than dense ones; frozen leaves do not count.
+    accumulate: Micro-batches per step, at least 1; the number of images per
+      step stays the same.
+    optimizer: Replaces each AdamW of a method.
     schedule: How learning rates fall after the warm-up; see `Schedule`.
       Averages over a constant rate (SWA, SWAD) keep theirs.
-    weight_decay: In the place of a method's own; None leaves it. On residuals
-      (GMixout and its like) it pulls towards the anchor.
+    weight_decay: Replaces the method's own; None keeps it. On residuals
+      (GMixout, Mixout, Random Mask) it pulls towards the anchor.
 
   Raises:
     ValueError: If one is out of range.
@@ -82,7 +81,7 @@ class Recipe:
     return self.mixes or self.label_smoothing > 0
 
   def schedule_of(self, steps: int, warmup: float) -> Schedule:
-    """What methods are handed, for a run of so many steps."""
+    """The schedule for a run of so many steps."""
     return Schedule(
       steps,
       warmup,
@@ -94,7 +93,7 @@ class Recipe:
   def described(self) -> dict[str, Any]:
     """What differs from the default; JSON.
 
-    So lines of results compare with those from before there was a recipe.
+    So result lines compare with older ones, which have no recipe.
     """
     return {
       field.name: getattr(self, field.name)

@@ -1,4 +1,4 @@
-"""What methods are compared on, and the same as one seed sees it."""
+"""A task that methods are compared on, and the same opened for one seed."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -18,34 +18,32 @@ Metrics = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Opened:
-  """A task as one seed sees it. Methods are shown the model and the source.
+  """A task opened for one seed. Methods see the model and the source only.
 
   Attributes:
     model: The pretrained model, with a zero-shot head, a fitted or a blank one.
     source: The images to train on, and the ID validation images to choose by.
     steps: Optimizer steps of a run.
     batch_size: Images per step.
-    warmup: The share of the steps in which the learning rate rises.
-    augment: What is done to training images, see
-      `experiments.data.augmentation`.
-    balanced: Whether a batch has as many images of one domain as of another;
-      the source's images are then an `ImageSet`.
-    seed: Of everything random, in the first run of every method.
+    warmup: The fraction of warm-up steps.
+    augment: The augmentation, see `experiments.data.augmentation`.
+    balanced: Whether a batch has equally many images of each domain; the
+      source's images are then an `ImageSet`.
+    seed: The PRNG seed of the first run of every method.
     skip_nonfinite: How many steps in a row a run may skip; see `loop.fit`.
-    recipe: What a step does that is no part of a method.
-    test: ID images that no choice has seen; None where ID accuracy is that on
-      the validation images.
-    ood: The OOD images, by name; no method and no choice ever sees them.
-    train_counts: How many training images each class has, where accuracy is
-      also told by that.
-    headline: From the metrics to the numbers that the task is about, if these
-      are others than ID and mean OOD accuracy.
-    zero_shot: Whether the head was made without images; that of a linear probe
-      was not.
-    view: What is seen of an image; None of images that are in memory.
-    notes: Sentences for people: what was left out, or taken for granted.
-    outcomes: Finished checkpoints in the place of runs, where nothing is
-      trained; see `experiments.harness.measured.Outcomes`.
+    recipe: Settings of a step that do not belong to the method.
+    test: ID test images, never used to choose; None if ID accuracy is on the
+      validation images.
+    ood: The OOD images, by name, never used to choose.
+    train_counts: How many training images each class has, if accuracy is also
+      reported by that.
+    headline: From the metrics to the headline numbers, if these are others than
+      ID and mean OOD accuracy.
+    zero_shot: Whether the head is a zero-shot head, and no linear probe.
+    view: How an image is resized and cropped; None for images in memory.
+    notes: Messages: what was left out or assumed.
+    outcomes: Finished checkpoints in place of runs, if nothing is trained; see
+      `experiments.harness.measured.Outcomes`.
   """
 
   model: Classifier
@@ -69,15 +67,14 @@ class Opened:
 
 
 class Task(Protocol):
-  """What methods are compared on: images, a model to start from, a length."""
+  """What methods are compared on: images, a pretrained model, a length."""
 
   @property
   def config(self) -> Record:
-    """All that numbers depend on but method and seed; JSON.
+    """All that results depend on besides method and seed; JSON.
 
-    What is as it usually is stays out, so that lines compare with those from
-    before it could be anything else. Nothing is read to tell it but, of a
-    user's own files, what tells them from others of their name.
+    Default values are left out, so that lines compare with older ones. Nothing
+    is read for it except a fingerprint of a user's own files.
     """
     ...
 
@@ -85,7 +82,7 @@ class Task(Protocol):
     """Opens the images and loads the model.
 
     Args:
-      seed: Of everything random; it cuts off the validation images.
+      seed: The PRNG seed; it splits off the validation images.
 
     Raises:
       FileNotFoundError: If images or weights are not there.

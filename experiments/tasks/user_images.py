@@ -21,16 +21,16 @@ from gmixout_jax.checkpoint.files import local_path
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class UserImages:
-  """Class folders, or CSVs. The names of the classes are what they share.
+  """Class folders or CSVs, with the same class names in all of them.
 
-  What evaluation sees of an image is what the backbone's files say.
+  The backbone's files say how an image is resized and cropped.
 
   Attributes:
     train: The images to train on; see `experiments.data.listing.read`.
-    validation: ID validation images, to choose by; None holds out a share of
-      `train`.
+    validation: ID validation images, to choose by; None holds out a fraction
+      of `train`.
     ood: OOD images by name, as pairs; perhaps none.
-    held_out: That share, of each class.
+    held_out: That fraction, of each class.
     skip_broken: Leave out images that cannot be decoded.
   """
 

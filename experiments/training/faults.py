@@ -57,10 +57,10 @@ def finite(loss: Float[Array, ""], gradients: Any) -> Bool[Array, " n"]:
 
 
 def spoiled(gradients: Any, loss: Float[Array, ""]) -> Any:
-  """Gradients that are NaN if the loss is not finite, else as they are.
+  """Gradients that are NaN if the loss is not finite, else unchanged.
 
-  `optax.apply_if_finite` looks at gradients, and those of an infinite loss may
-  be finite.
+  `optax.apply_if_finite` checks gradients only, and those of an infinite loss
+  may be finite.
   """
   poison = jnp.where(jnp.isfinite(loss), 0.0, jnp.nan)
   return jax.tree.map(

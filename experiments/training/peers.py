@@ -86,7 +86,7 @@ class _Leader:
     self._ranks: dict[socket.socket, int] = {}
 
   def run(self) -> None:
-    """Waits for one of them to go without a word."""
+    """Waits for one of them to disconnect without notice."""
     left = jax.process_count() - 1
     while left:
       ready, _, _ = select.select([self._server, *self._ranks], [], [])
@@ -142,7 +142,7 @@ class _Follower:
       )
 
   def run(self) -> None:
-    """Waits for the first one to go without a word, or to tell who did."""
+    """Waits for the first one to disconnect, or to report who did."""
     if self._socket is None:
       return
     said = _received(self._socket)

@@ -1,4 +1,4 @@
-"""What a run remembers while it trains, and how it is saved and resumed."""
+"""The state of a run in training, and how it is saved and resumed."""
 
 import contextlib
 import dataclasses
@@ -25,7 +25,7 @@ class Stopped(Exception):
 
 @dataclasses.dataclass
 class Trail:
-  """A run so far: all that its end depends on, but for the data.
+  """The state of a run: all that its result depends on, except the data.
 
   Attributes:
     step: Steps taken.
@@ -113,7 +113,7 @@ class Clock:
 
 
 class RunCheckpointer:
-  """Saves a run every few steps, and takes it up where it was left."""
+  """Saves a run every few steps, and resumes it."""
 
   def __init__(
     self,
@@ -129,8 +129,8 @@ class RunCheckpointer:
       checkpoints: Of this run alone.
       every: Steps between two checkpoints, at least 1; the end of the run has
         one too.
-      validate: Scores the weights to deploy, on validation data. The best
-        checkpoint is kept apart.
+      validate: Scores the evaluation weights, on validation data. The best
+        checkpoint is kept in addition.
       stop: Whether to save and stop after a number of steps.
 
     Raises:
@@ -186,14 +186,14 @@ class RunCheckpointer:
     self._stopping = self._stop(step)
     return self._stopping or step == steps or step % self._every == 0
 
-  def save(self, trail: Trail, deployed: Callable[[], Params]) -> None:
+  def save(self, trail: Trail, eval_params: Callable[[], Params]) -> None:
     """Saves in the background.
 
     Raises:
       OSError: If the folder cannot be written to.
       Stopped: If that was why; it is saved by then.
     """
-    score = None if self._validate is None else self._validate(deployed())
+    score = None if self._validate is None else self._validate(eval_params())
     self._checkpoints.save(trail.step, trail.saved(), score=score)
     if self._stopping and not trail.ended:
       self._checkpoints.wait()

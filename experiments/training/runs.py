@@ -59,7 +59,7 @@ class Saving:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Watch:
-  """Who watches the runs of a task. What is seen here decides nothing.
+  """How the runs of a task are watched; none of it changes their weights.
 
   Attributes:
     settings: What is watched.
@@ -105,7 +105,7 @@ class Outcome:
   """What a method came to on a task.
 
   Attributes:
-    model: To evaluate and deploy: a classifier, or an ensemble of some.
+    model: To evaluate and export: a classifier, or an ensemble of several.
     cost: What it took.
     losses: Of each run.
     notes: What the method found on the way.

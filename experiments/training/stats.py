@@ -21,11 +21,11 @@ class Stats:
     steps: Optimizer steps taken.
     steps_per_second: Over all steps but the first, which compiles.
     first_step_seconds: The first step, with its compilation.
-    changed_parameters: Weights that one step changes. Measured, not declared:
-      the most entries of any step's update that were not zero. Mixout's include
-      those that it swaps back, which makes 1 − p² of a matrix and not 1 − p.
-    trained_parameters: Weights that differ after the run from those before it,
-      of all that are deployed (of LoRA, the factors). Measured likewise.
+    changed_parameters: Weights that one step changes, measured: the most
+      nonzero entries of any step's updates. Mixout's include those that it
+      swaps back, which makes 1 − p² of a matrix and not 1 − p.
+    trained_parameters: Evaluation weights that differ from the initial ones (of
+      LoRA, the factors). Measured likewise.
     optimizer_bytes: Size of the optimizer's state, anchors included.
     reduced_bytes: Size of the gradients that devices send each other in a step,
       if there are several.
@@ -52,16 +52,16 @@ class Stats:
 def measured(
   trail: Trail,
   method: Method,
-  deployed: Params,
+  eval_params: Params,
   before: Params,
   costs: StepCosts,
 ) -> Stats:
-  """What a run cost that has ended.
+  """The cost of a finished run.
 
   Args:
     trail: Of the run.
     method: Of it.
-    deployed: The weights that it came to.
+    eval_params: Its evaluation weights.
     before: Those that it started from.
     costs: Of one step.
   """
@@ -73,7 +73,7 @@ def measured(
     steps_per_second=float(count / seconds) if count else 0.0,
     first_step_seconds=float(first),
     changed_parameters=trail.moved,
-    trained_parameters=_count_differing(deployed, before),
+    trained_parameters=_count_differing(eval_params, before),
     optimizer_bytes=parametrization.state_bytes(
       params, faults.unguarded(opt_state)
     ),

@@ -1,8 +1,7 @@
-"""Watching a run: accuracy on the way, early stopping, a log and a profile.
+"""Watching a run: evaluation, early stopping, a log and a profile.
 
-Nothing here is needed to train, and what is not asked for costs nothing. OOD
-accuracy is measured to be seen: `Patience`, all that decides, is given the ID
-accuracy and nothing else.
+Nothing here is needed to train, and what is off costs nothing. OOD accuracy is
+only reported: `Patience`, which decides, is given the ID accuracy alone.
 """
 
 import dataclasses
@@ -28,19 +27,19 @@ ID_ACCURACY = "id_accuracy"
 
 @dataclasses.dataclass(frozen=True)
 class Watching:
-  """What of a run is watched, and whether it may end early.
+  """Evaluation, early stopping and logs during a run.
 
   Attributes:
-    eval_every: Steps between two evaluations of the weights to deploy, on the
-      ID validation images; there is one after the last step too. None is off.
-    eval_images: Evaluate on so many of those images instead of all, drawn with
-      the seed. The line of results still has all.
+    eval_every: Steps between two evaluations of the evaluation weights, on the
+      ID validation images, and after the last step. None is off.
+    eval_images: Evaluate on so many of those images instead of all, drawn by
+      the seed. The result line still uses all.
     patience: Stop after so many evaluations in a row without a better one, at
-      least 1; the weights of the best evaluation are the result, also of a run
-      that goes to its end. None is off.
+      least 1. The result is the weights of the best evaluation, even if the run
+      goes to its end. None is off.
     log_dir: A folder for metrics.jsonl and a TensorBoard file with the same
-      numbers; a run that starts anew begins both anew, one that is resumed
-      goes on in them. Methods of several runs have a folder for each in it.
+      numbers. A new run replaces them, a resumed run continues them. Methods of
+      several runs have a folder for each.
     watch_ood: Evaluate on the OOD images too. The numbers are shown and logged;
       nothing is chosen by them.
     profile: A folder for a trace of jax.profiler, of steps 2 to 4 of this
@@ -164,7 +163,7 @@ class Watcher:
 
     Args:
       steps: The length of the run.
-      weights: Shapes of the weights to deploy.
+      weights: Shapes of the evaluation weights.
     """
     every, patience = self.settings.eval_every, self.settings.patience
     if every is None or patience is None:
@@ -177,7 +176,7 @@ class Watcher:
     return every is not None and (taken % every == 0 or taken == steps)
 
   def evaluate(self, taken: int, model: nnx.Module) -> float:
-    """The ID accuracy of the weights to deploy; all is shown and logged."""
+    """The ID accuracy of the evaluation weights; all is shown and logged."""
     found = {ID_ACCURACY: self._accuracy(model, "id", self._id_images)}
     for name, images in self._ood.items():
       found[f"ood_accuracy/{name}"] = self._accuracy(

@@ -3,7 +3,7 @@
 A redraw empties the residual Δ that an inner optimizer trains, and gives its
 entries to other weights. Where the optimizer keeps weights of its own beside
 Δ (the sequence z of schedule-free, the point that a distance is measured
-from), those restart with it: a fresh entry would else be moved by what an old
+from), those restart with it: a fresh entry would else be updated by what an old
 one has learned.
 """
 
@@ -22,7 +22,7 @@ from gmixout_jax._core.value_sources import sources_of_outputs
 class Restarts:
   """What becomes of the fields of a state when masks are redrawn.
 
-  Fields that are not listed hold moments, or states that are looked into.
+  Fields that are not listed hold moments, or states that are searched likewise.
 
   Attributes:
     weights: Trees like the parameters that hold weights, or say where they
@@ -55,7 +55,7 @@ RESTARTS: dict[type, Restarts] = {
     kept=("b1", "step_count", "max_lr"),
   ),
   # These two compute where a weight is from where it began and from a sum of
-  # gradients, so an old sum would move a fresh entry.
+  # gradients, so an old sum would change a fresh entry.
   optax.contrib.COCOBState: Restarts(
     weights=("init_particles", "cumulative_gradients")
   ),
@@ -103,7 +103,7 @@ RESTARTS: dict[type, Restarts] = {
       "weights_memory",
     )
   ),
-  # Shown, and never used to move a weight.
+  # Reported, and never used to update a weight.
   optax.transforms.SnapshotState: Restarts(kept=("measurement",)),
 }
 
@@ -302,8 +302,8 @@ def one_level(node: Any) -> Iterator[tuple[str | None, str, Any]]:
 def _refusal(why: str) -> ValueError:
   return ValueError(
     "inner holds weights that gmixout does not know:"
-    f" {why}. After a redraw they would move fresh entries by what old ones"
-    " have learned. Either take an optimizer of the list in"
+    f" {why}. After a redraw they would update fresh entries by what old ones"
+    " have learned. Either use an optimizer listed in"
     " docs/guides/optimizers.md, or let its state be a NamedTuple or a"
     " dataclass and say which of its fields restart with every mask:"
     " gmixout_jax.register_held_weights(StateClass, weights=(...))."

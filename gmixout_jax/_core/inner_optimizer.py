@@ -262,7 +262,7 @@ def _is_count(marked: Any, leaf: Any) -> bool:
 def wide_leaf(leaf: Any) -> Any:
   """A floating-point array, or the shape of one, in float32 or wider.
 
-  All else as it is.
+  All else is unchanged.
   """
   dtype = getattr(leaf, "dtype", None)
   if dtype is None or not jnp.issubdtype(dtype, jnp.floating):

@@ -18,14 +18,14 @@ class LayerAxes:
 
   Attributes:
     known: Pairs of a '/'-joined path and the letters of that leaf, sorted; ""
-      where nobody knows them.
+      where they are unknown.
   """
 
   known: tuple[tuple[str, str], ...]
 
   @classmethod
   def of(cls, known: Mapping[str, str | None]) -> "LayerAxes":
-    """From letters by path; None where nobody knows them."""
+    """From letters by path; None where they are unknown."""
     return cls(
       tuple(sorted((path, found or "") for path, found in known.items()))
     )

@@ -36,7 +36,7 @@ class Layout(abc.ABC):
   Attributes:
     shape: Shape of the leaf, at least two axes.
     kept: Wanted fraction of active entries, in (0, 1].
-    axes: What the axes mean, see `axes.letters`; None if nobody knows.
+    axes: What the axes mean, see `axes.letters`; None if unknown.
   """
 
   shape: tuple[int, ...]
@@ -67,7 +67,7 @@ class Layout(abc.ABC):
   def draw(self, key: jax.Array, like: jax.Array) -> jax.Array:
     """Draws indices from a threefry key, sharded as the leaf `like` is.
 
-    Only the layout itself looks into them.
+    Only the layout itself reads them.
     """
 
   @abc.abstractmethod
@@ -140,7 +140,7 @@ class PerRow(Layout):
   Rows lie along the last axis, or along as many of the last axes as make a row
   long enough for its count to be right: see `strata.row_view`. Index j lies in
   stratum j of the row's k, from ``j·cols // k`` up to ``(j+1)·cols // k``, and
-  `put` looks for it nowhere else.
+  `put` searches nowhere else.
   """
 
   @functools.cached_property

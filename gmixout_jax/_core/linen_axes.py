@@ -24,7 +24,7 @@ def axes_of_layers(
   """
   layers: dict[str, tuple[str | None, _Shape]] = {}
 
-  def look(function: Any, args: Any, kwargs: Any, context: Any) -> Any:
+  def record(function: Any, args: Any, kwargs: Any, context: Any) -> Any:
     result = function(*args, **kwargs)
     if context.method_name == "__call__":
       own = context.module
@@ -41,7 +41,7 @@ def axes_of_layers(
   def init(rngs: Any, arrays: dict[int, Any]) -> Any:
     given = [arrays.get(i, leaf) for i, leaf in enumerate(leaves)]
     args, kwargs = treedef.unflatten(given)
-    with linen.intercept_methods(look):
+    with linen.intercept_methods(record):
       return module.init(rngs, *args, **kwargs).get("params", {})
 
   params = jax.eval_shape(init, rngs, arrays)

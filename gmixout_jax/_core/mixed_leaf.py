@@ -191,12 +191,12 @@ class ResetResidual(MixedLeaf):
     memory: AnchorState,
     step: LeafStep,
   ) -> tuple[jax.Array, AnchorState]:
-    """W[idx] moves by u/s; at an episode's end it becomes A + (1−λ)Δ.
+    """W[idx] changes by u/s; at an episode's end it becomes A + (1−λ)Δ.
 
-    As W[idx] is A + Δ/s by then, the end is a further move of
+    As W[idx] is A + Δ/s by then, the end is a further change of
     Δ·((1−λ) − 1/s). Written so, and not as a difference of weights, s = 1 and
-    λ = 0 give the inner optimizer to the last bit. A low-precision leaf moves
-    to where it should be instead, which undoes the rounding of the last move.
+    λ = 0 give the inner optimizer to the last bit. A low-precision leaf is set
+    to its exact target instead, which undoes the rounding of the last step.
     """
     ends = step.episode.ends
     decay = step.anchor_decay.astype(residual.dtype)

@@ -141,8 +141,8 @@ def shuffled(
     if left_out:
       start, following = (0, left_out) if turn % 2 == 0 else (left_out, 0)
       within = position - start < np.uint32(rows * cols)  # 0 - 1 wraps around
-      moved = row * np.uint32(cols) + col + start
-      position = jnp.where(within, moved, position)
+      permuted = row * np.uint32(cols) + col + start
+      position = jnp.where(within, permuted, position)
       inside = position - following
       row, col = inside // np.uint32(cols), inside % np.uint32(cols)
   return position if left_out else row * np.uint32(cols) + col

@@ -154,7 +154,7 @@ def leaf_layout(
     path: The leaf's '/'-joined path, for messages.
     shape: Its shape, at least two axes.
     kept: Wanted fraction of active entries, in (0, 1].
-    axes: What its axes mean, see `axes.letters`; None if nobody knows.
+    axes: What its axes mean, see `axes.letters`; None if unknown.
 
   Returns:
     The layout of the leaf's active entries.

@@ -136,7 +136,7 @@ class Settings:
     """Name of a setting in which two differ, None if they do not.
 
     A constant λ may differ, and so may who does the arithmetic. So may objects
-    of one class that are called as functions are: nobody can tell.
+    of one class that are called as functions are: there is no way to tell.
     """
     theirs = other._fields()
     for name, own in self._fields().items():

@@ -117,7 +117,7 @@ class MixedTree(NamedTuple):
 
   @classmethod
   def of(cls, params: optax.Params, settings: Settings) -> Self:
-    """Looks at the parameters.
+    """Reads the parameters.
 
     Raises:
       ValueError: As `Settings.mixed_leaves`.
@@ -269,7 +269,7 @@ def finish[State: MixState](
     state: The state that it began from.
     begun: What `begin` returned.
     updates: What the optimizer adds to each residual, and to each leaf that is
-      not mixed; None leaves a leaf as it is.
+      not mixed; None leaves a leaf unchanged.
 
   Returns:
     The change of each leaf where there is an update, in the shape that the

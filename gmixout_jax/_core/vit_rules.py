@@ -64,7 +64,7 @@ _NO_HEAD_WORDS = {
 def frozen_heads(
   named: Sequence[tuple[str, Any]], found: Sequence[tuple[str, str]]
 ) -> list[tuple[str, str]]:
-  """Matrices outside the blocks that VIT_RULES freeze and that look like heads.
+  """Matrices outside the blocks that VIT_RULES freeze and that may be heads.
 
   Those with a word like head in their path; and if no leaf trains densely, so
   that no head has been found, also those of two axes whose names do not tell

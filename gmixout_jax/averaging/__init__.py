@@ -1,7 +1,7 @@
 """Operations on weights: lines, soups and averages of trajectories.
 
-All work on plain pytrees and know nothing of models or data; what has to be
-chosen on data takes a function `validate`, from weights to a score.
+All work on plain pytrees and know nothing of models or data. What is chosen on
+data takes a function `validate`, from weights to a score.
 """
 
 from gmixout_jax.averaging.components import components, mix_components

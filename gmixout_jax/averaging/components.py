@@ -22,11 +22,11 @@ Components = dict[str, tuple[str, ...]]
 
 
 def components(trees: Sequence[Any], depth: int) -> Components:
-  """Groups the leaves that act by the first parts of their names.
+  """Groups the leaves that differ by the first parts of their names.
 
-  A leaf acts if two of the trees differ in it: a factor for frozen leaves, or
-  for a tower that the classifier does not run, would be searched for in vain.
-  Leaves of integers, booleans or PRNG keys never act, and must agree.
+  Leaves that are equal in all trees are left out: a factor for frozen leaves,
+  or for a tower that the classifier does not run, would change nothing. Leaves
+  of integers, booleans or PRNG keys must agree, and are left out too.
 
   Args:
     trees: Weights of one structure, at least one.

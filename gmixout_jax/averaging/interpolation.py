@@ -26,11 +26,11 @@ def interpolate(start: Any, end: Any, alpha: ArrayLike) -> Any:
   of integers, booleans or PRNG keys have no point between them: they stay.
 
   Args:
-    start: The pretrained weights θ0, any pytree of arrays. The head belongs
-      to them: for a CLIP it is the one made of words.
+    start: The pretrained weights θ0, any pytree of arrays, with the head: for a
+      CLIP the zero-shot head.
     end: The fine-tuned weights θ1, of the same structure.
-    alpha: α, how far to go, in [0, 1]: 0 returns `start`, 1 returns `end`, both
-      exactly. 0.5 is the authors' choice without out-of-distribution data.
+    alpha: α in [0, 1]: 0 returns `start`, 1 returns `end`, both exactly. 0.5 is
+      the authors' choice without out-of-distribution data.
 
   Returns:
     A pytree like `start`.
@@ -87,8 +87,8 @@ def mean(trees: Sequence[Any], weights: Sequence[float] | None = None) -> Any:
     A pytree like the first.
 
   Raises:
-    ValueError: If there are no trees, the number or the sum of `weights` does
-      not do, the structures or the shapes of a leaf differ, or a leaf of
+    ValueError: If there are no trees, the number or the sum of `weights` is not
+      allowed, the structures or the shapes of a leaf differ, or a leaf of
       integers, booleans or keys does (or may, being traced); the leaf is
       named, with both values.
 

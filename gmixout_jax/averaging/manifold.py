@@ -29,8 +29,8 @@ class ManifoldSoup(NamedTuple):
     ingredients: Indices of the runs in it, in the order they went in.
     shares: Component -> the share of each ingredient; they sum to one.
     score: Of `params`.
-    skipped: Runs that the short-circuit turned away, without a search.
-    rejected: Runs that a search could not make useful.
+    skipped: Runs that the short-circuit skipped, without a search.
+    rejected: Runs for which the search found no improvement.
   """
 
   params: Any
@@ -61,9 +61,9 @@ def manifold_soup(
   2. A search maximises Val(A'), A'_c = λ_c A_c + (1 − λ_c) C_c, over λ in
      λ0 ± (1 − λ0)/2 from λ0 = K/(K+1).
   3. C goes in if Val(A') ≥ Val(A). A second search then starts from λ, in
-     [0.3, 1], and a third from what it found if that is at least
-     1 + 0.3 (1 − τ) times as good as what the first one found. The result of
-     the last search counts, also where an earlier one found better.
+     [0.3, 1], and a third from its result if that is at least 1 + 0.3 (1 − τ)
+     times as good as the first search's. The result of the last search counts,
+     even if an earlier one was better.
 
   Args:
     trees: The runs' weights, at least one.
@@ -73,7 +73,7 @@ def manifold_soup(
     depth: Parts of a name that make a component, see `components`.
     threshold: τ, in [0, 1]; 0 skips nothing.
     budget: Evaluations per search and component, at least 1.
-    scores: `validate` of every tree, if it is known already.
+    scores: `validate` of every tree, if known already.
 
   Returns:
     The soup.

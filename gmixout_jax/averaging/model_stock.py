@@ -45,9 +45,9 @@ def stock_ratio[T: (float, jax.Array)](cosine: T, count: int) -> T:
 def model_stock(pretrained: Any, tuned: Sequence[Any]) -> Stock:
   """Merges a few runs by their angles, leaf by leaf, and without data.
 
-  With δᵢ = θᵢ − θ0 and θ the angle between two of them, fine-tuned weights lie
-  on a thin shell around a centre. The point nearest to the centre in
-  the plane of N runs and the pretrained weights is
+  Fine-tuned weights lie on a thin shell around a centre. Let θ be the angle
+  between two differences θᵢ − θ0. In the plane of N runs and the pretrained
+  weights, the point nearest to the centre is
 
     θ_H = t · mean(θᵢ) + (1 − t) θ0,   t = N cos θ / (1 + (N − 1) cos θ).
 
@@ -76,11 +76,11 @@ def model_stock(pretrained: Any, tuned: Sequence[Any]) -> Stock:
 
   Note:
     The cosine is the mean over all pairs, as in mergekit. It is clipped to
-    [0, 1], so that runs that contradict each other fall back to the pretrained
-    weights; the paper's formula would go to their other side. A leaf that no
-    run changed has ratio 0, as one of integers, booleans or PRNG keys has. Of
-    complex numbers the angle is that of their real and imaginary parts. The
-    authors' code was never released; merging during training is left out.
+    [0, 1], so that runs of opposite directions fall back to the pretrained
+    weights; the paper's formula would extrapolate beyond them. A leaf that no
+    run changed has ratio 0, as have integers, booleans and PRNG keys. Complex
+    numbers count as their real and imaginary parts. The authors' code was never
+    released; merging during training is left out.
 
   References:
     Jang et al., Model Stock: All we need is just a few fine-tuned models,
@@ -95,13 +95,13 @@ def model_stock(pretrained: Any, tuned: Sequence[Any]) -> Stock:
     if not has_mean(start):
       return jnp.zeros([])
     wide = wide_dtype(start)
-    moves = [(end.astype(wide) - start.astype(wide)).ravel() for end in ends]
-    norms = [jnp.linalg.norm(move) for move in moves]
+    deltas = [(end.astype(wide) - start.astype(wide)).ravel() for end in ends]
+    norms = [jnp.linalg.norm(delta) for delta in deltas]
     cosines = []
-    for i, j in itertools.combinations(range(len(moves)), 2):
+    for i, j in itertools.combinations(range(len(deltas)), 2):
       length = norms[i] * norms[j]
       still = length == 0
-      dot = jnp.real(jnp.vdot(moves[i], moves[j]))
+      dot = jnp.real(jnp.vdot(deltas[i], deltas[j]))
       cosines.append(jnp.where(still, 0.0, dot / jnp.where(still, 1.0, length)))
     cosine = jnp.clip(jnp.mean(jnp.stack(cosines)), 0.0, 1.0)
     return stock_ratio(cosine, len(ends))

@@ -32,20 +32,20 @@ def greedy_soup(
   scores: Sequence[float] | None = None,
   ties: bool = True,
 ) -> Soup:
-  """Adds runs to a mean, best first, as long as it does not get worse.
+  """Averages runs, best first, keeping those that do not lower the score.
 
   Args:
     trees: The runs' weights, at least one.
     validate: From weights to a score, higher is better: accuracy on held-out
       data of the training distribution, and never on test data.
     scores: `validate` of every tree, if it is known already.
-    ties: Whether an ingredient that leaves the score as it is goes in: yes in
-      the paper and in DiWA, no in the authors' code. It matters where the
-      held-out data is small.
+    ties: Whether an ingredient that does not change the score goes in: yes in
+      the paper and in DiWA, no in the authors' code. It matters if the held-out
+      data is small.
 
   Returns:
-    The soup. Among equal scores the earlier tree is tried first; in the code
-    of the authors it is the later one.
+    The soup. Among equal scores the earlier tree is tried first; in the
+    authors' code it is the later one.
 
   Raises:
     ValueError: If there are no trees, not as many scores as trees, or the
@@ -75,7 +75,7 @@ def greedy_soup(
   order = sorted(range(len(trees)), key=lambda i: -scores[i])  # is stable
   used, soup, best = [order[0]], trees[order[0]], scores[order[0]]
   for i in order[1:]:
-    # Not the soup moved towards the tree: small types would round every time.
+    # Not a running mean: low precision would round at every ingredient.
     tried = mean([trees[j] for j in (*used, i)])
     score = validate(tried)
     if score > best or (ties and score == best):
@@ -89,7 +89,7 @@ class LearnedSoup(NamedTuple):
   Attributes:
     params: The mixed weights.
     weights: A vector that sums to one, or one such vector per leaf.
-    scale: β, what the logits were multiplied by while learning.
+    scale: β, the factor on the logits while learning.
     losses: Before every step.
   """
 
@@ -114,9 +114,8 @@ def learned_soup(
 
   Args:
     trees: θᵢ, at least one. All are in memory at once.
-    loss: From weights, β and a batch to the loss of the logits times β; is
-      differentiated.
-    batches: Of held-out data, once through.
+    loss: (weights, β, batch) → the loss of the logits times β; differentiable.
+    batches: Held-out data; gone through once.
     per_leaf: Whether every leaf has shares of its own ("learned by layer").
     learning_rate: Of AdamW. The authors have 0.05 over 5 epochs by layer, and
       0.1 over 3 for one vector.

@@ -23,10 +23,10 @@ def swad_window(
 ) -> Window:
   """Finds the flat stretch between convergence and overfitting.
 
-  It starts at the first evaluation t_s that none of the following N_s − 1 goes
-  below; l = r · (mean loss of these N_s) is then the highest loss tolerated.
-  It ends at t_e when all N_e evaluations that follow t_e exceed l, or
-  with the run. Without such a t_s it is the whole run.
+  The window starts at t_s, the first evaluation whose loss is not above any of
+  the next N_s − 1. The highest loss tolerated is l = r · (mean loss of these
+  N_s). The window ends at t_e if all N_e evaluations after t_e exceed l, or
+  else with the run. Without such a t_s it is the whole run.
 
   Args:
     losses: On the validation split, evenly spaced over the run; no NaN.

@@ -64,8 +64,8 @@ def exponential(decay: float) -> Rate:
 def uniform(*, start: int = 1, every: int = 1) -> Rate:
   """The rate of SWA: the plain mean of every so many steps from a start on.
 
-  Before `start` the average is the weights themselves, so that it can be
-  deployed at any time.
+  Before `start` the average is the weights themselves, so that it can be used
+  at any time.
 
   Args:
     start: The first step that counts, at least 1.
@@ -99,8 +99,8 @@ def uniform(*, start: int = 1, every: int = 1) -> Rate:
 def segments(*, every: int) -> Rate:
   """The rate of means over consecutive segments; each starts afresh.
 
-  Read the average after steps every, 2 · every, …: what SWAD weighs is the
-  mean of each segment, of which every step is a part.
+  Read the average after steps every, 2 · every, …: it is then the mean over all
+  steps of a segment, which SWAD averages.
 
   Args:
     every: Steps of a segment, at least 1.
@@ -124,20 +124,20 @@ def average(
   *,
   deploy: Callable[[Any, Any], Any] = lambda opt_state, params: params,
 ) -> optax.GradientTransformationExtraArgs:
-  """Averages the weights that an optimizer goes through.
+  """Averages the weights along an optimizer's trajectory.
 
   The optimizer's updates pass unchanged; after step t
 
     θ̄ ← θ̄ + r(t) (θ_t − θ̄),   θ̄ = the initial weights at first.
 
-  Leaves of integers, booleans or PRNG keys are neither moved nor averaged.
+  Leaves of integers, booleans or PRNG keys are neither updated nor averaged.
 
   Args:
     optimizer: What trains.
     rate: r, from `exponential`, `uniform` or `segments`.
     deploy: From the optimizer's state and the parameters to the weights that
-      are averaged. Pass `gmixout_jax.gmixout_eval_params` where the optimizer
-      is one of GMixout, whose training weights are not its evaluation weights.
+      are averaged. Pass `gmixout_jax.gmixout_eval_params` for GMixout, whose
+      training weights are not its evaluation weights.
 
   Returns:
     An `optax.GradientTransformationExtraArgs` with state `AverageState`; read
@@ -202,8 +202,8 @@ def average(
       share = jnp.asarray(weight, mean.dtype)
       return mean + share * (new.astype(mean.dtype) - mean)
 
-    moved = jax.tree.map(follow, state.average, reached)
-    return updates, AverageState(step, moved, inner_state)
+    average = jax.tree.map(follow, state.average, reached)
+    return updates, AverageState(step, average, inner_state)
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
@@ -218,11 +218,11 @@ def average_params(opt_state: Any, params: Any) -> Any:
 
   Args:
     opt_state: A state of `average`, or of what wraps it: chain, MultiSteps,
-      masked, apply_if_finite, an `nnx.Optimizer`'s ``opt_state``. Of averages
-      of averages the outermost counts.
-    params: The parameters, whole; those that were not averaged, as where
-      `optax.masked` left them out, are returned as they are, and so are
-      integers, booleans and PRNG keys.
+      masked, apply_if_finite, an `nnx.Optimizer`'s ``opt_state``. Of nested
+      averages the outermost counts.
+    params: The parameters, whole. Those that were not averaged, such as those
+      that `optax.masked` left out, integers, booleans and PRNG keys, are
+      returned unchanged.
 
   Returns:
     A pytree like `params`.
@@ -230,8 +230,8 @@ def average_params(opt_state: Any, params: Any) -> Any:
   Raises:
     ValueError: If `opt_state` holds no average, or several side by side, or
       one that does not fit `params`; or if a leaf of integers, booleans or
-      keys, which has no average, is no longer what it was at `init` (under jit
-      nobody can tell). The leaf is named, with both values.
+      keys, which has no average, has changed since `init` (not checked under
+      jit). The leaf is named, with both values.
   """
   is_state = lambda node: isinstance(node, AverageState)
   found = [

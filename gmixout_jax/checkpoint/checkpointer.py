@@ -6,13 +6,13 @@
     FOLDER/00000200/manifest.json   written last: what makes it a checkpoint
     FOLDER/gmixout-unfinished-00000200/   being saved, or being removed
 
-A checkpoint gets its number when it is whole. A folder that holds something
+A checkpoint gets its number when it is complete. A folder that holds something
 else is refused, unless it is one of version 0.1.0, whose checkpoints are
-restored and never removed. What somebody puts into it later stays as it is.
+restored and never removed. Other files that appear in it later are left alone.
 
-The manifest holds what is no array (config, versions, the position in the data)
-and the size and SHA-256 of every file of the state. So a save that was cut off
-at any instant is no checkpoint, and one whose bytes changed since is found out.
+The manifest holds what is not an array (config, versions, the position in the
+data) and the size and SHA-256 of every file of the state. So an interrupted
+save is never taken for a checkpoint, and damaged bytes are detected.
 
 Orbax sees a flat dictionary of arrays and nothing else of ours: neither NNX
 objects nor optimizer states are part of the format. Nothing is pickled.
@@ -94,18 +94,17 @@ class Checkpoints:
     """Takes the folder, and removes what an interrupted save left in it.
 
     Args:
-      folder: Where to, on a local or a mounted disk; it is made if it does
-        not exist.
-      config: What the run is, as JSON: a checkpoint of another config is
-        refused.
-      keep: How many of the newest checkpoints to keep, at least 1. The one of
-        the best score is kept apart from them.
+      folder: On a local or a mounted disk; it is made if it does not exist.
+      config: The configuration of the run, as JSON: a checkpoint of another
+        config is refused.
+      keep: How many of the newest checkpoints to keep, at least 1. The one with
+        the best score is kept in addition.
 
     Raises:
       TypeError: If `config` is not JSON.
       ValueError: If `keep` is out of range, `folder` is a bucket, a number in
-        `config` is not finite, another run holds the folder, or it holds what
-        is nobody's checkpoint.
+        `config` is not finite, another run holds the folder, or it holds other
+        files.
       OSError: If the folder cannot be written to; it is named.
     """
     if keep < 1:
@@ -145,11 +144,11 @@ class Checkpoints:
         raise
 
   def close(self) -> None:
-    """Finishes what is being saved, and gives the folder back.
+    """Finishes the save in progress, and releases the folder.
 
     Raises:
-      OSError: If the latest save failed, see `save`; the folder is free even
-        so.
+      OSError: If the latest save failed, see `save`; the folder is released all
+        the same.
     """
     try:
       self.wait()
@@ -170,7 +169,7 @@ class Checkpoints:
 
   @property
   def best(self) -> int | None:
-    """The step of the best score, the earliest of several; None without one."""
+    """The step of the best score, the earliest of equals; None without any."""
     scores = ((self._score(step), -step) for step in self.steps)
     scored = [(score, at) for score, at in scores if score is not None]
     return -max(scored)[1] if scored else None
@@ -185,7 +184,7 @@ class Checkpoints:
   ) -> None:
     """Saves in the background; returns once the arrays may be overwritten.
 
-    A checkpoint that is there already is left as it is.
+    An existing checkpoint of this step is left unchanged.
 
     Args:
       step: Steps taken, an integer of at least 0.
@@ -255,10 +254,10 @@ class Checkpoints:
   def restore(
     self, like: Any | Callable[[int], Any], *, step: int | None = None
   ) -> Saved | None:
-    """The newest checkpoint that is whole, or the one of a step.
+    """The newest undamaged checkpoint, or the one of a step.
 
-    Where none is named, a damaged one is reported by a warning that names the
-    file, set aside as ``FOLDER/<step>.damaged``, and the one before it taken.
+    Without `step`, a damaged checkpoint is reported by a warning that names the
+    file and set aside as ``FOLDER/<step>.damaged``; the one before it is used.
 
     Args:
       like: A pytree of arrays or of `jax.ShapeDtypeStruct`, whose shardings,

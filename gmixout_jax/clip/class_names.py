@@ -11,10 +11,10 @@ _NUMBERED = re.compile(r"LABEL_\d+")  # by Hugging Face, where nobody named them
 
 
 def load_class_names(path: Path) -> tuple[str, ...] | None:
-  """The names of a head's outputs in order; None if nothing says them.
+  """The names of a head's outputs in order; None if no file has them.
 
-  Read are `id2label` of Hugging Face's config.json, `label_names` of timm's,
-  and what `vit_to_safetensors` notes in its file.
+  They are read from `id2label` of Hugging Face's config.json, `label_names` of
+  timm's, or the notes of `vit_to_safetensors` in its file.
 
   Args:
     path: The folder, or the file of safetensors.

@@ -1,4 +1,4 @@
-"""What the towers look like: one frozen dataclass each."""
+"""The architectures of the towers: one frozen dataclass each."""
 
 import dataclasses
 import math
@@ -83,8 +83,8 @@ class TowerConfig:
       halves of fc1's output (DINOv2's largest).
     qkv_bias: Whether queries, keys and values have biases.
     qk_norm: Whether a LayerNorm per head is applied to queries and keys.
-    layer_scale: What the learned factors on both branches of a block begin
-      with (LayerScale); None for no factors.
+    layer_scale: Initial value of the learned factors on both branches of a
+      block (LayerScale); None for no factors.
     dtype: The type of the computation. Statistics of LayerNorm, softmax and
       logits are in at least float32 whatever it is.
     param_dtype: The type the parameters are stored in.
@@ -149,11 +149,11 @@ class VisionConfig(TowerConfig):
     pre_norm: Whether a LayerNorm precedes the first block (CLIP).
     patch_bias: Whether the patch convolution has a bias (not in CLIP).
     class_token: Whether a learned token comes before the patches.
-    registers: How many further ones come after it, which nothing reads.
+    registers: How many register tokens come after it; the output ignores them.
     positions: Which tokens have position embeddings: "all", "class" (the class
       token and the patches) or "patches". Others are put in front afterwards.
-    pool: What the features are made of: "class" token, "mean" or "max" of the
-      patches, or "attention" of a learned query over them (SigLIP).
+    pool: How tokens are pooled: "class" token, "mean" or "max" of the patches,
+      or "attention" of a learned query over them (SigLIP).
     norm_pooled: Whether the final norm comes after pooling, and not before.
     num_classes: Outputs of the linear head; 0 means no head.
   """
@@ -255,8 +255,8 @@ class TextConfig(TowerConfig):
     vocab_size: Number of token ids.
     context_length: The most tokens a text may have.
     causal: Whether a token sees none that follow it (CLIP, not SigLIP).
-    pool: What the features are made of: the "end" of the text, or the "last"
-      of its tokens, padding or not (SigLIP).
+    pool: Which token is the text's feature: its "end", or the "last" one,
+      padding or not (SigLIP).
     projection_bias: Whether the projection has a bias (SigLIP).
     bos_token_id: Kept for the saved config; the model does not read it.
     eos_token_id: The text is pooled at the first token with this id. 2 is the
@@ -303,8 +303,8 @@ class CLIPConfig:
     vision_projection: Whether the image features are projected to it, or are
       it (SigLIP).
     logit_scale_init: Initial log of the factor on the cosines; ln(1 / 0.07).
-    logit_bias_init: What is added to the logits begins with it (SigLIP, whose
-      loss is a sigmoid's); None for none.
+    logit_bias_init: Initial bias on the logits (SigLIP, whose loss is a
+      sigmoid's); None for none.
   """
 
   vision: VisionConfig = VisionConfig()

@@ -77,7 +77,7 @@ _ACTIVATIONS = {"gelu_pytorch_tanh": "gelu_tanh"}
 
 
 def our_activation(name: Any) -> Any:
-  """Ours by Hugging Face's name; another value as it is, to be checked."""
+  """Ours by Hugging Face's name; another value unchanged, to be checked."""
   return _ACTIVATIONS.get(name, name) if isinstance(name, str) else name
 
 

@@ -45,7 +45,7 @@ def load(
 ) -> CLIP | ViT:
   """Loads a CLIP, a SigLIP or a vision transformer.
 
-  What lies at the path tells which it is:
+  The kind of model is read off the path:
 
   - a folder of Hugging Face's CLIP, SigLIP, ViT or DINOv2, with registers or
     without: config.json, and model.safetensors or its shards with their index;
@@ -53,16 +53,16 @@ def load(
   - a folder of timm: config.json with an "architecture", model.safetensors;
   - a file of a ViT with timm's names.
 
-  Weights may be of any float type. What neither tensors nor a config tell is
-  asked for: see `vit_from_safetensors`.
+  Weights may be of any float type. What neither tensors nor a config determine
+  must be given as an argument: see `vit_from_safetensors`.
 
   Args:
     path: The folder or the file.
     image_size: Another size than the pretrained one; position embeddings are
       interpolated (see `resize_positions`).
-    num_classes: Of a ViT: None keeps the head, if any; 0 drops it; another
-      number than the file's puts a head of zeros in its place.
-    heads: Of a ViT with timm's names, where nothing else tells them.
+    num_classes: For a ViT: None keeps the head, if any; 0 drops it; a number
+      other than the file's replaces it by a head of zeros.
+    heads: For a ViT with timm's names, if nothing else determines it.
     pool: Likewise.
     activation: Likewise.
     eps: Likewise.

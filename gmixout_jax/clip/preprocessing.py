@@ -21,17 +21,17 @@ _PROCESSOR = "processor_config.json"  # since version 5 of transformers
 
 
 def load_preprocessing(directory: Path) -> Preprocessing | None:
-  """What a model's files say of its images; None if they say nothing.
+  """How a model's files say images are prepared; None if they do not.
 
-  Read are preprocessor_config.json and processor_config.json of Hugging Face,
-  `preprocess_cfg` of open_clip, `pretrained_cfg` of timm, and what
-  `vit_to_safetensors` notes in its file.
+  It is read from preprocessor_config.json or processor_config.json of Hugging
+  Face, `preprocess_cfg` of open_clip, `pretrained_cfg` of timm, or the notes of
+  `vit_to_safetensors` in its file.
 
   Args:
     directory: The folder, or the file of safetensors.
 
   Raises:
-    ValueError: A file is damaged, or asks for what is not done here; file and
+    ValueError: A file is damaged, or asks for something unsupported; file and
       field are named. Or `directory` is the address of a bucket.
 
   Example:
@@ -88,11 +88,11 @@ def load_normalization(
     directory: The folder or file; see `load_preprocessing`.
 
   Returns:
-    What `preprocess` takes as `mean` and `std`. Of a CLIP that says nothing,
-    those that CLIP is documented with.
+    `mean` and `std` for `preprocess`. For a CLIP without them, CLIP's
+    documented values.
 
   Raises:
-    ValueError: As `load_preprocessing`; or nothing says them, of another model.
+    ValueError: As `load_preprocessing`; or another model's files lack them.
 
   Example:
     >>> import tempfile

@@ -24,12 +24,12 @@ class Preprocessing:
   Attributes:
     mean: Of the pixels it was trained on, per channel, on the scale [0, 1].
     std: Likewise.
-    size: Side of the square that it sees, in pixels; None if nothing says.
+    size: Side of the model's square input, in pixels; None if unknown.
     resize: "crop" keeps the proportions and takes the central square,
       "squeeze" resizes the whole image to the square.
     zoom: Under "crop", the shorter side of the resized image over that of the
       square.
-    interpolation: Of the resizing, antialiased; None if nothing says.
+    interpolation: Of the resizing, antialiased; None if unknown.
   """
 
   mean: tuple[float, ...]

@@ -36,10 +36,10 @@ def save(
 
   Args:
     model: A CLIP, or a ViT with or without a head.
-    path: A folder, which is made if it does not exist; or of a ViT in timm's
-      form a file, if its name ends in ".safetensors".
-    form: Whose: "huggingface" (CLIP, SigLIP, ViT, DINOv2), which is that of
-      every CLIP, or "timm", by default that of a ViT.
+    path: A folder, which is made if it does not exist; or for a ViT in timm's
+      form a file whose name ends in ".safetensors".
+    form: "huggingface" (CLIP, SigLIP, ViT, DINOv2) or "timm"; by default
+      "huggingface" for a CLIP and "timm" for a ViT.
     preprocessing: How its images are prepared, to note beside it; None notes
       nothing.
     class_names: Of the outputs of a ViT's head, likewise.

@@ -20,8 +20,8 @@ def end_of_text(
 
   Args:
     token_ids: The tokens.
-    eos_token_id: The id to look for; 2 stands for the largest id of the text,
-      whatever it is, as all configs once said 2.
+    eos_token_id: The id of the end token; 2 stands for the largest id of the
+      text, as in legacy configs.
 
   Returns:
     The first position that holds the id; 0 where none does.

@@ -38,11 +38,11 @@ def vit_from_safetensors(
 ) -> ViT:
   """Loads a ViT with timm's names: augreg, DeiT, DINO, CLIP's image towers.
 
-  Widths, depth, tokens and what parts there are is read off the tensors. What
-  they do not tell comes from what `vit_to_safetensors` noted in the file, from
-  the arguments, or from timm's defaults for a plain ViT; what these do not
-  tell either is an error that names the argument. A folder has it all in its
-  config.json: see `clip.load`.
+  Widths, depth, tokens and parts are read off the tensors. The rest comes from
+  the notes of `vit_to_safetensors` in the file, from the arguments, or from
+  timm's defaults for a plain ViT; if none of these determines a field, the
+  error names the argument. A folder has it all in its config.json: see
+  `clip.load`.
 
   Args:
     path: The safetensors file.
@@ -50,15 +50,15 @@ def vit_from_safetensors(
       (see `HEADS`).
     image_size: Another size than the pretrained one; position embeddings are
       interpolated (see `resize_positions`).
-    num_classes: None keeps the file's head, if any; 0 drops it; another
-      number than the file's puts a head of zeros in its place.
-    pool: What the features are made of, see `VisionConfig`; by default the
-      class token of a plain ViT. Asked for where the final norm comes after
-      pooling (fc_norm), or there is no class token.
-    activation: See `VisionConfig`; by default "gelu". Asked for where there is
-      a norm before the first block, as in CLIP's towers.
-    eps: Added to the variance in every LayerNorm; by default 1e-6, and asked
-      for likewise.
+    num_classes: None keeps the file's head, if any; 0 drops it; a number other
+      than the file's replaces it by a head of zeros.
+    pool: How tokens are pooled, see `VisionConfig`; by default the class token.
+      Required if the final norm comes after pooling (fc_norm), or there is no
+      class token.
+    activation: See `VisionConfig`; by default "gelu". Required if there is a
+      norm before the first block, as in CLIP's towers.
+    eps: Added to the variance in every LayerNorm; by default 1e-6, and required
+      likewise.
     dtype: The type of the computation.
     param_dtype: The type of the parameters.
     remat: Recompute blocks in the backward pass to save memory.

@@ -16,9 +16,9 @@ from gmixout_jax.clip.config import LEGACY_EOS, MOST, TextConfig
 class Tokenizer:
   """Texts to token ids of one length, each text closed by its end token.
 
-  Made by `load_tokenizer`. The ids are [begin, text ..., end, padding ...]; a
-  text that is too long loses words, never the end token, for that is where
-  CLIP reads the text's features.
+  Made by `load_tokenizer`. The ids are [begin, text ..., end, padding ...]. A
+  text that is too long is truncated before the end token, where CLIP reads the
+  text's features.
 
   Attributes:
     context_length: Tokens per text.

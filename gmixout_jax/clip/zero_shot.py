@@ -1,4 +1,4 @@
-"""Classifiers made of words: one averaged prompt embedding per class."""
+"""Zero-shot heads: one averaged prompt embedding per class."""
 
 from collections.abc import Callable, Sequence
 
@@ -46,7 +46,7 @@ def zero_shot_head(
     class_names: At least one name.
     templates: At least one prompt; each holds {}, where the name goes.
     scaled: Multiply by exp(logit_scale), so that embeddings times the kernel
-      are CLIP's logits and not cosines: what a head to fine-tune starts from.
+      are CLIP's logits and not cosines: use it for a head to fine-tune.
     batch_size: Prompts per call of the text tower, at least 1.
 
   Returns:

@@ -100,7 +100,7 @@ def _copy(source, target, start: jax.Array, interpret: bool) -> None:
   """Copies a tile from one flat reference to another."""
   (size,) = source.shape
   if size % TILE == 0:
-    # Whole tiles are aligned, also under vmap, and move 16 bytes a time.
+    # Whole tiles are aligned, also under vmap, and copy 16 bytes a time.
     tile = pl.ds(start.astype(jnp.int32), TILE)
     target[tile] = source[tile].astype(target.dtype)
     return

@@ -103,7 +103,7 @@ def packed_step(
     ...   weights, jnp.ones((2, 20)), memory, jax.random.key(0),
     ...   count=1, learning_rate=0.1, kept=0.1, starts=True,
     ... )
-    >>> weights.sum(axis=1).round(3)  # two entries a row move by η/s
+    >>> weights.sum(axis=1).round(3)  # two entries a row change by η/s
     Array([-2., -2.], dtype=float32)
 
   References:

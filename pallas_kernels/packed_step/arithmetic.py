@@ -103,8 +103,8 @@ def step_entries(
   )
 
   # At the end of an episode W becomes A + (1−λ)Δ. In float32 that is a further
-  # move, so that s = 1 and λ = 0 give AdamW itself; a low-precision W moves to
-  # where it should be instead, which undoes the rounding of the last move.
+  # step, so that s = 1 and λ = 0 give AdamW itself; a low-precision W is set to
+  # its exact target instead, which undoes the rounding of the last step.
   moved, kept = residual + update, 1 - scalars.anchor_decay
   if learned is None:
     merge = moved * (kept - 1 / divisor)

@@ -166,7 +166,7 @@ def test_kills_are_survived(tmp_path):
   assert survived == tried
 
 
-def test_a_run_that_ends_otherwise_is_told_from_one_that_does_not(tmp_path):
+def test_different_weights_are_detected(tmp_path):
   """What the harness itself is worth: it sees one bit, and one loss."""
   for name in ("alone", "killed"):
     (tmp_path / name).mkdir()

@@ -10,7 +10,7 @@ import safetensors.numpy
 from PIL import Image
 
 from experiments import sweep, train
-from experiments.models import backbones, deployed
+from experiments.models import backbones, predictor
 from experiments.reporting import records
 from tests.experiments import tiny
 
@@ -59,13 +59,11 @@ def test_an_exported_clip_is_a_backbone(trained, pacs, clip_folder, tmp_path):
   )
   again = trained("zero_shot", "--backbone", exported, *given)
   assert again["config"]["backbone"] == "tuned"
-  head = deployed.load(exported).model.head.kernel[...]
+  head = predictor.load(exported).model.head.kernel[...]
   assert head.shape == (12, 3)
 
 
-def test_a_clip_is_told_from_one_that_sees_pixels_otherwise(
-  clip_folder, tmp_path
-):
+def test_clips_with_other_preprocessing_are_other_tasks(clip_folder, tmp_path):
   other = pathlib.Path(shutil.copytree(clip_folder, tmp_path / "clip"))
   assert backbones.digest(other) == backbones.digest(clip_folder)
   file = other / "preprocessor_config.json"
@@ -80,9 +78,7 @@ def test_a_clip_is_told_from_one_that_sees_pixels_otherwise(
   assert backbones.digest(other) != before
 
 
-def test_images_of_one_size_in_bytes_are_told_apart(
-  trained, vit_file, tmp_path
-):
+def test_images_of_equal_file_size_are_other_tasks(trained, vit_file, tmp_path):
   rng = np.random.default_rng(0)
   losses = []
   for number in range(2):

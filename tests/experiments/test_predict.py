@@ -12,7 +12,7 @@ from PIL import Image
 
 from experiments import evaluate, predict
 from experiments.data.decode import View, decode
-from experiments.models import backbones, deployed, export
+from experiments.models import backbones, export, predictor
 from experiments.models.classifier import Classifier
 from experiments.reporting import records
 from gmixout_jax import clip
@@ -69,9 +69,7 @@ def test_every_image_has_a_row(model, images, capsys):
   assert "6 of 7 images are in" in shown
 
 
-def test_the_classes_are_those_of_the_model_on_images_as_it_saw_them(
-  model, images
-):
+def test_predictions_use_the_models_classes_and_preprocessing(model, images):
   rows = run(model, images, "--top", "3")
   # By the library alone, one image at a time.
   vit = clip.load(model)
@@ -91,7 +89,7 @@ def test_the_classes_are_those_of_the_model_on_images_as_it_saw_them(
     )
 
 
-def test_a_clip_is_asked_by_words(clip_folder, images):
+def test_a_clip_predicts_with_a_zero_shot_head(clip_folder, images):
   with pytest.raises(SystemExit, match="a CLIP without a head: name the class"):
     run(clip_folder, images)
   flags = ("--classes", "one", "two", "four")
@@ -107,7 +105,7 @@ def test_a_clip_is_asked_by_words(clip_folder, images):
     (("--top", "4"), r"--top must be from 1 to 3, .* got 4"),
     (("--top", "0"), r"--top must be from 1 to 3"),
     (("--batch-size", "0"), r"--batch-size must be at least 1 image"),
-    (("--classes", "a", "b"), r"--classes has no meaning for .*owl, ein Kauz"),
+    (("--classes", "a", "b"), r"must be left out for .*owl, ein Kauz"),
     (("--classes", "a", "a", "b"), r"names that differ, got 'a'"),
     (("--templates", "a {}"), r"--templates needs a CLIP"),
     (("--std", "0", "0", "0"), r"std above 0, got 0\.0"),
@@ -149,7 +147,7 @@ def test_a_device_is_not_replaced(model, images):
   assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
 
 
-def test_the_head_of_an_exported_clip_is_kept_unless_words_are_asked_for(
+def test_the_head_of_an_exported_clip_is_kept_without_templates(
   clip_folder, images, tmp_path, rng
 ):
   names = ("two", "one", "four")
@@ -159,7 +157,7 @@ def test_the_head_of_an_exported_clip_is_kept_unless_words_are_asked_for(
   export.save(tuned, tmp_path / "tuned", class_names=names)
   own = run(tmp_path / "tuned", images)
   assert run(tmp_path / "tuned", images, "--classes", *names) == own
-  with pytest.raises(SystemExit, match=r"--classes has no meaning .*--templat"):
+  with pytest.raises(SystemExit, match=r"--classes must be left .*--templat"):
     run(tmp_path / "tuned", images, "--classes", "one", "two")
   words = ("--classes", "one", "two", "--templates", "a digit {}")
   assert run(tmp_path / "tuned", images, *words) != own
@@ -238,7 +236,7 @@ def test_a_clip_is_evaluated_on_the_names_of_the_folders(
   evaluate.main(evaluate.parse(command))
   (line,) = records.read(results)
   assert line["config"]["templates"] == ["a digit {}", "{}!"]
-  found = deployed.load(clip_folder, classes=tiny.CLASSES)
+  found = predictor.load(clip_folder, classes=tiny.CLASSES)
   assert found.class_names == tiny.CLASSES
   assert 0 <= line["metrics"]["ood"]["a"] <= 1
   assert "id" not in line["metrics"]

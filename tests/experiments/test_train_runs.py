@@ -11,7 +11,7 @@ from experiments.data import domainbed
 from experiments.data.decode import View
 from experiments.harness.display import Row
 from experiments.methods.gmixout import GMixout
-from experiments.models import deployed, evaluation
+from experiments.models import evaluation, predictor
 from experiments.reporting import records
 from experiments.tasks.user_images import UserImages
 from experiments.training import metrics_log
@@ -79,7 +79,7 @@ def test_a_clip_on_user_images_from_end_to_end(
   assert list(found["ood"]) == ["[by] night", "drawn"]
   assert images_in(record, "id") == 15
   # What was exported scores the same, on images that are opened apart.
-  model = deployed.load(exported).model
+  model = predictor.load(exported).model
   images = UserImages(train=pacs / "art", validation=pacs / "sketch")
   sketch = images.open(View(16, fit="crop"), 0).source.validation
   scored = evaluation.measure(evaluation.logits(model, sketch), sketch.labels)

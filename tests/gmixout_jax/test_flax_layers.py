@@ -237,7 +237,7 @@ def test_neurons_are_whole_inputs(library):
 
 
 @pytest.mark.parametrize("sampler", ["stratified", "uniform"])
-def test_other_samplers_move_what_the_mask_says(sampler):
+def test_other_samplers_update_the_mask_only(sampler):
   before, after, masks, losses = stepped("linen", sampler)
   assert losses[1] < losses[0]
   for name in AXES:

@@ -117,7 +117,7 @@ def test_steps_below_the_precision_of_bfloat16_add_up(
   assert np.abs(expected[1] - exact).max() > 2 * 2**-7
 
 
-def test_live_bfloat16_weights_are_rounded_once():
+def test_bfloat16_training_weights_are_rounded_once():
   """W is the nearest to A + (1 − λ)Δ, not the nearest to W plus a rounding."""
   params = {"w": jax.random.normal(jax.random.key(0), (32, 40), jnp.bfloat16)}
   mixed = create(params, target=None, resample_every=3)

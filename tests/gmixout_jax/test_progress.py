@@ -43,7 +43,7 @@ def remaining_in_numpy(rng, episodes, decay, sparsity, rescale, fit):
 
 
 @pytest.mark.parametrize(("decay", "sparsity", "rescale"), SETTINGS)
-def test_a_linear_model_comes_as_far_and_no_farther(
+def test_a_linear_model_reaches_the_bound_exactly(
   rng, decay, sparsity, rescale
 ):
   bound = gx.gmixout_progress(
@@ -73,7 +73,7 @@ def x64():
   "sampler", ["stratified", "uniform", "bernoulli", "neuron"]
 )
 @pytest.mark.parametrize("k", [1, 3])
-def test_the_library_comes_as_far(rng, x64, sampler, rescale, k):
+def test_the_library_reaches_the_bound(rng, x64, sampler, rescale, k):
   """One linear output of all weights, which an episode fits in a step.
 
   By a step of Polyak's: twice the loss over the squared gradient is exact for a
@@ -127,7 +127,7 @@ def test_an_open_episode_is_worth_a_whole_one_at_most(rng):
   )
 
 
-def test_the_edges():
+def test_bounds_at_the_ends_of_the_ranges():
   progress = gx.gmixout_progress
   assert progress(100, anchor_decay=1.0) == 0
   assert progress(100, anchor_decay=1.0, rescale=False) == 0

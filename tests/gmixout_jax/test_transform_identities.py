@@ -104,7 +104,7 @@ def test_without_sparsity_and_decay_it_is_the_inner_optimizer(
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_off_the_mask_live_weights_are_the_anchor(params, sampler):
+def test_off_the_mask_training_weights_are_the_anchor(params, sampler):
   """Checked against an anchor that is kept densely, outside the library."""
   decay, period = 0.4, 3
   tx = gx.gmixout(

@@ -108,7 +108,7 @@ def test_nnx_optimizer_follows_plain_optax(graph, build):
   assert int(nnx.to_pure_dict(masks)["blocks"][0]["kernel"].sum()) == 8 * 4
 
 
-def test_deployed_weights_go_back_into_the_model():
+def test_evaluation_weights_go_back_into_the_model():
   model, optimizer = train_nnx(make(), 3, graph=True)
   params = nnx.state(model, nnx.Param)
   before = model.head.kernel[...]

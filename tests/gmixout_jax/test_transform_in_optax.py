@@ -156,7 +156,7 @@ def test_the_mask_is_constant_inside_an_accumulation_window():
   assert_equal(params, expected, rtol=1e-5)
 
 
-def test_a_step_skipped_by_apply_if_finite_moves_nothing():
+def test_a_step_skipped_by_apply_if_finite_changes_nothing():
   tx = optax.apply_if_finite(make(optax.adam(0.1)), max_consecutive_errors=5)
   params, state = run(tx, params_of(), 3)
   before = state.inner_state

@@ -174,7 +174,7 @@ def test_random_mask_trains_one_mask_unscaled(problem):
     np.testing.assert_array_equal(live[~mask(0)], weights[~mask(0)])
 
 
-def test_kept_residual_with_a_moving_anchor(problem):
+def test_kept_residual_with_anchor_decay(problem):
   """The anchor follows the learned weights, which a redraw does not touch."""
   weights, gradient = problem
   mask, layout = draw_mask("stratified", 0.3)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments import configs, methods, sweep
-from experiments.models import deployed
+from experiments.models import predictor
 from experiments.reporting import records
 from experiments.tasks.image_task import ImageTask
 from tests.experiments.configs.expected import EXPECTED, PAPERS, command
@@ -125,7 +125,7 @@ def test_lines_that_are_there_are_not_run_again(request, tmp_path, monkeypatch):
   (kept,) = (tmp_path / "saved").glob("runs-seed0-*/gmixout-0-*")
   assert any(kept.iterdir())
   (exported,) = (p for p in (tmp_path / "out").iterdir() if p.is_dir())
-  assert deployed.load(exported).model.head.kernel.shape == (12, 3)
+  assert predictor.load(exported).model.head.kernel.shape == (12, 3)
   monkeypatch.setattr(ImageTask, "open", lambda *_: pytest.fail("opened"))
   sweep.main(config)
   assert len(records.read(path)) == 1

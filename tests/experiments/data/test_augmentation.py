@@ -71,7 +71,7 @@ def test_randaugment_is_two_operations_on_an_inception_crop():
     np.testing.assert_array_equal(found, expected)
 
 
-def test_none_is_what_evaluation_sees():
+def test_none_equals_evaluation():
   split = tiny.split()
   batch = batches(split, batch_size=24, seed=0, augment="none")[0]
   shown = {image.tobytes() for image in batch["image"]}
@@ -162,7 +162,7 @@ def test_contrast_is_stretched_and_equalized():
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_images_are_moved(sign):
+def test_images_are_translated(sign):
   """By 150/331 · 10/30 of 48 pixels, which are 7; what comes in is black."""
   for axis, name in ((1, "translate_x"), (0, "translate_y")):
     found = applied(name, 10, sign=sign)
@@ -187,7 +187,7 @@ def test_images_are_sheared(sign):
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_images_are_turned(sign):
+def test_images_are_rotated(sign):
   """By 10 degrees at strength 10, counter-clockwise, about their middle."""
   line = np.zeros((48, 48, 3), np.uint8)
   line[23:25] = 255

@@ -93,7 +93,7 @@ def test_names_are_the_same_however_an_accent_is_written(art):
     listing.read(art)
 
 
-def test_a_folder_above_or_of_one_class_is_told_from_class_folders(pacs):
+def test_a_folder_above_or_inside_class_folders_is_refused(pacs):
   with pytest.raises(FileNotFoundError, match=r"mean .*PACS.art\?"):
     listing.read(pacs)
   with pytest.raises(

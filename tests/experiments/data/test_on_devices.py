@@ -36,7 +36,7 @@ def test_logits_are_those_of_one_device(model, images):
   assert done == [8, 15]  # two on each of four devices
 
 
-def test_everything_is_measured_alike_and_told(model):
+def test_evaluation_on_several_devices_equals_one(model):
   told = []
   targets = {"photo": tiny.split(per_class=3, seed=2)}
   alone = evaluation.evaluate(model, SPLIT, targets)
@@ -53,7 +53,7 @@ def test_everything_is_measured_alike_and_told(model):
 
 
 @pytest.mark.parametrize("images", [SPLIT, on_disk()], ids=["memory", "disk"])
-def test_a_judge_of_several_devices_judges_as_one_of_one(model, images):
+def test_validator_on_several_devices_equals_one(model, images):
   params = loop.weights_of(model)
   alone = Validator(model, images, batch_size=3)
   shared = Validator(model, images, batch_size=3, mesh=MESH)

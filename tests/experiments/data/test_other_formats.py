@@ -195,9 +195,7 @@ def test_tfds_takes_the_newest_version(tmp_path):
 @pytest.mark.parametrize(
   "name", ["huggingface:mnist", "gs://bucket/mnist", "a b", "[/red]"]
 )
-def test_tfds_asks_no_network_for_what_has_no_plain_name(
-  tmp_path, monkeypatch, name
-):
+def test_tfds_paths_never_use_the_network(tmp_path, monkeypatch, name):
   """Sets of communities are looked up where they are."""
   monkeypatch.setattr(
     socket, "getaddrinfo", lambda *_, **__: pytest.fail("the network")

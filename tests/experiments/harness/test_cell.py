@@ -111,7 +111,7 @@ TRAIN = STUDY | {
 
 
 @pytest.mark.parametrize("line", [STUDY, TRAIN], ids=["study", "train"])
-def test_a_line_of_before_is_of_the_same_cell(line):
+def test_older_lines_match_the_same_cell(line):
   cell = Cell(task(), LinearProbe(), 3)
   assert records.comparable(cell.config) == STUDY
   assert identity_of(line, 3) == cell.identity
@@ -129,7 +129,7 @@ def test_a_line_of_before_is_of_the_same_cell(line):
     assert other.identity == told
 
 
-def test_a_line_of_crops_of_squares_is_of_no_cell():
+def test_lines_with_crops_of_squares_match_no_cell():
   basic = Cell(task(augment="basic"), LinearProbe(), 3)
   assert basic.config["crops"] == "original"
   squares = {k: v for k, v in STUDY.items() if k != "augment"}
@@ -138,7 +138,7 @@ def test_a_line_of_crops_of_squares_is_of_no_cell():
     assert identity_of(line | {"crops": "original"}, 3) == basic.identity
 
 
-def test_a_domain_that_train_left_out_was_balanced_and_the_studys_was_not():
+def test_balanced_batches_are_part_of_the_identity():
   def cell(*, balanced):
     images = Domains(
       root=pathlib.Path("PACS"),

@@ -119,7 +119,7 @@ def test_a_garbled_results_file_is_refused(tmp_path, garbled):
   assert not task.opened
 
 
-def test_a_line_that_was_noted_and_not_appended_is(tmp_path, monkeypatch):
+def test_a_noted_line_is_appended_on_resume(tmp_path, monkeypatch):
   """As after a kill between the two, with the cell's folder or the run's."""
   cells = cells_of(Small(), FULL, WISE)
   for one in (False, True):
@@ -164,7 +164,7 @@ def test_a_folder_of_one_run_is_of_one_configuration(tmp_path):
 
 
 @pytest.mark.parametrize("saves", [False, True])
-def test_a_model_that_is_not_exported_yet_is(tmp_path, monkeypatch, saves):
+def test_a_missing_export_is_written_on_resume(tmp_path, monkeypatch, saves):
   exported = []
   monkeypatch.setattr(
     export, "save", lambda model, path, **what: exported.append(path)

@@ -23,7 +23,7 @@ def walk(optimizer, params, gradients):
     yield params
 
 
-def test_the_head_is_told_from_the_backbone():
+def test_in_backbone_excludes_the_head():
   params = {"backbone": {"head": 1.0}, "head": {"kernel": 2.0}}
   assert in_backbone(params) == {
     "backbone": {"head": True},
@@ -236,7 +236,7 @@ def test_ftp_with_its_authors_norm_is_the_algorithm_in_numpy(
   assert held == len(shapes)  # the projection had something to do
 
 
-def test_the_authors_radius_first_moves_by_less_than_the_rate():
+def test_the_first_update_of_the_authors_radius_is_below_the_rate():
   # Adam with t = 2 at its first gradient, whatever its size, as published:
   # 0.1/(1 − 0.9²) over the root of 0.001/(1 − 0.999²).
   params = {"backbone": {"kernel": jnp.zeros((3, 1))}}

@@ -106,7 +106,7 @@ def test_prepare_touches_the_head_only(name, source):
   assert set(changed(model, method.export(prepared))) == expected
 
 
-def test_a_head_of_words_stays_but_for_the_methods_that_fit_one(source):
+def test_a_zero_shot_head_is_kept_unless_the_method_fits_one(source):
   model = tiny.classifier()
   model.head.kernel[...] = np.ones((16, 3), np.float32)
   for name in ("full_finetuning", "gmixout", "linear_probe", "lp_ft"):
@@ -206,7 +206,7 @@ def test_runs_are_packed_where_that_gives_the_same_weights(
   assert packed == method.packs == packs
 
 
-def test_gmixout_deploys_the_anchor(probed, fit):
+def test_gmixout_evaluates_the_anchor(probed, fit):
   # λ = 1 never moves the anchor, whatever the live weights did.
   fitted = fit(GMixout(anchor_decay=1.0, resample_every=2))
   before, after = leaves(probed), leaves(fitted.model)

@@ -65,7 +65,7 @@ def test_swa_averages_the_last_part_at_a_constant_rate():
     SWA(start=1.0)
 
 
-def test_swad_deploys_means_of_segments_and_asks_for_their_ends():
+def test_swad_snapshots_are_means_of_segments():
   method = SWAD(of=SGD, evaluations=5)
   assert method.snapshots(11) == (2, 4, 6, 8, 10)
   got = list(walk(method, 10))
@@ -158,7 +158,7 @@ def train(method, model, source, steps=3):
   return prepared, fitted
 
 
-def test_lora_trains_factors_and_head_and_deploys_a_plain_model():
+def test_lora_trains_factors_and_head_and_exports_a_plain_model():
   source = tiny.source()
   model = Classifier.with_zero_head(tiny.vit(), width=16, classes=3)
   _, fitted = train(LoRA(rank=2, learning_rate=0.1), model, source)
@@ -318,7 +318,7 @@ def test_flyp_trains_both_towers_and_makes_the_head_anew(worded, tmp_path):
   )
 
 
-def test_flyp_needs_words():
+def test_flyp_needs_a_text_tower():
   with pytest.raises(ValueError, match=r"must come from a CLIP .* Mlp without"):
     FLYP().prepare(tiny.classifier(), tiny.source(), KEY)
 

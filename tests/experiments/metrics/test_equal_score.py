@@ -47,7 +47,7 @@ def test_of_equal_scores_the_first_counts():
   assert first_at(curve((0.3, 0.7), (0.3, 0.1)), 0.3) == 0.7
 
 
-def test_a_curve_that_wavers_is_met_where_it_first_comes_down():
+def test_a_curve_that_crosses_twice_counts_at_its_first_crossing():
   wavering = curve((0.5, 0.5), (0.3, 0.6), (0.45, 0.4), (0.2, 0.1))
   assert first_at(wavering, 0.4) == pytest.approx(0.55)
   assert first_at(wavering, 0.25) == pytest.approx(0.1 + 0.3 * 0.2)

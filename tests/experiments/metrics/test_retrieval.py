@@ -39,7 +39,7 @@ def test_ranks_count_from_one():
   assert reverse["text_to_image"]["median_rank"] == 5
 
 
-def test_who_cannot_tell_anything_apart_finds_nothing():
+def test_constant_similarities_score_zero():
   found = recall(np.zeros((20, 100)), np.repeat(np.arange(20), 5))
   assert found["image_to_text"]["10"] == 0
   assert found["text_to_image"]["10"] == 0

@@ -92,7 +92,7 @@ def test_pairing_removes_what_seeds_share(rng):
   assert unpaired.pvalue > 0.3
 
 
-def test_a_false_alarm_is_as_rare_as_it_says(rng):
+def test_the_false_positive_rate_is_nominal(rng):
   draws = rng.standard_normal((400, 2, 6))
   alarms = [
     metrics.paired(dict(enumerate(a)), dict(enumerate(b))).p_t < 0.05

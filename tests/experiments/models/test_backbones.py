@@ -104,7 +104,7 @@ def test_pixels_are_normalised_as_asked(vit_file):
   np.testing.assert_array_equal(model(images), expected)
 
 
-def test_a_clip_starts_from_its_words():
+def test_a_clip_starts_from_its_zero_shot_head():
   names, templates = rendered_digits.NAMES, digits.TEMPLATES
   model = backbones.load(
     digits.FOLDER, range(10), words=lambda: names, templates=templates
@@ -186,7 +186,7 @@ def test_a_clip_is_no_vit_and_a_vit_no_clip(vit_file):
   assert backbones.is_clip(digits.FOLDER)
   with pytest.raises(ValueError, match="a CLIP, and no vision transformer"):
     backbones.from_vit(digits.FOLDER, 3)
-  with pytest.raises(ValueError, match="a vision transformer, which has no"):
+  with pytest.raises(ValueError, match="a vision transformer without a text"):
     backbones.from_clip(vit_file, ["a"], ["{}"])
   with pytest.raises(ValueError, match=r"--templates needs a CLIP.* vision"):
     backbones.check_templates(vit_file, ["{}"])

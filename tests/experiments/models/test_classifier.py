@@ -22,7 +22,7 @@ def vit():
   return tiny.vit()
 
 
-def test_parameters_have_the_names_methods_look_for(vit):
+def test_parameter_paths_are_the_documented_ones(vit):
   names = paths(Classifier.with_zero_head(vit, width=16, classes=3))
   assert {"head/kernel", "head/bias"} <= names
   assert "backbone/blocks/0/attention/query/kernel" in names

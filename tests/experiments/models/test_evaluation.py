@@ -144,7 +144,7 @@ def test_a_set_that_does_not_fit_the_head_is_named(tmp_path):
     evaluation.logits(tiny.classifier(classes=5), images)
 
 
-def test_domains_at_home_are_told_apart_if_asked():
+def test_id_accuracy_by_domain():
   right, wrong = tiny.split(per_class=4), tiny.split(per_class=8)
   zeros = dataclasses.replace(right, labels=np.zeros_like(right.labels))
   home = tiny.of_splits({"small": zeros, "none": wrong.take(np.arange(0)),
@@ -157,7 +157,7 @@ def test_domains_at_home_are_told_apart_if_asked():
   assert report["id"] == pytest.approx(20 / 36)
 
 
-def test_there_may_be_no_target():
+def test_evaluation_without_ood_sets():
   report = evaluation.evaluate(tiny.classifier(), tiny.split(), {})
   assert report["ood"] == {}
   assert not {"mean_ood", "worst_ood", "mean_id"} & set(report)

@@ -7,7 +7,7 @@ from flax import nnx
 
 from experiments.data.decode import View
 from experiments.harness import finished_checkpoints
-from experiments.models import deployed, export, own_head
+from experiments.models import export, own_head, predictor
 from experiments.models.classifier import (
   Classifier,
   ClipImageEncoder,
@@ -73,7 +73,7 @@ def test_a_clip_has_hugging_face_names_and_the_same_logits(tmp_path, rng):
   name = "vision_model.encoder.layers.0.mlp.fc1.weight"
   np.testing.assert_array_equal(tensors[name], np.asarray(block[...]).T)
   assert "text_model.encoder.layers.0.mlp.fc1.weight" in tensors
-  loaded = deployed.load(tmp_path).model
+  loaded = predictor.load(tmp_path).model
   np.testing.assert_array_equal(
     jitted(loaded, images()), jitted(model, images())
   )
@@ -98,11 +98,11 @@ def test_a_head_that_does_not_fit_is_refused(tmp_path, rng):
   bad = {"weight": np.zeros((3, 5), np.float32), "bias": np.zeros(3)}
   safetensors.numpy.save_file(bad, tmp_path / own_head.FILE)
   with pytest.raises(clip.CheckpointError, match=r"weight \[classes, 12\].*5"):
-    deployed.load(tmp_path)
+    predictor.load(tmp_path)
 
 
 @pytest.mark.parametrize("form", ["vit", "clip"])
-def test_an_export_says_all_that_images_need(tmp_path, rng, form):
+def test_an_export_holds_its_preprocessing_and_classes(tmp_path, rng, form):
   model = Classifier(tiny.vit(width=64, heads=1), *head(64, rng))
   whole = None
   if form == "clip":
@@ -113,17 +113,17 @@ def test_an_export_says_all_that_images_need(tmp_path, rng, form):
   view = View(24, "crop", 1.25, "bilinear")
   export.save(model, tmp_path / "x", class_names=names, view=view)
   path = next(p for p in export.places(tmp_path / "x") if p.exists())
-  found = deployed.load(path)
+  found = predictor.load(path)
   assert found.class_names == names
   # The size is that of the positions that are saved.
   assert found.view == View(16, "crop", 1.25, "bilinear")
-  assert deployed.load(path, image_size=24).view.size == 24
+  assert predictor.load(path, image_size=24).view.size == 24
   np.testing.assert_array_equal(
     jitted(found.model, images()), jitted(model, images())
   )
   if form == "vit":  # a CLIP would make a head of these words
-    with pytest.raises(ValueError, match=r"--classes has no meaning .*Größe"):
-      deployed.load(path, classes=("x", "y", "z"))
+    with pytest.raises(ValueError, match=r"--classes must be left out .*Größe"):
+      predictor.load(path, classes=("x", "y", "z"))
 
 
 def test_finished_checkpoints_have_the_classes_of_the_images(tmp_path, rng):
@@ -139,24 +139,24 @@ def test_finished_checkpoints_have_the_classes_of_the_images(tmp_path, rng):
   load(path, class_names=("a", "b", "c"))
 
 
-def test_what_has_no_head_or_no_names_is_told_what_to_do(
+def test_a_model_without_head_or_names_is_refused_with_a_remedy(
   tmp_path, rng, clip_folder
 ):
   bare = tmp_path / "bare.safetensors"
   tiny.save_vit(bare)
   with pytest.raises(ValueError, match=r"no head.*experiments\.train linear"):
-    deployed.load(bare)
+    predictor.load(bare)
   with pytest.raises(ValueError, match=r"a CLIP without a head.*--classes"):
-    deployed.load(clip_folder)
-  asked = deployed.load(clip_folder, classes=("one", "two"))
+    predictor.load(clip_folder)
+  asked = predictor.load(clip_folder, classes=("one", "two"))
   assert asked.class_names == ("one", "two")
   assert asked.model.head.kernel.shape == (12, 2)
   model = Classifier(tiny.vit(width=64, heads=1), *head(64, rng))
   export.to_timm(model, bare)
-  assert deployed.load(bare).class_names is None
-  assert deployed.load(bare, classes=("a", "b", "c")).class_names is not None
-  with pytest.raises(ValueError, match=r"3 outputs, but the names of 2 class"):
-    deployed.load(bare, classes=("a", "b"))
+  assert predictor.load(bare).class_names is None
+  assert predictor.load(bare, classes=("a", "b", "c")).class_names is not None
+  with pytest.raises(ValueError, match=r"3 outputs, but 2 class names"):
+    predictor.load(bare, classes=("a", "b"))
 
 
 def test_what_cannot_be_exported_is_named(tmp_path):

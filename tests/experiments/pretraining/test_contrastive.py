@@ -85,7 +85,7 @@ def leaves(model):
 
 
 @pytest.mark.parametrize("locked", [True, False])
-def test_only_a_free_image_tower_moves(model, locked):
+def test_the_image_tower_is_updated_unless_locked(model, locked):
   before = leaves(model)
   trained, losses = fit(model, locked=locked)
   after = leaves(trained)

@@ -147,7 +147,7 @@ def test_what_is_published_is_what_the_folder_does(made):
     assert found["mean_per_class"] == pytest.approx(by_class, abs=1e-4)
 
 
-def test_the_classifier_is_made_of_words(made):
+def test_the_exported_clip_gets_a_zero_shot_head(made):
   model = backbones.from_clip(made.out, ("owl", "guinea_pig"), ("a {}", "{}!"))
   assert (model.mean, model.std) == (clip.HALF, clip.HALF)
   whole, tokenizer = (

@@ -66,7 +66,7 @@ def test_random_weights_are_of_the_seed_and_a_probe_reads_them(
   assert probed == [1078, 1078]
 
 
-def test_what_was_asked_for_is_trained_with_and_told(no_shifts):
+def test_settings_reach_the_run_and_its_line(no_shifts):
   recipe = Recipe(mixup=0.2)
   asked = Digits(steps=3, batch_size=8, recipe=recipe)
   opened = asked.open(0)

@@ -139,7 +139,7 @@ def test_broken_images_stop_a_run_or_are_left_out(pacs, tmp_path):
   assert skipping.described(16, 4)["data"]["skip_broken"] is True
 
 
-def test_a_line_tells_no_more_than_it_always_did_but_which_images(pacs):
+def test_a_line_has_the_old_fields_and_a_hash_of_the_images(pacs):
   found = Domains(root=pacs, source="sketch").described(96, 32)["data"]
   assert len(found.pop("digest")) == 12
   assert found == {
@@ -166,7 +166,7 @@ def test_the_folder_has_a_name_from_within(pacs, monkeypatch):
   assert inside == Domains(root=pacs, source="art").described(16, 4)
 
 
-def test_other_images_of_the_same_name_are_others(pacs, tmp_path):
+def test_other_images_of_the_same_name_are_another_task(pacs, tmp_path):
   root = pathlib.Path(shutil.copytree(pacs, tmp_path / "PACS"))
   told = Domains(root=pacs, source="art").described(16, 4)
   assert Domains(root=root, source="art").described(16, 4) == told

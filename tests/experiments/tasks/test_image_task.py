@@ -138,7 +138,7 @@ def test_user_images_are_seen_as_the_backbone_says_and_domains_squeezed(
   assert domain.view == View(24, "squeeze")
 
 
-def test_a_clip_that_does_not_say_it_sees_images_as_it_is_documented(
+def test_a_clip_without_preprocessing_takes_the_documented_one(
   pacs, clip_folder, tmp_path
 ):
   silent = pathlib.Path(shutil.copytree(clip_folder, tmp_path / "clip"))
@@ -148,9 +148,7 @@ def test_a_clip_that_does_not_say_it_sees_images_as_it_is_documented(
   assert asked.config["preprocessing"] == "CLIP's"
   opened = asked.open(0)
   (note,) = opened.notes
-  assert note.startswith(
-    f"Nothing in {silent} says how its images are prepared"
-  )
+  assert note.startswith(f"{silent} has no preprocessing config, so CLIP's")
   assert "mean 0.481455 0.457827 0.408211, std 0.26" in note
   assert opened.view == View(16, "crop", 1.0, "bicubic")
   assert opened.model.mean == clip.CLIP_MEAN
@@ -185,7 +183,7 @@ def test_epochs_become_steps(pacs, mlp, vit_file):
   assert "steps" not in by_epochs
 
 
-def test_a_line_tells_what_is_not_as_usual(pacs, vit_file):
+def test_a_line_records_what_differs_from_the_defaults(pacs, vit_file):
   usual = task(pacs, vit_file).config
   assert list(usual) == ["data", "weights", "backbone_digest", "steps", "crops"]
   assert usual.pop("crops") == "original"
@@ -210,7 +208,7 @@ def test_a_line_tells_what_is_not_as_usual(pacs, vit_file):
   json.dumps(found)
 
 
-def test_another_backbone_of_the_same_name_is_another(
+def test_another_backbone_of_the_same_name_is_another_task(
   pacs, vit_file, clip_folder, tmp_path
 ):
   def identity(backbone):

@@ -181,7 +181,7 @@ def test_a_line_says_which_images_these_are_and_not_where(pacs, tmp_path):
 
 
 @pytest.mark.parametrize("change", ["content", "name", "more"])
-def test_other_images_in_a_folder_of_the_same_name_are_others(
+def test_other_images_in_a_folder_of_the_same_name_are_another_task(
   photos, tmp_path, change
 ):
   art = photos / "art"

@@ -43,7 +43,7 @@ def fit(method, steps=4, data_seed=0, key=KEY, batch_size=8, **kwargs):
   )
 
 
-def test_loss_falls_and_the_given_model_stays():
+def test_loss_falls_and_the_given_model_is_unchanged():
   model = tiny.classifier()
   before = jax.tree.map(np.array, weights(model))
   seen = []

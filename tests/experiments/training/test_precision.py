@@ -94,7 +94,7 @@ def test_the_command_loads_what_computes_in_bfloat16(tmp_path):
   assert logits.dtype == jnp.float32
 
 
-def test_a_line_tells_them_where_they_are_not_as_usual(tmp_path):
+def test_a_line_records_dtype_and_attention_that_are_not_the_defaults(tmp_path):
   weights = tmp_path / "vit.safetensors"
   weights.touch()
   plain = Setup(backbone=weights).described()
@@ -104,7 +104,7 @@ def test_a_line_tells_them_where_they_are_not_as_usual(tmp_path):
 
 
 @pytest.mark.parametrize("command", [train, sweep])
-def test_the_commands_hand_them_on(command, tmp_path):
+def test_the_commands_pass_dtype_and_attention_on(command, tmp_path):
   weights = tmp_path / "vit.safetensors"
   weights.touch()
   config = command.parse(

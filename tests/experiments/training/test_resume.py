@@ -174,7 +174,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(
       assert alone[key] == stopped[key]
 
 
-def test_a_line_that_was_not_appended_yet_is(tmp_path, command, monkeypatch):
+def test_a_missing_line_is_appended_on_resume(tmp_path, command, monkeypatch):
   def die(*args):
     raise KeyboardInterrupt
 

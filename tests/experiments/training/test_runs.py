@@ -196,7 +196,7 @@ def test_gmixout_composes():
   assert cost.trained_parameters <= 2 * cost.changed_parameters
 
 
-def test_a_judge_counts_and_averages_over_uneven_chunks():
+def test_validator_averages_over_uneven_chunks():
   split = tiny.split(per_class=5)  # 15 images in chunks of 4
   model = probe.fit_head(tiny.classifier(), tiny.source())
   params = loop.weights_of(model)

@@ -137,7 +137,7 @@ def test_shardings_are_known_by_name():
     place({}, parallel.data_mesh(), "tp")
 
 
-def test_what_is_placed_is_as_it_was():
+def test_placing_keeps_values():
   mesh = parallel.data_mesh()
   method = methods.METHODS["gmixout"]()
   params = loop.weights_of(tiny.classifier())

@@ -89,7 +89,7 @@ def test_counts_follow_the_law(size, chance):
   assert stats.chisquare(found, law, sum_check=False).pvalue > 0.001
 
 
-def test_a_sure_thing():
+def test_probabilities_zero_and_one():
   words = jnp.array([5, 6], jnp.uint32)
   assert binomial.draw_count(words, 12, 1.0, 12) == 12
   assert binomial.draw_count(words, 12, 1.0, 7) == 7

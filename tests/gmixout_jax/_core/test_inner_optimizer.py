@@ -184,7 +184,7 @@ HOLDING = {
 
 @pytest.mark.parametrize("inner", HOLDING)
 @pytest.mark.parametrize("moments", ["carry", "reset"])
-def test_a_fresh_entry_does_not_move_on_a_zero_gradient(inner, moments):
+def test_a_fresh_entry_is_not_updated_on_a_zero_gradient(inner, moments):
   """What it would move by is what another entry has learned."""
   params = {"w": jnp.ones((4, 10))}
   tx = gx.gmixout(

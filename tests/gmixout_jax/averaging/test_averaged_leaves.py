@@ -228,7 +228,7 @@ def test_python_floats_are_averaged():
   assert float(found["w"]) == 1.25
 
 
-def test_under_jit_nobody_can_tell_whether_integers_agree():
+def test_integers_are_refused_under_jit():
   trees = [{"w": jnp.ones(2), "count": jnp.int32(3)}] * 2
   with pytest.raises(ValueError, match=r"leaf 'count' .*under jit"):
     jax.jit(averaging.interpolate)(*trees, 0.5)

@@ -93,7 +93,7 @@ def test_a_learned_soup_finds_the_shares_that_least_squares_finds(per_leaf):
   assert float(weights.sum()) == pytest.approx(1.0)
 
 
-def test_components_hold_the_leaves_that_act():
+def test_components_hold_the_leaves_that_differ():
   def weights(x):
     return {
       "tower": {"fc": {"kernel": jnp.array(x)}, "scale": jnp.array(5.0)},

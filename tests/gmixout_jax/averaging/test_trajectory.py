@@ -75,7 +75,7 @@ def test_segments_start_afresh():
     np.testing.assert_allclose(averages[end - 1]["w"], expected, atol=1e-6)
 
 
-def test_what_is_averaged_is_what_would_be_deployed():
+def test_the_average_is_of_evaluation_weights():
   inner = gx.gmixout(optax.sgd(0.1), sparsity=0.5, resample_every=2, key=0)
   tx = averaging.average(
     inner, averaging.uniform(), deploy=gx.gmixout_eval_params
@@ -130,7 +130,7 @@ def test_the_average_in_an_nnx_optimizer_is_read():
     )
 
 
-def test_leaves_that_are_not_averaged_are_returned_as_they_are():
+def test_leaves_that_are_not_averaged_are_returned_unchanged():
   params = {"w": jnp.array(0.0), "frozen": jnp.array(7.0)}
   tx = optax.masked(
     averaging.average(optax.sgd(1.0), averaging.uniform()),

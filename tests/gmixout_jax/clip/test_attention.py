@@ -61,7 +61,7 @@ def test_loaders_pass_it_on(tmp_path):
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("length", [4, 5])
-def test_the_token_more_changes_nothing(rng, causal, length):
+def test_padding_with_a_token_changes_nothing(rng, causal, length):
   """Nor its gradients; against the same attention without it."""
   heads = [
     jnp.asarray(rng.normal(size=(2, length, 3, 8)), jnp.float32)

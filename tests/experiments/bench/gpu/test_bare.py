@@ -54,7 +54,7 @@ def node_ids(text):
   return set(re.findall(r"^\S+::.*$", text, re.MULTILINE))
 
 
-def test_all_that_it_imports():
+def test_it_imports_only_declared_packages():
   printed = refusing("""
 from experiments.bench import figures
 from experiments.bench.gpu import __main__, machine, measure

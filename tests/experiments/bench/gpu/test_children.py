@@ -22,7 +22,7 @@ def run(tmp_path, seconds=60.0, **scripts):
   )
 
 
-def test_each_ends_in_its_own_way(tmp_path):
+def test_outcomes_of_commands(tmp_path):
   scripts = {"hangs": HANGS, "crashes": CRASHES, "raises": RAISES}
   found = run(tmp_path, 3, **scripts, ends="print('begun')")
   assert {name: one.problem(3) for name, one in found.items()} == {
@@ -34,7 +34,7 @@ def test_each_ends_in_its_own_way(tmp_path):
   assert {one.output for one in found.values()} == {"begun\n"}
 
 
-def test_they_run_at_the_same_time(tmp_path):
+def test_commands_run_at_the_same_time(tmp_path):
   waits = """
     import pathlib, sys, time
     own, other = {names}

@@ -1,7 +1,6 @@
-"""A finished classifier from files: what predicts, and what is evaluated.
+"""A finished classifier from files, for `predict` and `evaluate`.
 
-It is what `export` wrote, somebody else's ViT with a head, or a CLIP under a
-head that its words make.
+It is an export, any ViT with a head, or a CLIP with a zero-shot head.
 """
 
 import dataclasses
@@ -19,13 +18,13 @@ Path = str | os.PathLike[str]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Deployed:
-  """A classifier with all that images need to be given to it.
+class Predictor:
+  """A classifier, and how images are prepared for it.
 
   Attributes:
     model: From uint8 images to logits.
-    class_names: What the outputs mean, in order; None if nothing says it.
-    view: What it sees of an image.
+    class_names: The classes of the outputs, in order; None if unknown.
+    view: How an image is resized and cropped.
   """
 
   model: Classifier
@@ -42,24 +41,24 @@ def load(
   mean: Sequence[float] | None = None,
   std: Sequence[float] | None = None,
   **settings: Any,
-) -> Deployed:
+) -> Predictor:
   """The classifier at a path.
 
   Args:
     path: The folder or file.
-    classes: What the outputs mean, where the files do not say it; or the
-      classes that a zero-shot head is made for.
-    templates: Prompts for these, each with {} where a name goes; with them the
-      head is made of words, also of a CLIP that has one.
+    classes: The classes of the outputs, if the files do not name them; or the
+      classes of a zero-shot head.
+    templates: Prompts for these, each with {} for a name; they replace the head
+      of a CLIP by a zero-shot head.
     image_size: Side of the images in pixels; by default the model's own.
-    mean: Of the pixels it was trained on; by default what its files say.
+    mean: Of the pixels it was trained on; by default from its files.
     std: Likewise.
     **settings: As for `clip.load`.
 
   Raises:
     FileNotFoundError: If there is nothing at the path.
-    ValueError: If it has no head and no words; or names that are not as many as
-      its outputs.
+    ValueError: If it has no head and no classes are given, or there are more or
+      fewer names than outputs.
   """
   backbones.check_path(path, "MODEL")
   if templates is not None:
@@ -73,7 +72,7 @@ def load(
     model, names = _vit(path, classes, pixels, settings)
   else:
     model, names = _clip(path, classes, templates, pixels, settings)
-  return Deployed(model, names, preprocessing.view(prepared, size))
+  return Predictor(model, names, preprocessing.view(prepared, size))
 
 
 def _vit(
@@ -86,7 +85,7 @@ def _vit(
   head = own_head.load(path, whole)
   if head is None:
     raise ValueError(
-      f"{path} has no head, so it says nothing of classes: fit one with"
+      f"{path} has no head: fit one with"
       f" experiments.train linear_probe --backbone {path} --train DIR --export"
       " MODEL.safetensors, and give that."
     )
@@ -108,8 +107,8 @@ def _clip(
     names = tuple(classes or said or ())
     if not names:
       raise ValueError(
-        f"{path} is a CLIP without a head: name the classes with --classes, for"
-        " a head that is made of words, or train one with experiments.train"
+        f"{path} is a CLIP without a head: name the classes of a zero-shot head"
+        " with --classes, or train one with experiments.train"
         f" gmixout --backbone {path} --train DIR --export MODEL."
       )
     model = backbones.from_clip(
@@ -133,19 +132,18 @@ def _named(
   said: Sequence[str] | None,
   asked: Sequence[str] | None,
 ) -> tuple[str, ...] | None:
-  """What the outputs of a head mean."""
+  """The classes of a head's outputs."""
   if said is not None and asked is not None and tuple(said) != tuple(asked):
     raise ValueError(
-      f"--classes has no meaning for {path}, which says that its outputs are"
-      f" {', '.join(said[:8])}{', ...' if len(said) > 8 else ''}. Of a CLIP,"
-      " --templates besides makes another head, of words."
+      f"--classes must be left out for {path}, whose outputs are"
+      f" {', '.join(said[:8])}{', ...' if len(said) > 8 else ''}. For a CLIP,"
+      " add --templates to replace its head by a zero-shot head."
     )
   names = said if said is not None else asked
   if names is None:
     return None
   if len(names) != outputs:
     raise ValueError(
-      f"{path} has {outputs} outputs, but the names of {len(names)} classes are"
-      " given."
+      f"{path} has {outputs} outputs, but {len(names)} class names are given."
     )
   return tuple(names)
