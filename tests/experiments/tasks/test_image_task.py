@@ -260,7 +260,6 @@ def test_what_is_wrong_is_said_before_images_are_read(pacs, tmp_path, vit_file):
 ON_PACS = {
   "sources": {"source": "cartoon"},
   "targets": {"target": "sketch"},
-  "sizes": {"source": "cartoon", "train_images": 200},
   "words": {"source": "cartoon"},
 }
 
