@@ -32,7 +32,7 @@ def collect(seed=0, **options):
   return members.collect(
     METHOD,
     tiny.filled(tiny.classifier),
-    data(arguments["steps"], seed),
+    lambda start: data(arguments["steps"], seed),
     key=jax.random.key(seed),
     **arguments,
   )
@@ -116,7 +116,7 @@ def test_mixout_that_is_not_slowed_down_is_mixout():
   def run(cls):
     method = cls(learning_rate=1e-2, sparsity=0.5)
     return members.collect(
-      method, tiny.filled(tiny.classifier), data(6), steps=6, every=3,
+      method, tiny.filled(tiny.classifier), lambda start: data(6), steps=6, every=3,
       members=2, key=jax.random.key(0),
     )  # fmt: skip
 
@@ -144,7 +144,7 @@ def test_what_cannot_be_collected_is_refused():
     members.collect(
       LinearProbe(),
       tiny.classifier(),
-      [],
+      lambda start: [],
       steps=2,
       every=1,
       members=1,
