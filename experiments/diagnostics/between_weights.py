@@ -24,7 +24,8 @@ CORNERS = ("full_finetuning", "gmixout")
 class Config(options.Options):
   """Accuracy on lines and on the plane of zero-shot, fine-tuned and anchor.
 
-  The lines are of full fine-tuning, Mixout and GMixout, the plane is of the
+  Where no words made the head, a linear probe is in the place of zero-shot. The
+  lines are of full fine-tuning, Mixout and GMixout, the plane is of the
   first and the last. Every point is one evaluation of all images.
 
   Attributes:
@@ -128,7 +129,10 @@ def weights(config: Config) -> records.Record:
       "y": y.tolist(),
       "id": plane.scores(home, x, y).tolist(),
       "ood": plane.scores(away, x, y).tolist(),
-      "names": ["zero_shot", *CORNERS],
+      "names": [
+        "zero_shot" if subject.opened.zero_shot else "linear_probe",
+        *CORNERS,
+      ],
       "coordinates": plane.coordinates.tolist(),
     },
   }

@@ -74,6 +74,9 @@ def test_members_are_the_live_weights_of_the_last_episodes(runs):
   moved = [k != run.initial["backbone"]["blocks"][0]["kernel"] for k in kernels]
   assert all(m.any() for m in moved)
   assert not np.array_equal(kernels[0], kernels[1])
+  # Of the last step too, which is deployed as A + (1 − λ)Δ.
+  deployed = run.deployed["backbone"]["blocks"][0]["kernel"]
+  assert not np.array_equal(kernels[1], deployed)
 
 
 def test_what_is_diagnosed_adds_up(runs):
