@@ -1,4 +1,4 @@
-"""Flags of `train` and `sweep`: what is trained on, from what, how long."""
+"""Flags of commands that train: on what, from what, how long."""
 
 import dataclasses
 import pathlib

@@ -5,10 +5,13 @@
   landscape        lines and planes in weight space
   members          runs whose snapshots are the ensemble's members
   slow_mixout      Mixout with λ and k, to compare with GMixout
-  by_setting       the first two on the demo's task, against p, λ, k, ...
-  between_weights  the third on the demo's task
+  options          flags of both commands: any task, by default the demo's
+  subject          a task that was opened, for all runs of a command
+  one_setting      flags of bvcl: a method, one of its settings, values
+  by_setting       the first two against that setting: bvcl
+  between_weights  the third
 
-``python -m experiments.diagnostics --help`` runs the last two.
+``python -m experiments.diagnostics --help`` runs the last two files.
 """
 
 import pathlib

@@ -1,79 +1,117 @@
-"""Accuracy on lines and on a plane of weights, on the digits."""
+"""Accuracy on lines and on a plane of weights."""
 
-import pathlib
+import dataclasses
 from typing import Any
 
-import jax
 import numpy as np
 
 from experiments import methods
 from experiments.configs import demo
-from experiments.data import scanned_digits, shifts
-from experiments.diagnostics import FILE, landscape, members
-from experiments.methods.schedule import Schedule
+from experiments.diagnostics import landscape, members, options
+from experiments.diagnostics.subject import Subject
+from experiments.methods.settings import changed, parse_settings
 from experiments.reporting import records
-from experiments.run_options import check_results, check_seed
-from experiments.tasks import digits
-from experiments.training import compilation_cache
-from gmixout_jax.checkpoint.files import local_path
+from experiments.run_options import check_seed
 
 MOST_POINTS = 1000
 """A million evaluations of the plane."""
 
+CORNERS = ("full_finetuning", "gmixout")
+"""Of the plane, beside the weights that both start from."""
 
-def weights(
-  seed: int = 0,
-  steps: int = 150,
-  points: int = 9,
-  out: pathlib.Path = FILE,
-) -> records.Record:
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(options.Options):
   """Accuracy on lines and on the plane of zero-shot, fine-tuned and anchor.
 
-  Args:
+  Where no words made the head, a linear probe is in the place of zero-shot. The
+  lines are of full fine-tuning, Mixout and GMixout, the plane is of the
+  first and the last. Every point is one evaluation of all images.
+
+  Attributes:
     seed: Of the runs.
-    steps: Optimizer steps per run.
     points: Of the lines, and per axis of the plane.
-    out: The file that the line is appended to.
+    set: Hyperparameters, NAME.FIELD=VALUE. On the digits they are the demo's
+      unless they are given; elsewhere the learning rates of full_finetuning and
+      gmixout must be, and mixout has a line if its are.
+  """
+
+  seed: int = 0
+  points: int = 9
+  set: tuple[str, ...] = ()
+
+  def check(self) -> None:
+    """Whether numbers are in range.
+
+    Raises:
+      ValueError: If one is not.
+    """
+    check_seed(self.seed)
+    if not 2 <= self.points <= MOST_POINTS:
+      raise ValueError(
+        f"--points must be from 2 to {MOST_POINTS}, got {self.points}."
+      )
+
+  def trained(self) -> dict[str, methods.Method]:
+    """The methods by name, as they are to be trained.
+
+    Raises:
+      ValueError: If a setting is none of theirs, or a learning rate is missing.
+    """
+    given = parse_settings(self.set)
+    known = {methods.name_of(m): m for m in demo.EXPERIMENT.methods[1:]}
+    for name in given:
+      if name not in known:
+        raise ValueError(
+          f"--set must be of one of {', '.join(known)}; got one of {name}."
+        )
+    if not self.is_of_digits:
+      known = {k: m for k, m in known.items() if k in given or k in CORNERS}
+      for name, method in known.items():
+        _check_rates(name, method, given.get(name, {}))
+    return {name: changed(method, given) for name, method in known.items()}
+
+
+def weights(config: Config) -> records.Record:
+  """Measures, and appends the line.
 
   Raises:
-    ValueError: If a number is out of range, or `out` is a bucket or cannot be
-      written.
+    ValueError: If what is asked for cannot be measured; see `Config`, and
+      `Subject.of`.
   """
-  out = local_path("--out", out)
-  check_results(out, "out")
-  check_seed(seed)
-  Schedule(steps)  # refuses what is out of range
-  if not 2 <= points <= MOST_POINTS:
-    raise ValueError(f"--points must be from 2 to {MOST_POINTS}, got {points}.")
-  parts = scanned_digits.load()
-  model = digits.zero_shot_classifier()
-  scorer = members.Scorer(model)
-  targets = shifts.out_of_distribution(parts["test"])
-  ends: dict[str, Any] = {}
-  initial = None
-  compilation_cache.keep()
-  for method in demo.EXPERIMENT.methods[1:]:
-    run = members.collect(
+  config.check()
+  trained = config.trained()
+  task = config.task()
+  told = options.described(task)
+  if config.set or not config.is_of_digits:
+    told["methods"] = [
+      records.plain(methods.described(method)) for method in trained.values()
+    ]
+  subject = Subject.of(task, config.seed)
+  steps = subject.opened.steps
+  runs = {
+    name: subject.collect(
       method,
-      model,
-      digits.stream_of(parts["train"], seed=seed, steps=steps),
-      steps=steps,
+      subject.prepared(method, config.seed),
+      config.seed,
       every=steps,
-      members=1,
-      key=jax.random.key(seed),
+      members_per_run=1,
     )
-    initial = run.initial
-    ends[methods.name_of(method)] = run.deployed
+    for name, method in trained.items()
+  }
+  # All start from the same weights.
+  initial = runs[CORNERS[0]].initial
+  ends = {name: run.deployed for name, run in runs.items()}
+  scorer = members.Scorer(subject.opened.model)
 
   def home(weights: Any) -> float:
-    return scorer.accuracy(weights, parts["test"])
+    return scorer.accuracy(weights, subject.id)
 
   def away(weights: Any) -> float:
-    return float(
-      np.mean([scorer.accuracy(weights, split) for split in targets.values()])
-    )
+    sets = subject.ood.values()
+    return float(np.mean([scorer.accuracy(weights, split) for split in sets]))
 
-  alpha = np.linspace(0, 1, points).round(4).tolist()
+  alpha = np.linspace(0, 1, config.points).round(4).tolist()
   lines = {
     name: {
       "id": landscape.line(home, initial, end, alpha),
@@ -81,10 +119,8 @@ def weights(
     }
     for name, end in ends.items()
   }
-  plane = landscape.Plane.through(
-    initial, ends["full_finetuning"], ends["gmixout"]
-  )
-  x, y = plane.grid(points=points)
+  plane = landscape.Plane.through(initial, *(ends[name] for name in CORNERS))
+  x, y = plane.grid(points=config.points)
   found: dict[str, Any] = {
     "alpha": alpha,
     "lines": lines,
@@ -93,16 +129,31 @@ def weights(
       "y": y.tolist(),
       "id": plane.scores(home, x, y).tolist(),
       "ood": plane.scores(away, x, y).tolist(),
-      "names": ["zero_shot", "full_finetuning", "gmixout"],
+      "names": [
+        "zero_shot" if subject.opened.zero_shot else "linear_probe",
+        *CORNERS,
+      ],
       "coordinates": plane.coordinates.tolist(),
     },
   }
   record = {
-    "config": {"data": "scanned_digits", "steps": steps},
-    "seed": seed,
+    "config": told,
+    "seed": config.seed,
     **records.environment(),
     "landscape": found,
   }
-  records.append(out, record)
-  print(f"appended a line to {out}")
+  records.append(config.out, record)
+  print(f"appended a line to {config.out}")
   return record
+
+
+def _check_rates(
+  name: str, method: methods.Method, given: dict[str, Any]
+) -> None:
+  """Whether all learning rates of a method are given."""
+  for field in dataclasses.fields(method):
+    if field.name.endswith("learning_rate") and field.name not in given:
+      raise ValueError(
+        f"--set {name}.{field.name}=RATE must be given: those of the digits are"
+        " for the digits."
+      )

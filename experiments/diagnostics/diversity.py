@@ -17,6 +17,9 @@ from jaxtyping import Float, Int
 
 from experiments.diagnostics.landscape import flat
 
+FEWEST = 4
+"""Images that unbiased CKA needs."""
+
 
 def over_pairs[T](
   measure: Callable[[T, T], float], members: Sequence[T]
@@ -96,8 +99,10 @@ def unbiased_cka(
   """
   x, y = _features(first, second)
   size = min(batch, len(x))
-  if size < 4:
-    raise ValueError(f"unbiased CKA needs at least 4 images, got {size}.")
+  if size < FEWEST:
+    raise ValueError(
+      f"unbiased CKA needs at least {FEWEST} images, got {size}."
+    )
   sums = np.zeros(3)
   for start in range(0, len(x) - size + 1, size):
     k = x[start : start + size] @ x[start : start + size].T

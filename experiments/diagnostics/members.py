@@ -8,27 +8,25 @@ their predictions.
 """
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
 
-import gmixout_jax as gx
 from experiments import metrics
 from experiments.data.batches import Batch
 from experiments.data.images import ImageSet
 from experiments.data.split import Split
 from experiments.diagnostics import bvcl, diversity
-from experiments.methods import parametrization
 from experiments.methods.method import Method
 from experiments.methods.schedule import Schedule
 from experiments.models import evaluation, probe
 from experiments.models.classifier import Classifier
-from experiments.training import train_step
+from experiments.tasks.recipe import Recipe
+from experiments.training import loop
 
 Weights = Any  # nested dicts of NumPy arrays
 
@@ -50,68 +48,65 @@ class Trajectory(NamedTuple):
 def collect(
   method: Method,
   model: Classifier,
-  batches: Iterable[Batch],
+  batches: Callable[[int], Iterable[Batch]],
   *,
   steps: int,
   every: int,
   members: int,
   key: jax.Array,
   schedule: Schedule | None = None,
+  recipe: Recipe = Recipe(),  # noqa: B008 (it is frozen)
+  skip_nonfinite: int = 0,
 ) -> Trajectory:
-  """Trains a prepared model and keeps snapshots of its live weights.
+  """Trains a prepared model by `loop.fit`, and keeps live weights on the way.
 
-  The run is that of `loop.fit` with the same arguments. Where the learning rate
-  falls to 0, the last episodes hardly move and their members are one model:
-  what is said of an ensemble wants a rate that is held.
+  Where the learning rate falls to 0, the last episodes hardly move and their
+  members are one model: what is said of an ensemble wants a rate that is held.
 
   Args:
     method: One that trains.
     model: From `method.prepare`.
-    batches: At least `steps` of them.
+    batches: As for `loop.fit`.
     steps: Optimizer steps, a multiple of `every`.
     every: Steps between snapshots, a number of whole episodes.
     members: How many snapshots to keep, the last ones.
     key: Of all randomness.
     schedule: Of the learning rate; `Schedule(steps)` if None.
+    recipe: As for `loop.fit`.
+    skip_nonfinite: As for `loop.fit`.
 
   Raises:
     ValueError: If there are fewer episodes than members, if `steps` is no
-      multiple of `every`, or the method does not train.
+      multiple of `every`, or the method does not train; or as `loop.fit`.
   """
   if steps % every or not 0 < members <= steps // every:
     raise ValueError(
       f"steps must be a multiple of every, of at least as many episodes as"
       f" members; got {steps} steps, every {every}, {members} members."
     )
-  transform_key, loss_key = jax.random.split(key)
-  graphdef, state, rest = nnx.split(model, nnx.Param, ...)
-  initial = _to_host(nnx.to_pure_dict(state))
-  params = jax.tree.map(jnp.copy, nnx.to_pure_dict(state))
-  schedule = schedule or Schedule(steps)
-  transform = method.transform(params, schedule, transform_key)
-  if transform is None:
+  fitted = loop.fit(
+    method,
+    model,
+    batches,
+    steps=steps,
+    schedule=schedule or Schedule(steps),
+    key=key,
+    snapshots=range(steps - (members - 1) * every, steps + 1, every),
+    live=True,
+    recipe=recipe,
+    skip_nonfinite=skip_nonfinite,
+  )
+  if not fitted.snapshots:
     raise ValueError(f"{type(method).__name__} does not train: no members.")
-  optimizer = optax.with_extra_args_support(transform)
-  params = method.parametrize(params, transform_key)
-  opt_state = optimizer.init(parametrization.trainable(params))
-  step_fn = train_step.make_step(method, optimizer, graphdef)
-  first = steps - (members - 1) * every
-  kept = []
-  for step, batch in zip(range(steps), batches, strict=False):
-    (params, opt_state), _ = step_fn(
-      (params, opt_state), batch, rest, np.int32(step), loss_key
-    )
-    if step + 1 >= first and (step + 1) % every == 0:
-      live = params.params if isinstance(params, gx.MixedParams) else params
-      kept.append(_to_host(live))
   return Trajectory(
-    initial, tuple(kept), _to_host(method.deploy(opt_state, params))
+    _on_host(method.export(model)),
+    tuple(snapshot.params for snapshot in fitted.snapshots),
+    _on_host(fitted.model),
   )
 
 
-def _to_host(weights: Any) -> Weights:
-  # Copies, for the next step takes the device's buffers over.
-  return jax.tree.map(np.array, jax.device_get(weights))
+def _on_host(model: Classifier) -> Weights:
+  return jax.tree.map(np.asarray, jax.device_get(loop.weights_of(model)))
 
 
 class Scorer:

@@ -22,6 +22,11 @@ def trainable(form: Form) -> Any:
   return form.trainable() if isinstance(form, gx.MixedParams) else form
 
 
+def live(form: Form) -> Any:
+  """The training weights, all of them, as the model computes with them."""
+  return form.params if isinstance(form, gx.MixedParams) else form
+
+
 def trains(method: Any, form: Form) -> Any:
   """Which leaves of `trainable(form)` train.
 

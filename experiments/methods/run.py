@@ -7,7 +7,7 @@ Params = Any  # a nested dict of arrays: backbone/..., head/kernel, head/bias
 
 
 class Snapshot(NamedTuple):
-  """The evaluation weights after some step, on the host.
+  """The weights after some step, on the host; as a rule the evaluation weights.
 
   Attributes:
     step: Optimizer steps taken.

@@ -8,7 +8,7 @@ from matplotlib import figure
 
 from experiments.reporting import diagnosed_figures, display_names, records
 from experiments.reporting.document import Table
-from experiments.reporting.entries import labels
+from experiments.reporting.entries import labels, task_of
 from experiments.reporting.knobs import KNOBS
 
 _SCORES = {
@@ -48,13 +48,24 @@ def check_landscape(record: records.Record, name: str) -> None:
   for key in ("plane",):
     if not isinstance(found, dict) or key not in found:
       raise ValueError(f"{name} is no line of landscape: it lacks {key!r}.")
-  _ = record["config"].get("data"), int(record["seed"])
+  _ = task_of(record["config"]), int(record["seed"])
 
 
 def tables(results: Sequence[records.Record]) -> list[Table]:
-  """The terms ID and OOD, and diversity, of lines of bvcl."""
-  if not results:
-    return []
+  """The terms ID and OOD, and diversity, of lines of bvcl, task by task."""
+  by_task: dict[str, list[records.Record]] = {}
+  for record in results:
+    by_task.setdefault(_on(record["config"]), []).append(record)
+  return [table for on, of in by_task.items() for table in _tables(of, on)]
+
+
+def _on(config: records.Record) -> str:
+  """What a title adds to name the task; nothing of the demo's digits."""
+  task = task_of(config)
+  return "" if task in ("", "scanned_digits") else f", on {task}"
+
+
+def _tables(results: Sequence[records.Record], on: str) -> list[Table]:
   names = labels([record["config"] for record in results])
   note = (
     "Brier scores, mean over seeds ± half its 95 % interval. The ensemble's is"
@@ -62,7 +73,7 @@ def tables(results: Sequence[records.Record]) -> list[Table]:
   )
   found = [
     Table(
-      f"Bias, variance, covariance: {words}",
+      f"Bias, variance, covariance: {words}{on}",
       note,
       ("method", *_SCORES.values()),
       [
@@ -89,7 +100,7 @@ def tables(results: Sequence[records.Record]) -> list[Table]:
   header = ("method", *_DIVERSITY.values(), *_WEIGHTS.values())
   found.append(
     Table(
-      "Diversity of members and their distance",
+      f"Diversity of members and their distance{on}",
       "Over pairs of members of a run, out of distribution, and in weight"
       " space; mean over seeds ± half its 95 % interval. Angles are between"
       " residuals θ − θ₀.",
@@ -141,24 +152,26 @@ def draw(
     drawn[name] = caption, picture
 
   for knob, same in curves(bvcl):
-    method = same[0]["config"]["method"]["name"]
+    config = same[0]["config"]
+    method = config["method"]["name"]
     add(
       f"bvcl_{method}_{knob}",
-      f"{display_names.title(method)}, {display_names.axis(knob)}."
-      f" {BVCL_CAPTION}",
-      diagnosed_figures.terms(same, knob),
+      f"{display_names.title(method)}, {display_names.axis(knob)}"
+      f"{_on(config)}. {BVCL_CAPTION}",
+      diagnosed_figures.terms(same, knob, _on(config)),
     )
   for record in landscapes:
-    found, task = record["landscape"], record["config"].get("data", "")
+    found, task = record["landscape"], task_of(record["config"])
+    start = diagnosed_figures.start_of(found)
     add(
       "lines",
-      f"{task}. Accuracy on the lines from zero-shot to fine-tuned weights,"
+      f"{task}. Accuracy on the lines from {start} to fine-tuned weights,"
       f" seed {record['seed']}.",
       diagnosed_figures.line(found),
     )
     add(
       "plane",
-      f"{task}. Accuracy on the plane through the zero-shot weights, those of"
+      f"{task}. Accuracy on the plane through the {start} weights, those of"
       " full fine-tuning and GMixout's anchor; distances are those of weight"
       f" space. Seed {record['seed']}.",
       diagnosed_figures.plane(found["plane"]),

@@ -30,12 +30,15 @@ _WEIGHTS = (
 )
 
 
-def terms(results: Sequence[records.Record], knob: str) -> figure.Figure:
+def terms(
+  results: Sequence[records.Record], knob: str, on: str = ""
+) -> figure.Figure:
   """BVCL against one setting of a method, ID and OOD, with 95 % intervals.
 
   Args:
     results: Of ``python -m experiments.diagnostics bvcl``; at least one.
     knob: The setting that they differ in, such as "sparsity".
+    on: What the title adds to the method and its settings.
 
   Raises:
     ValueError: If there are no records, or one has no such setting.
@@ -69,7 +72,7 @@ def terms(results: Sequence[records.Record], knob: str) -> figure.Figure:
     view.spines[["top", "right"]].set_visible(False)
   config = by_knob[0]["config"]
   picture.suptitle(
-    f"{display_names.at(config['method'], knob)}\n"
+    f"{display_names.at(config['method'], knob)}{on}\n"
     f"{len(by_knob[0]['seeds'])} seeds ×"
     f" {config['members']} members, learning rate {config['rate']}",
     fontsize=11,
@@ -94,11 +97,18 @@ def _bars(
   )  # fmt: skip
 
 
+def start_of(found: Mapping[str, Any]) -> str:
+  """What the weights are called that lines start from."""
+  names = found.get("plane", {}).get("names") or ["zero_shot"]
+  return display_names.title(names[0]).lower()
+
+
 def line(found: Mapping[str, Any]) -> figure.Figure:
-  """Accuracy along lines from zero-shot to other weights.
+  """Accuracy along lines from the pretrained weights to others.
 
   Args:
-    found: ``alpha``, and by end of the line ``id`` and ``ood``, a value each.
+    found: ``alpha``, and by end of the line ``id`` and ``ood``, a value each;
+      and perhaps the ``plane``, whose first name is that of the start.
   """
   picture = figure.Figure(figsize=(6.4, 4.4), dpi=150, layout="constrained")
   view = picture.add_subplot()
@@ -115,7 +125,7 @@ def line(found: Mapping[str, Any]) -> figure.Figure:
         ms=4,
         label=f"{display_names.title(name)}, {kind.upper()}",
       )
-  view.set_xlabel("α: zero-shot at 0, fine-tuned at 1")
+  view.set_xlabel(f"α: {start_of(found)} at 0, fine-tuned at 1")
   view.set_ylabel("accuracy (%)")
   view.grid(alpha=0.3)
   view.spines[["top", "right"]].set_visible(False)

@@ -10,12 +10,9 @@ import dataclasses
 import pathlib
 
 from flax import nnx
-from grain import IterDataset
 
 from experiments.data import rendered_digits, scanned_digits, shifts
-from experiments.data.batches import Batch, batches, stream
 from experiments.data.source import Source
-from experiments.data.split import Split
 from experiments.models import backbones, probe
 from experiments.models.classifier import Classifier, ClipImageEncoder
 from experiments.reporting.records import Record
@@ -85,14 +82,6 @@ class Digits:
       test=parts["test"],
       ood=shifts.out_of_distribution(parts["test"]),
     )
-
-
-def stream_of(
-  train: Split, *, seed: int, steps: int, batch_size: int = 64
-) -> IterDataset[Batch]:
-  """The batches of one run, shuffled by its seed; digits are not augmented."""
-  dataset = batches(train, batch_size=batch_size, seed=seed, augment="none")
-  return stream(dataset, 0, steps)
 
 
 def _untrained(source: Source, seed: int) -> Classifier:

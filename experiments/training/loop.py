@@ -68,6 +68,7 @@ def fit(
   sharding: Sharding = "data",
   recipe: Recipe = Recipe(),  # noqa: B008 (it is frozen)
   watcher: Watcher | None = None,
+  live: bool = False,
 ) -> Fitted:
   """Trains a prepared model.
 
@@ -94,6 +95,9 @@ def fit(
       are the schedule's.
     watcher: Evaluates, logs and traces the run, and may end it early; the
       weights of the best evaluation are then those to deploy.
+    live: Whether snapshots are the weights as they train, masked by GMixout
+      and its like, in place of those to deploy. A checkpoint does not tell
+      which of the two it holds.
 
   Returns:
     The fitted model, the losses and what it cost. A method without a
@@ -178,7 +182,7 @@ def fit(
       record.add(step, metrics)
       taken = step + 1
       if taken in snapshots:
-        trail.snapshots[str(taken)] = export.weights(trail.state)
+        trail.snapshots[str(taken)] = export.weights(trail.state, live=live)
       if watcher is not None and watcher.is_due(taken, steps):
         record.close()  # its log comes before that of the evaluation
         with record.clock.paused():
@@ -242,8 +246,10 @@ class _Export:
   mesh: jax.sharding.Mesh | None
   sharding: Sharding
 
-  def deployed(self, state: State) -> Params:
+  def deployed(self, state: State, *, live: bool = False) -> Params:
     def deploy(params: Form, opt_state: Any) -> Params:
+      if live:
+        return parametrization.live(params)
       return self.method.deploy(faults.unguarded(opt_state), params)
 
     return local(deploy, state, self.mesh, self.sharding)
@@ -251,10 +257,10 @@ class _Export:
   def model(self, deployed: Params) -> Classifier:
     return self.method.export(nnx.merge(self.graphdef, deployed, self.rest))
 
-  def weights(self, state: State) -> Params:
+  def weights(self, state: State, *, live: bool = False) -> Params:
     """On the host, as the next step takes these buffers over."""
-    weights = jax.device_get(weights_of(self.model(self.deployed(state))))
-    return jax.tree.map(np.array, weights)
+    model = self.model(self.deployed(state, live=live))
+    return jax.tree.map(np.array, jax.device_get(weights_of(model)))
 
 
 class _Record:

@@ -9,8 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 from flax import nnx
+from grain import MapDataset
 
-from experiments.data.batches import batches, stream
+from experiments.data.batches import Batch, batches, stream
 from experiments.data.folds import balanced_batches
 from experiments.data.images import ImageSet
 from experiments.data.split import Split
@@ -219,12 +220,9 @@ class Runs:
       order = int(state.generate_state(1)[0] >> 1)
     prepare_key, fit_key = jax.random.split(key)
     prepared = method.prepare(task.model, task.source, prepare_key)
-    draw: Callable[..., Any] = balanced_batches if task.balanced else batches
-    dataset = draw(
-      task.source.train,
-      batch_size=task.batch_size,
+    dataset = batches_of(
+      task,
       seed=order,
-      augment=task.augment,
       process=0 if self._mesh is None else jax.process_index(),
       processes=1 if self._mesh is None else jax.process_count(),
     )
@@ -330,6 +328,28 @@ class Runs:
       say=watch.say,
     ) as watcher:
       yield watcher
+
+
+def batches_of(
+  task: Opened, *, seed: int, process: int = 0, processes: int = 1
+) -> MapDataset[Batch]:
+  """The endless batches of a run.
+
+  Args:
+    task: What to train on.
+    seed: Of the order and of the augmentation.
+    process: Which part of every batch to read, see `batches`.
+    processes: How many parts there are.
+  """
+  draw: Callable[..., Any] = balanced_batches if task.balanced else batches
+  return draw(
+    task.source.train,
+    batch_size=task.batch_size,
+    seed=seed,
+    augment=task.augment,
+    process=process,
+    processes=processes,
+  )
 
 
 def assemble(model: Classifier, combined: Combined) -> nnx.Module:

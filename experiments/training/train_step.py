@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-import gmixout_jax as gx
 from experiments.methods import parametrization
 from experiments.methods.method import Method
 from experiments.methods.schedule import Schedule
@@ -232,9 +231,9 @@ def _compiled(
   def optimizer(
     params: parametrization.Form, peaks: jax.Array, key: jax.Array
   ) -> Any:
-    whole = params.params if isinstance(params, gx.MixedParams) else params
     shapes = jax.tree.map(
-      lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), whole
+      lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
+      parametrization.live(params),
     )
     transform = method.transform(shapes, schedule.fresh(peaks), key)
     assert transform is not None

@@ -1,6 +1,7 @@
 """Tests the collection of members and what is made of them, on tiny models."""
 
 import json
+import pathlib
 
 import jax
 import numpy as np
@@ -16,6 +17,7 @@ from experiments.methods.linear_probe import LinearProbe
 from experiments.methods.mixout import Mixout
 from experiments.methods.schedule import Schedule
 from experiments.models import probe
+from experiments.tasks.recipe import Recipe
 from experiments.training import loop
 from tests.experiments import tiny
 
@@ -32,7 +34,7 @@ def collect(seed=0, **options):
   return members.collect(
     METHOD,
     tiny.filled(tiny.classifier),
-    data(arguments["steps"], seed),
+    lambda start: data(arguments["steps"], seed),
     key=jax.random.key(seed),
     **arguments,
   )
@@ -72,6 +74,9 @@ def test_members_are_the_live_weights_of_the_last_episodes(runs):
   moved = [k != run.initial["backbone"]["blocks"][0]["kernel"] for k in kernels]
   assert all(m.any() for m in moved)
   assert not np.array_equal(kernels[0], kernels[1])
+  # Of the last step too, which is deployed as A + (1 − λ)Δ.
+  deployed = run.deployed["backbone"]["blocks"][0]["kernel"]
+  assert not np.array_equal(kernels[1], deployed)
 
 
 def test_what_is_diagnosed_adds_up(runs):
@@ -116,9 +121,14 @@ def test_mixout_that_is_not_slowed_down_is_mixout():
   def run(cls):
     method = cls(learning_rate=1e-2, sparsity=0.5)
     return members.collect(
-      method, tiny.filled(tiny.classifier), data(6), steps=6, every=3,
-      members=2, key=jax.random.key(0),
-    )  # fmt: skip
+      method,
+      tiny.filled(tiny.classifier),
+      lambda start: data(6),
+      steps=6,
+      every=3,
+      members=2,
+      key=jax.random.key(0),
+    )
 
   jax.tree.map(np.testing.assert_array_equal, run(SlowMixout), run(Mixout))
   slow = SlowMixout(anchor_decay=0.5, resample_every=4).settings()
@@ -144,7 +154,7 @@ def test_what_cannot_be_collected_is_refused():
     members.collect(
       LinearProbe(),
       tiny.classifier(),
-      [],
+      lambda start: [],
       steps=2,
       every=1,
       members=1,
@@ -180,6 +190,10 @@ def test_what_is_undefined_is_left_out_of_a_summary(found):
   assert summary["ood"]["ratio_error"]["mean"] == pytest.approx(0.6)
 
 
+def bvcl_of(method, **options):
+  return by_setting.bvcl(by_setting.Config(method=method, **options))
+
+
 @pytest.mark.parametrize(
   ("options", "message"),
   [
@@ -190,21 +204,40 @@ def test_what_is_undefined_is_left_out_of_a_summary(found):
     ({"members_per_run": 9}, "got 160, 20 and 9"),
     ({"members_per_run": 1}, "got 3 and 1"),
     ({"seeds": (0, 1)}, "got 2 and 4"),
-    ({"knob": "sampler"}, "sampler must be words, got 0.5"),
+    ({"knob": "sampler"}, "sampler must be words, .* neuron; got 0.5"),
+    (
+      {"knob": "rescale", "values": ("true", "no")},
+      "rescale must be words, some of true, false; got 'no'",
+    ),
     ({"values": ("high",)}, "sparsity must be numbers, got 'high'"),
+    (
+      {"training": Recipe(schedule="linear")},
+      "--schedule linear has no meaning for a learning rate that is held",
+    ),
+    ({"backbone": pathlib.Path("vit")}, "digits: --backbone has no meaning"),
+    (
+      {"train": pathlib.Path("photos")},
+      "--learning-rate must be given",
+    ),
+    (
+      {"train": pathlib.Path("photos"), "learning_rate": 0.1},
+      "--head-learning-rate must be given",
+    ),
   ],
 )
 def test_a_command_that_cannot_be_measured_is_refused(
   options, message, tmp_path
 ):
   with pytest.raises(ValueError, match=message):
-    by_setting.bvcl("gmixout", out=tmp_path / "x.jsonl", **options)
+    bvcl_of("gmixout", out=tmp_path / "x.jsonl", **options)
   assert not (tmp_path / "x.jsonl").exists()
 
 
 def test_mixout_has_no_moments_to_vary(tmp_path):
   with pytest.raises(ValueError, match="mixout has no setting 'moments'"):
-    by_setting.bvcl("mixout", "moments", ("carry",), out=tmp_path / "x.jsonl")
+    bvcl_of(
+      "mixout", knob="moments", values=("carry",), out=tmp_path / "x.jsonl"
+    )
 
 
 def test_words_are_read_from_the_command_line(tmp_path, capsys):

@@ -10,6 +10,7 @@ from flax import nnx
 
 from experiments.data.batches import batches, stream
 from experiments.methods import Method
+from experiments.methods.gmixout import GMixout
 from experiments.methods.schedule import Schedule
 from experiments.training import loop
 from experiments.training.stats import Stats
@@ -191,3 +192,35 @@ def test_schedule():
   ):
     with pytest.raises(ValueError, match=message):
       Schedule(steps, warmup)
+
+
+@pytest.mark.parametrize("compact", [True, False])
+def test_live_snapshots_are_the_weights_as_they_train(compact):
+  # In the first episode a quarter of a block's matrix is off its anchor, by
+  # 1 / (1 − p) = 4 times the residual, of which 1 − λ will be deployed.
+  method = GMixout(
+    learning_rate=1e-2,
+    sparsity=0.75,
+    anchor_decay=0.2,
+    resample_every=4,
+    compact=compact,
+  )
+  model = tiny.filled(tiny.classifier)
+  before = weights(model)["backbone"]["blocks"][0]["kernel"]
+  moved, ends = {}, []
+  for live in (True, False):
+    fitted = fit(method, model=model, snapshots=(2, 3), live=live)
+    assert [one.step for one in fitted.snapshots] == [2, 3]
+    ends.append(weights(fitted.model))
+    moved[live] = np.stack(
+      [
+        one.params["backbone"]["blocks"][0]["kernel"] - before
+        for one in fitted.snapshots
+      ]
+    )
+  # Not more, and fewer by those that lead to a dead ReLU.
+  assert 0.2 < np.count_nonzero(moved[True][1]) / before.size <= 0.25
+  assert not np.array_equal(*moved[True])
+  np.testing.assert_allclose(0.8 * moved[True] / 4, moved[False], atol=1e-7)
+  # What is kept on the way changes nothing of where the run ends.
+  jax.tree.map(np.testing.assert_array_equal, *ends)
