@@ -3,8 +3,9 @@
 Formulas become MathML, which browsers show without a script, so that the pages
 need no network: ``.. math::`` blocks, ``:math:`` roles, and ``$$`` in pages.
 Links in backticks become Markdown's, and examples after ``>>>`` code, where
-Markdown has quotations. The pictures of the experiments lie beside the page
-that shows them.
+Markdown has quotations. Links in files of the repository that pages include are
+made those of the site, and the pictures of the experiments lie beside the pages
+that show them. Tables and formulas get a box that scrolls, for phones.
 """
 
 import pathlib
@@ -26,6 +27,12 @@ _BLOCK = re.compile(
 _ROLE = re.compile(r":math:`(?P<tex>[^`]*)`")
 _DOCTEST = re.compile(
   r"^(?P<indent> *)>>> .*(?:\n(?P=indent) *\S.*)*", re.MULTILINE
+)
+# Links of the repository, and what they are in the site.
+_PLACES = (
+  (re.compile(r"\]\((?:\.\./)*docs/"), "]("),
+  (re.compile(r"\]\((?:\.\./)+experiments/results/"), "]("),
+  (re.compile(r"\]\(((?:\.\./)*)\.\./experiments/README\.md"), r"](\1experiments.md"),
 )
 _LINK = re.compile(r"`(?P<text>[^`<]*?)\s*<(?P<url>https?://[^>]*)>`_")
 
