@@ -113,7 +113,9 @@ def test_its_commands_are_those_of_the_guide():
 
 
 def test_make_knows_what_it_is_asked():
-  targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
+  targets = set(
+    re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M)
+  )
   asked = set(re.findall(r"\bmake ([\w-]+)", README))
   assert {"demo", "study"} <= asked <= targets
 
