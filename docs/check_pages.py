@@ -5,10 +5,10 @@
 First what needs no browser: links inside the site lead to pages and places that
 are there, and no page fetches anything from elsewhere. Then, where there is a
 Chromium (on PATH, or named by CHROMIUM), every page is opened without a window
-at 390 and 1280 pixels, light and dark. Faults are a page or a part of it that is
-wider than the screen and does not scroll, text of little contrast, pictures
-without a light plate, and pages of results higher than 3,000 pixels. How they
-are found is in `check_pages.html`.
+at 390 and 1280 pixels, light and dark. Faults are a page or a part of it that
+is wider than the screen and does not scroll, text of little contrast, pictures
+without a light plate, and pages of results higher than 3,000 pixels.
+`check_pages.html` finds them.
 """
 
 import argparse
@@ -133,7 +133,9 @@ def look(site: pathlib.Path, chromium: str, seconds: float = 600) -> dict:
   pages = [
     {
       "path": "/" + str(page.parent.relative_to(site)).lstrip(".") + "/",
-      "height": RESULTS_HEIGHT if page.parent.parent.name == "results" else None,
+      "height": RESULTS_HEIGHT
+      if page.parent.parent.name == "results"
+      else None,
     }
     for page in sorted(site.rglob("index.html"))
   ]
@@ -184,7 +186,9 @@ def main() -> int:
     if options.heights:
       for page, height in found["heights"].items():
         print(f"{height:6} {page}")
-    print(f"Looked at {len(found['heights'])} pages and widths, light and dark.")
+    print(
+      f"Looked at {len(found['heights'])} pages and widths, light and dark."
+    )
   for fault in faults:
     print(fault)
   return bool(faults)
