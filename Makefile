@@ -4,6 +4,8 @@
 #   make rivals all methods on the demo's task, one seed: a report in runs/rivals
 #   make study  what is missing of the study; PACS=... WEIGHTS=... SCALE=cpu
 #   make docs   the documentation, in build/site
+#   make docs-check  that, and a look at every page on a phone and a screen, light
+#               and dark, where there is a Chromium (on PATH, or CHROMIUM=...)
 #   make torture  kills small runs a hundred times, of every kind; full disks
 #   make fuzz     damages files and command lines for five minutes; SECONDS=...,
 #               SEED=...
@@ -30,7 +32,7 @@ PACS := data/PACS
 WEIGHTS := data/vit_tiny_patch16_224.augreg_in21k_ft_in1k.safetensors
 CLIP := runs/clip_flickr8k_96
 
-.PHONY: demo rivals study docs torture fuzz gpu test test-fast test-oldest wheel
+.PHONY: demo rivals study docs docs-check torture fuzz gpu test test-fast test-oldest wheel
 .PHONY: lint lock clean
 
 demo: $(READY)
@@ -59,6 +61,10 @@ docs: $(READY)
 	$(BIN)/python docs/draw_augmentations.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 	@echo "file://$(CURDIR)/build/site/index.html"
+
+docs-check: docs
+	@echo "==> A look at every page"
+	$(BIN)/python docs/check_pages.py build/site
 
 SECONDS ?= 300
 SEED ?= 0

@@ -3,19 +3,22 @@
 Formulas become MathML, which browsers show without a script, so that the pages
 need no network: ``.. math::`` blocks, ``:math:`` roles, and ``$$`` in pages.
 Links in backticks become Markdown's, and examples after ``>>>`` code, where
-Markdown has quotations. The pictures of the experiments lie beside the page
-that shows them.
+Markdown has quotations. Links in files of the repository that pages include are
+made those of the site, and the pictures of the experiments lie beside the pages
+that show them.
 """
 
 import pathlib
 import re
+import tomllib
 
 from latex2mathml.converter import convert
 from markdown import Extension
 from markdown.preprocessors import Preprocessor
 from mkdocs.structure.files import File
 
-RESULTS = pathlib.Path(__file__).parents[1] / "experiments" / "results"
+ROOT = pathlib.Path(__file__).parents[1]
+RESULTS = ROOT / "experiments" / "results"
 
 _BLOCK = re.compile(
   r"^(?P<indent> *)\.\. math::(?P<first>.*)\n"
@@ -27,6 +30,15 @@ _ROLE = re.compile(r":math:`(?P<tex>[^`]*)`")
 _DOCTEST = re.compile(
   r"^(?P<indent> *)>>> .*(?:\n(?P=indent) *\S.*)*", re.MULTILINE
 )
+# Links of the repository, and what they are in the site.
+_PLACES = (
+  (re.compile(r"\]\((?:\.\./)*docs/"), "]("),
+  (re.compile(r"\]\((?:\.\./)+experiments/results/"), "]("),
+  (
+    re.compile(r"\]\(((?:\.\./)*)\.\./experiments/README\.md"),
+    r"](\1experiments.md",
+  ),
+)
 _LINK = re.compile(r"`(?P<text>[^`<]*?)\s*<(?P<url>https?://[^>]*)>`_")
 
 
@@ -36,6 +48,8 @@ class _Preprocessor(Preprocessor):
     text = _BLOCK.sub(self._block, text)
     text = _ROLE.sub(lambda found: self._stash(found["tex"], "inline"), text)
     text = _LINK.sub(r"[\g<text>](\g<url>)", text)
+    for place, in_the_site in _PLACES:
+      text = place.sub(in_the_site, text)
     return text.split("\n")
 
   def _block(self, found: re.Match) -> str:
@@ -48,7 +62,10 @@ class _Preprocessor(Preprocessor):
     return f"\n{self._stash(tex, 'block')}\n"
 
   def _stash(self, tex: str, display: str) -> str:
-    return self.md.htmlStash.store(convert(tex.strip(), display=display))
+    formula = convert(tex.strip(), display=display)
+    if display == "block":
+      formula = f'<div class="formula">{formula}</div>'
+    return self.md.htmlStash.store(formula)
 
 
 class _Doctests(Preprocessor):
@@ -68,13 +85,35 @@ class _Extension(Extension):
     md.preprocessors.register(_Preprocessor(md), "rest", 22)
 
 
+def repository(pyproject: str) -> dict[str, str]:
+  """What MkDocs is told of the repository, whose address pyproject.toml has.
+
+  Args:
+    pyproject: The text of that file. Without ``Repository`` in its table
+      ``project.urls`` pages link to no repository, and to no file to edit.
+
+  Returns:
+    Values of MkDocs' configuration.
+  """
+  urls = tomllib.loads(pyproject)["project"].get("urls", {})
+  address = urls.get("Repository", "").rstrip("/")
+  if not address:
+    return {}
+  return {
+    "repo_url": address,
+    "repo_name": "/".join(address.split("/")[-2:]),
+    "edit_uri": "edit/main/docs/",
+  }
+
+
 def on_config(config):
   """Called by MkDocs; pages and docstrings share these extensions."""
   config.markdown_extensions.append(_Extension())
+  config.update(repository((ROOT / "pyproject.toml").read_text()))
 
 
 def on_files(files, config):
-  """Called by MkDocs; `results/…` is what experiments/README.md calls them."""
+  """Called by MkDocs; the pages of results lie in `results`, too."""
   for picture in sorted(RESULTS.glob("*.png")):
     name = f"results/{picture.name}"
     files.append(File.generated(config, name, abs_src_path=str(picture)))

@@ -1,4 +1,4 @@
-"""Takes the five walks of CONTRIBUTING.md: each first guess is to be right."""
+"""Takes the walks of docs/extending.md: each first guess is to be right."""
 
 import ast
 import dataclasses
@@ -31,11 +31,13 @@ from tests.experiments import tiny
 from tests.experiments.configs.study import test_plan
 
 ROOT = pathlib.Path(__file__).parents[1]
-TEXT = (ROOT / "CONTRIBUTING.md").read_text()
-SECTION = TEXT.split("## Five walks\n")[1].split("\n## ")[0]
-WALKS = dict(
-  re.findall(r"^\*\*([^*]+)\*\*(.*?)(?=^\*\*|\Z)", SECTION, re.M | re.S)
-)
+TEXT = (ROOT / "docs" / "extending.md").read_text()
+SECTIONS = re.split(r"^## (.*)$", TEXT, flags=re.MULTILINE)[1:]
+WALKS = {
+  title: text
+  for title, text in zip(SECTIONS[::2], SECTIONS[1::2], strict=True)
+  if "\n1. " in text
+}
 
 
 def names_in(path):
