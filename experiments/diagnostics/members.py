@@ -1,10 +1,11 @@
 """Runs whose snapshots are the members of an ensemble.
 
-GMixout and Mixout train a new random sub-network in every episode: the live
-weights at the end of an episode are a sub-network that was trained, and the
-anchor is said to be the average of these. So the members are live weights, and
-what is deployed is compared with their plain average and with the average of
-their predictions.
+Members are live weights after whole episodes, and what is deployed is compared
+with their plain average and with the average of their predictions. Of Mixout,
+whose residual is kept, these are sub-networks: W = A + M ⊙ Δ / (1 − p) under a
+mask that was just drawn. GMixout merges its residual in the last step of an
+episode, so that after it W = A: its members are the anchors of their time, each
+the evaluation weights had the run ended there, and no masked weights.
 """
 
 import itertools

@@ -43,7 +43,8 @@ class Config(Options):
   see the same images, see `experiments.diagnostics.subject`.
 
   Attributes:
-    method: Whose live weights are the members.
+    method: Whose live weights after whole episodes are the members: of Mixout
+      sub-networks, of GMixout anchors.
     knob: The setting to vary: p, λ, k, how masks are drawn, what becomes of
       GMixout's moments, or whether it rescales.
     values: Of it; of the last three, words ("true" and "false" of the last).

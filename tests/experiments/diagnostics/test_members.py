@@ -74,9 +74,33 @@ def test_members_are_the_live_weights_of_the_last_episodes(runs):
   moved = [k != run.initial["backbone"]["blocks"][0]["kernel"] for k in kernels]
   assert all(m.any() for m in moved)
   assert not np.array_equal(kernels[0], kernels[1])
-  # Of the last step too, which is deployed as A + (1 − λ)Δ.
-  deployed = run.deployed["backbone"]["blocks"][0]["kernel"]
-  assert not np.array_equal(kernels[1], deployed)
+
+
+def test_after_an_episode_mixout_is_masked_and_gmixout_at_its_anchor(runs):
+  # GMixout's residual is merged: W = A, which is deployed. Mixout's stays:
+  # W = A + M ⊙ Δ / (1 − p), of which A + Δ is deployed.
+  jax.tree.map(
+    np.testing.assert_array_equal, runs[0].members[-1], runs[0].deployed
+  )
+  kept = members.collect(
+    SlowMixout(learning_rate=1e-2, sparsity=0.5, resample_every=3),
+    tiny.filled(tiny.classifier),
+    lambda start: data(9),
+    steps=9,
+    every=3,
+    members=2,
+    key=jax.random.key(0),
+  )
+  initial, live, deployed = (
+    weights["backbone"]["blocks"][0]["kernel"]
+    for weights in (kept.initial, kept.members[-1], kept.deployed)
+  )
+  drawn = np.abs(live - initial) > 1e-7  # else rounding, off the mask
+  assert 0.3 < drawn.mean() < 0.7
+  np.testing.assert_allclose(
+    (live - initial)[drawn], 2 * (deployed - initial)[drawn], atol=1e-6
+  )
+  assert np.abs(deployed - initial)[~drawn].max() > 1e-3
 
 
 def test_what_is_diagnosed_adds_up(runs):
