@@ -1,8 +1,8 @@
 """An NNX model on the compact path: gradients as small as the mask.
 
-  python examples/nnx_wrapper.py
+  python examples/nnx_model.py
 
-The task is that of `optax_loop.py`. Whole input neurons train at a time, so the
+The task is that of `two_forms.py`. Whole input neurons train at a time, so the
 backward pass of a linear layer makes and keeps a tenth of what it would.
 """
 
