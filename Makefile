@@ -10,6 +10,7 @@
 #   make fuzz     damages files and command lines for five minutes; SECONDS=...,
 #               SEED=...
 #   make test   linters, types, tests, the examples in the docstrings; coverage
+#   make test-all     the same, and all other combinations of what it tests
 #   make test-fast    linters, types and the quick tests of the library
 #   make test-oldest  the quick tests with the oldest jax there is support for
 #   make gpu    on a machine with a GPU: its tests and benches, in eight minutes;
@@ -32,8 +33,8 @@ PACS := data/PACS
 WEIGHTS := data/vit_tiny_patch16_224.augreg_in21k_ft_in1k.safetensors
 CLIP := runs/clip_flickr8k_96
 
-.PHONY: demo rivals study docs docs-check torture fuzz gpu test test-fast test-oldest wheel
-.PHONY: lint lock clean
+.PHONY: demo rivals study docs docs-check torture fuzz gpu test test-all test-fast
+.PHONY: test-oldest wheel lint lock clean
 
 demo: $(READY)
 	@echo "==> The demo: a small CLIP, fine-tuned three ways (runs/demo)"
@@ -86,13 +87,18 @@ WORKERS = $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
 # The files in their order: xdist would begin with those of the most tests, and
 # the longest, which have few, would end when the others are done.
+ALL = --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --cov
+
 test: lint
 	@echo "==> Tests and docstring examples"
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile \
-	  --no-loadscope-reorder --cov
+	$(BIN)/python -m pytest -m "not exhaustive" $(ALL)
+
+test-all: lint
+	@echo "==> Tests and docstring examples, in all combinations"
+	$(BIN)/python -m pytest $(ALL)
 
 # What a change of the library most likely breaks, in a minute and a half.
-FAST := -m "not slow" --numprocesses auto --dist loadfile \
+FAST := -m "not slow and not exhaustive" --numprocesses auto --dist loadfile \
   tests/gmixout_jax tests/pallas_kernels
 
 test-fast: lint

@@ -11,6 +11,7 @@ from experiments import sweep
 from experiments.harness import measured
 from experiments.reporting import records
 from experiments.training import loop
+from tests.combinations import EXHAUSTIVE
 from tests.experiments import killed, tiny
 from tests.experiments.harness.small import noting_fits
 
@@ -41,7 +42,10 @@ def check_whole(folder):
   return lines
 
 
-@pytest.mark.parametrize(("saves", "count"), [(False, 1), (True, 2)])
+@pytest.mark.parametrize(
+  ("saves", "count"),
+  [pytest.param(False, 1, marks=EXHAUSTIVE), (True, 2)],
+)
 def test_a_sweep_that_was_killed_goes_on(tmp_path, start_again, saves, count):
   processes = [killed.start(tmp_path, saves=saves) for _ in range(count)]
   try:
@@ -103,12 +107,12 @@ def interrupted(monkeypatch, where, count):
 @pytest.mark.parametrize(
   ("where", "count", "saves"),
   [
-    ("in a run", 3, False),
+    pytest.param("in a run", 3, False, marks=EXHAUSTIVE),
     ("in a run", 3, True),
     ("before a cell", 6, False),
-    ("before a cell", 6, True),
+    pytest.param("before a cell", 6, True, marks=EXHAUSTIVE),
     ("before a line is noted", 6, True),
-    ("before a line is appended", 6, False),
+    pytest.param("before a line is appended", 6, False, marks=EXHAUSTIVE),
     ("before a line is appended", 6, True),
   ],
 )

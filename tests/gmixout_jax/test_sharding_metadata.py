@@ -5,6 +5,7 @@ The references are the same weights without a name, on one device.
 
 import contextlib
 import functools
+import itertools
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import gmixout_jax as gx
+from tests.combinations import every_value, tried
 from tests.gmixout_jax.named_axes import (
   INNER,
   INPUTS,
@@ -25,7 +27,6 @@ from tests.gmixout_jax.named_axes import (
   RULES,
   SETTINGS,
   assert_packed,
-  every_two,
   loss,
   mesh_of,
   on,
@@ -98,11 +99,11 @@ expected_nnx = functools.cache(lambda *args: train_nnx(*args)[0])
 
 
 @pytest.mark.parametrize(
-  ("sampler", "where", "form"),
-  every_two(
+  ("form", "sampler", "where"),
+  every_value(
+    FORMS,
     PACKED,
     [("one axis", False), ("two axes", False), ("two axes", True)],
-    FORMS,
   ),
 )
 def test_nnx_models_with_partitioning(form, sampler, where):
@@ -121,7 +122,7 @@ def test_nnx_models_with_partitioning(form, sampler, where):
 
 @pytest.mark.parametrize(
   ("kind", "form", "sampler"),
-  every_two(
+  every_value(
     ["spec", "sharding", "optimizer's", "rules"],
     FORMS,
     ["stratified", "neuron"],
@@ -170,7 +171,18 @@ class Divided(nnx.Module):
 
 @pytest.mark.parametrize(
   ("sampler", "mesh"),
-  [("stratified", "one axis"), *((name, "two axes") for name in PACKED)],
+  tried(
+    itertools.product(PACKED, MESHES),
+    # Of one that packs rows, whole inputs, entries of any place.
+    lambda *case: (
+      case
+      in {
+        ("stratified", "one axis"),
+        ("neuron", "two axes"),
+        ("bernoulli", "two axes"),
+      }
+    ),
+  ),
 )
 def test_explicit_meshes(sampler, mesh):
   """There the sharding of weights, gradients and taps is in their types."""

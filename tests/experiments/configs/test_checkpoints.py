@@ -7,6 +7,7 @@ from experiments import sweep
 from experiments.models import export
 from experiments.models.classifier import Classifier
 from experiments.reporting import records
+from tests.combinations import tried
 from tests.experiments import tiny
 
 
@@ -19,7 +20,9 @@ def arguments(imagenet, tmp_path):
   ]
 
 
-@pytest.mark.parametrize("model", ["clip_folder", "vit_file"])
+@pytest.mark.parametrize(
+  "model", tried(["clip_folder", "vit_file"], lambda name: "clip" in name)
+)
 def test_what_was_exported_is_combined(
   imagenet, tmp_path, arguments, model, request
 ):
