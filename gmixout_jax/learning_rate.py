@@ -43,7 +43,7 @@ def gmixout_learning_rate(
   smaller than at k = 10 by 15 to 45 %. Sparsity from 0.5 to 0.97, λ from 0 to
   0.8 and the sampler moved it by less than its own uncertainty. Take a third
   of it with ``moments="reset"``, or where accuracy out of distribution counts
-  for more than in distribution. The measurements are in experiments/README.md.
+  for more than in distribution. Measured in docs/results/equal_id.md.
 
   It is much less than what λ and 1 − p would make up for: the anchor moves by
   (1 − λ)(1 − p) of what the training weights do, but these have to stay where
