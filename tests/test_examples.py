@@ -1,4 +1,4 @@
-"""Runs the scripts in `examples/`, some with fewer steps; reads their output."""
+"""Runs the scripts in `examples/`, some with fewer steps, and reads them."""
 
 import importlib.util
 import pathlib
