@@ -39,15 +39,6 @@ PACKED = {
 }
 
 
-def every_two(rows, columns, pair):
-  """Half of the triples; any two values of theirs are together in one."""
-  return [
-    (row, column, pair[(i + j) % 2])
-    for i, row in enumerate(rows)
-    for j, column in enumerate(columns)
-  ]
-
-
 same = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
 
 

@@ -15,6 +15,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 
 import gmixout_jax as gx
+from tests.combinations import every_pair, every_value, tried
 from tests.gmixout_jax.small_tree import SAMPLERS, types
 
 MAKE = {
@@ -34,7 +35,6 @@ TARGET = {
 TARGET["pairs"] = jnp.ones((2, 6))
 START = jax.tree.map(lambda leaf: jnp.zeros_like(leaf), TARGET)
 
-every_sampler = pytest.mark.parametrize("sampler", SAMPLERS)
 every_make = pytest.mark.parametrize("make", MAKE)
 
 
@@ -82,7 +82,9 @@ def close(actual, expected, atol=0.03):
 
 
 @pytest.mark.slow
-@every_sampler
+@pytest.mark.parametrize(
+  "sampler", tried(SAMPLERS, lambda name: name in ("stratified", "bernoulli"))
+)
 def test_gmixout_converges(sampler):
   schedule = optax.cosine_decay_schedule(0.03, 8000)
   tx = transformation("gmixout", sampler, optax.adam(schedule))
@@ -121,15 +123,9 @@ def shapes(dtype):
   return {n: jax.ShapeDtypeStruct(shape, dtype) for n, shape in SHAPES.items()}
 
 
-@every_make
 @pytest.mark.parametrize(
-  ("dtype", "sampler"),
-  [
-    ("float16", "stratified"),
-    ("float32", "stratified"),
-    *(("bfloat16", sampler) for sampler in SAMPLERS),
-    *(("float64", sampler) for sampler in SAMPLERS),
-  ],
+  ("make", "sampler", "dtype"),
+  every_pair(MAKE, SAMPLERS, ["bfloat16", "float32", "float16", "float64"]),
 )
 def test_types(make, sampler, dtype):
   """Under cond, which refuses a state that changes its type or structure."""
@@ -173,8 +169,7 @@ def test_two_steps_compile_once(make):
   assert len(compiled) == step._cache_size() == 1
 
 
-@every_make
-@every_sampler
+@pytest.mark.parametrize(("make", "sampler"), every_value(MAKE, SAMPLERS))
 def test_extra_arguments_are_accepted(make, sampler):
   tx, params = transformation(make, sampler), shapes("float32")
   for wrapped in (
@@ -190,8 +185,7 @@ def test_extra_arguments_are_accepted(make, sampler):
     assert jax.tree.structure(after) == jax.tree.structure(state)
 
 
-@every_make
-@every_sampler
+@pytest.mark.parametrize(("make", "sampler"), every_value(MAKE, SAMPLERS))
 def test_map_params(make, sampler):
   """It reaches what is like the parameters, through MultiSteps too."""
   tx = transformation(make, sampler)
@@ -243,9 +237,10 @@ def test_injected_hyperparameters_change_nothing(make):
   jax.tree.map(equal, (said, state), (other, injected_state.inner_state))
 
 
-@pytest.mark.parametrize("make", ["mixout", "random_mask"])
-@every_sampler
-@pytest.mark.parametrize("spec", [("x",), (None, None, "x")])
+@pytest.mark.parametrize(
+  ("make", "sampler", "spec"),
+  every_value(["mixout", "random_mask"], SAMPLERS, [("x",), (None, None, "x")]),
+)
 def test_types_on_an_explicit_mesh(make, sampler, spec):
   mesh = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Explicit,))
   tx = MAKE[make](optax.adam(0.1), sampler=sampler, axes=lambda *_: "lio")

@@ -14,6 +14,7 @@ from flax import nnx
 
 import gmixout_jax as gx
 from gmixout_jax import labels
+from tests.combinations import every_value
 
 WIDTH, DEPTH, CLASSES = 20, 2, 3
 X = jnp.linspace(-1, 1, 2 * 4 * WIDTH).reshape(2, 4, WIDTH)
@@ -103,8 +104,9 @@ class LinenViT(nn.Module):
     return nn.Dense(CLASSES, name="head")(x) if self.head else x
 
 
-@pytest.mark.parametrize("partitioned", [False, True])
-@pytest.mark.parametrize("scan", [False, True])
+@pytest.mark.parametrize(
+  ("scan", "partitioned"), every_value([False, True], [False, True])
+)
 def test_linen(scan, partitioned):
   model = LinenViT(scan, partitioned)
   params = model.init(jax.random.key(0), X)["params"]

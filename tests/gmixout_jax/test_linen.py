@@ -4,6 +4,7 @@ The references are `gmixout`, and taps on the weights for taps in products.
 """
 
 import functools
+import itertools
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ import pytest
 from flax import linen as nn
 
 import gmixout_jax as gx
+from tests.combinations import tried
 from tests.gmixout_jax.compiling import (
   compare,
   count_dense_gradients,
@@ -231,26 +233,36 @@ def test_remat_and_a_layer_in_two_places(sampler):
     assert count_dense_gradients(tapped, args, (12, 12)) == 0
 
 
-@pytest.mark.parametrize("sampler", ["neuron", "stratified"])
+# And how many dense gradients there are.
+LIFTS = {
+  # Each of three layers has a tap of its own, where the scan cuts the taps.
+  "cut": ({"variable_axes": {"params": 0, "taps": 0}}, 0),
+  "all": ({"variable_axes": {True: 0}}, 0),
+  # Without them it is on all weights.
+  "no taps": ({"variable_axes": {"params": 0}}, 1),
+  "taps not cut": (
+    {"variable_axes": {"params": 0}, "variable_broadcast": "taps"},
+    1,
+  ),
+  # At another axis: `lio` is `ilo` then, and taps are cut at 0 as ever.
+  "axis": ({"variable_axes": {"params": 1, "taps": 0}}, 0),
+  # One layer has one tap, in its product where the scan lets it through.
+  "shared": ({"variable_broadcast": "params"}, 1),
+  "with taps": ({"variable_broadcast": ["params", "taps"]}, 0),
+}
+
+
 @pytest.mark.parametrize(
-  ("lift", "dense_gradients"),
-  [
-    # Each of three layers has a tap of its own, where the scan cuts the taps.
-    ({"variable_axes": {"params": 0, "taps": 0}}, 0),
-    ({"variable_axes": {True: 0}}, 0),
-    # Without them it is on all weights.
-    ({"variable_axes": {"params": 0}}, 1),
-    ({"variable_axes": {"params": 0}, "variable_broadcast": "taps"}, 1),
-    # At another axis: `lio` is `ilo` then, and taps are cut at 0 as ever.
-    ({"variable_axes": {"params": 1, "taps": 0}}, 0),
-    # One layer has one tap, in its product where the scan lets it through.
-    ({"variable_broadcast": "params"}, 1),
-    ({"variable_broadcast": ["params", "taps"]}, 0),
-  ],
-  ids=["cut", "all", "no taps", "taps not cut", "axis", "shared", "with taps"],
+  ("lift", "sampler", "remat"),
+  tried(
+    itertools.product(LIFTS, ["neuron", "stratified"], [False, True]),
+    lambda lift, sampler, remat: (
+      (sampler == "neuron" and not remat) or (lift == "cut" and remat)
+    ),
+  ),
 )
-@pytest.mark.parametrize("remat", [False, True])
-def test_scan(lift, dense_gradients, sampler, remat):
+def test_scan(lift, sampler, remat):
+  lift, dense_gradients = LIFTS[lift]
   module = Scanned(tuple(lift.items()), remat)
   axes = gx.linen.axes(module, INPUTS[0])
   tapped, plain, args = tapped_and_plain(module, sampler=sampler, axes=axes)
@@ -288,17 +300,23 @@ class General(nn.Module):
     )(x)
 
 
-@pytest.mark.parametrize("sampler", ["neuron", "stratified"])
 @pytest.mark.parametrize(
-  ("features", "axis", "shape"),
-  [
-    ((4, 5), -1, (12, 4, 5)),
-    (5, (-2, -1), (2, 12, 5)),
-    ((4, 5), (0, 2), (8, 12, 4, 5)),
-    (5, -2, (2, 5)),
-  ],
+  ("kernel", "sampler"),
+  tried(
+    itertools.product(
+      [
+        ((4, 5), -1, (12, 4, 5)),
+        (5, (-2, -1), (2, 12, 5)),
+        ((4, 5), (0, 2), (8, 12, 4, 5)),
+        (5, -2, (2, 5)),
+      ],
+      ["neuron", "stratified"],
+    ),
+    lambda kernel, sampler: sampler == "neuron" or len(kernel[2]) == 4,
+  ),
 )
-def test_dense_general(sampler, features, axis, shape):
+def test_dense_general(kernel, sampler):
+  features, axis, shape = kernel
   x = INPUTS[0].reshape(8, 2, 12)
   module = General(features, axis)
   axes = gx.linen.axes(module, x)

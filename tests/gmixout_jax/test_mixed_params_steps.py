@@ -14,6 +14,7 @@ import optax
 import pytest
 
 import gmixout_jax as gx
+from tests.combinations import EXHAUSTIVE, every_value
 from tests.gmixout_jax.mixed_runs import (
   BATCH,
   BATCHES,
@@ -105,10 +106,20 @@ def test_it_is_value_and_grad_of_the_dense_loss(sampler, residual):
 @pytest.mark.parametrize(
   ("tx", "told", "settings"),
   [
-    (optax.adamw(0.01), (), {}),
+    pytest.param(optax.adamw(0.01), (), {}, marks=EXHAUSTIVE),
     (optax.sgd(0.02), (), {"target": RULES, "residual": "keep"}),
-    (optax.MultiSteps(optax.adam(0.01), 2), (), {"sampler": "uniform"}),
-    (optax.contrib.momo(0.1), ("value",), {"sampler": "neuron"}),
+    pytest.param(
+      optax.MultiSteps(optax.adam(0.01), 2),
+      (),
+      {"sampler": "uniform"},
+      marks=EXHAUSTIVE,
+    ),
+    pytest.param(
+      optax.contrib.momo(0.1),
+      ("value",),
+      {"sampler": "neuron"},
+      marks=EXHAUSTIVE,
+    ),
     (
       optax.MultiSteps(optax.contrib.momo(0.1), 2),
       ("value",),
@@ -204,8 +215,9 @@ def count_draws(function, *args):
   return count(jax.make_jaxpr(function)(*args).jaxpr)
 
 
-@pytest.mark.parametrize("residual", ["reset", "keep"])
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize(
+  ("sampler", "residual"), every_value(SAMPLERS, ["reset", "keep"])
+)
 def test_masks_are_drawn_once_a_step(sampler, residual):
   mixed = create(PARAMS, sampler=sampler, residual=residual)
   tx = INNER["adamw"]

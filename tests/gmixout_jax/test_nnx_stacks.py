@@ -12,6 +12,7 @@ import pytest
 from flax import nnx
 
 import gmixout_jax as gx
+from tests.combinations import every_value, tried
 from tests.gmixout_jax.compiling import (
   compare,
   count_dense_gradients,
@@ -60,7 +61,7 @@ class Stack(nnx.Module):
 
 
 @pytest.mark.optimized
-@pytest.mark.parametrize("remat", [False, True])
+@pytest.mark.parametrize("remat", tried([False, True], lambda remat: not remat))
 def test_neurons_of_a_scanned_stack(remat):
   """Neither the body's dense gradients nor a stack of them are made."""
   x = jax.random.normal(jax.random.key(1), (60, 12))
@@ -117,8 +118,9 @@ AXES = {
 }
 
 
-@pytest.mark.parametrize("residual", ["reset", "keep"])
-@pytest.mark.parametrize("axes", AXES)
+@pytest.mark.parametrize(
+  ("axes", "residual"), every_value(AXES, ["reset", "keep"])
+)
 def test_neurons_of_a_stack_cut_otherwise(axes, residual):
   tapped, plain, args = tapped_and_plain(
     filled(lambda: Stack(nnx.Rngs(0), axes=AXES[axes])),

@@ -1,5 +1,7 @@
 """Eight devices do what one does, and send each other only what they must."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ from jax.sharding import PartitionSpec
 import gmixout_jax as gx
 from experiments.bench.comms import messages
 from gmixout_jax import parallel
+from tests.combinations import every_value, tried
 
 pytestmark = pytest.mark.slow
 
@@ -119,24 +122,22 @@ def assert_same_trajectory(found, expected):
     assert difference <= 1e-5 * np.abs(np.asarray(theirs)).max()
 
 
-@pytest.fixture(scope="module", params=KINDS)
-def alone(request):
-  step, state = KINDS[request.param]()
-  losses, after = without_devices(step, state)
+@functools.cache
+def alone(kind):
+  losses, after = without_devices(*KINDS[kind]())
   assert losses[-1] < 0.9 * losses[0]
-  return request.param, (losses, after)
+  return losses, after
 
 
-@pytest.mark.parametrize("style", parallel.STYLES)
-def test_eight_devices_follow_one(alone, style):
-  kind, expected = alone
-  assert_same_trajectory(train(*KINDS[kind](), 8, style), expected)
+@pytest.mark.parametrize(("kind", "style"), every_value(KINDS, parallel.STYLES))
+def test_eight_devices_follow_one(kind, style):
+  assert_same_trajectory(train(*KINDS[kind](), 8, style), alone(kind))
 
 
-def test_sharded_weights_follow_whole_ones(alone):
-  kind, expected = alone
+@pytest.mark.parametrize("kind", tried(KINDS, lambda kind: kind == "compact"))
+def test_sharded_weights_follow_whole_ones(kind):
   found = train(*KINDS[kind](), 8, "jit", sharded=True)
-  assert_same_trajectory(found, expected)
+  assert_same_trajectory(found, alone(kind))
   for leaf in jax.tree.leaves(weights(found[1])):
     assert leaf.sharding.shard_shape(leaf.shape)[0] == leaf.shape[0] / 8
 

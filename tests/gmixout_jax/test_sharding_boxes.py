@@ -4,6 +4,7 @@ The references are the same weights without a box, on one device.
 """
 
 import functools
+import itertools
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from flax import linen as nn
 from flax.core import freeze, meta
 
 import gmixout_jax as gx
+from tests.combinations import every_value
 from tests.gmixout_jax.compiling import jit
 from tests.gmixout_jax.named_axes import (
   AXES,
@@ -25,7 +27,6 @@ from tests.gmixout_jax.named_axes import (
   RULES,
   SETTINGS,
   assert_packed,
-  every_two,
   loss,
   mesh_of,
   on,
@@ -121,19 +122,18 @@ expected_linen = functools.cache(lambda *args: train_linen(*args)[0])
 
 
 @pytest.mark.parametrize(
-  ("sampler", "where", "form"),
-  every_two(
-    PACKED,
+  ("packed", "where"),
+  every_value(
+    itertools.product(FORMS, PACKED),
     [
       ("one axis", "partitioned"),
       ("two axes", "partitioned"),
       ("two axes", "logical"),
     ],
-    FORMS,
   ),
 )
-def test_linen_modules_with_partitioning(form, sampler, where):
-  mesh, kind = where
+def test_linen_modules_with_partitioning(packed, where):
+  (form, sampler), (mesh, kind) = packed, where
   mesh = mesh_of(mesh)
   names = tuple(on(mesh, own) for own in NAMES)
   given = names
@@ -155,7 +155,7 @@ def test_linen_modules_with_partitioning(form, sampler, where):
 
 @pytest.mark.parametrize(
   ("sampler", "kind", "form"),
-  every_two(PACKED, ["partitioned", "logical"], FORMS),
+  every_value(PACKED, ["partitioned", "logical"], FORMS),
 )
 def test_a_box_changes_no_bit_on_one_device(form, sampler, kind):
   params, _ = train_linen(form, sampler, kind)
@@ -187,8 +187,9 @@ jax.tree_util.register_pytree_node(
 )
 
 
-@pytest.mark.parametrize("wrap", ["unknown", "frozen"])
-@pytest.mark.parametrize("form", ["gmixout", "MixedParams"])
+@pytest.mark.parametrize(
+  ("form", "wrap"), every_value(FORMS, ["unknown", "frozen"])
+)
 def test_other_boxes(form, wrap):
   params = {"layer": {"kernel": INPUTS[0][:, :12]}}
   boxed: Any = freeze(params)
@@ -295,8 +296,9 @@ def test_boxed_stacks_of_layers(sampler):
   assert box.names == kept[sampler]
 
 
-@pytest.mark.parametrize("kind", ["partitioned", "logical", "frozen"])
-@pytest.mark.parametrize("form", ["gmixout", "MixedParams"])
+@pytest.mark.parametrize(
+  ("form", "kind"), every_value(FORMS, ["partitioned", "logical", "frozen"])
+)
 def test_rules_label_boxed_weights(form, kind):
   """In `optax.partition`, and as a target."""
 

@@ -5,6 +5,7 @@ The references are the same weights without a name, on one device.
 
 import contextlib
 import functools
+import itertools
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import gmixout_jax as gx
+from tests.combinations import every_value
 from tests.gmixout_jax.named_axes import (
   INNER,
   INPUTS,
@@ -25,7 +27,6 @@ from tests.gmixout_jax.named_axes import (
   RULES,
   SETTINGS,
   assert_packed,
-  every_two,
   loss,
   mesh_of,
   on,
@@ -98,15 +99,14 @@ expected_nnx = functools.cache(lambda *args: train_nnx(*args)[0])
 
 
 @pytest.mark.parametrize(
-  ("sampler", "where", "form"),
-  every_two(
-    PACKED,
+  ("packed", "where"),
+  every_value(
+    itertools.product(FORMS, PACKED),
     [("one axis", False), ("two axes", False), ("two axes", True)],
-    FORMS,
   ),
 )
-def test_nnx_models_with_partitioning(form, sampler, where):
-  mesh, constrain = where
+def test_nnx_models_with_partitioning(packed, where):
+  (form, sampler), (mesh, constrain) = packed, where
   mesh = mesh_of(mesh)
   names = [on(mesh, own) for own in NAMES]
   with jax.set_mesh(mesh):
@@ -121,7 +121,7 @@ def test_nnx_models_with_partitioning(form, sampler, where):
 
 @pytest.mark.parametrize(
   ("kind", "form", "sampler"),
-  every_two(
+  every_value(
     ["spec", "sharding", "optimizer's", "rules"],
     FORMS,
     ["stratified", "neuron"],

@@ -16,6 +16,7 @@ import pallas_kernels
 from gmixout_jax import averaging
 from gmixout_jax._core.inner_optimizer import with_extra_args
 from pallas_kernels.packed_step import api as packed_step_api
+from tests.combinations import every_pair
 from tests.gmixout_jax._core.optax_table import ROWS
 from tests.gmixout_jax.small_tree import RESIDUALS, SAMPLERS, types
 
@@ -100,9 +101,10 @@ MAKE = {
 }
 
 
-@pytest.mark.parametrize("dtype", [*DTYPES, "float16", "float64"])
-@pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize("make", MAKE)
+@pytest.mark.parametrize(
+  ("make", "sampler", "dtype"),
+  every_pair(MAKE, SAMPLERS, [*DTYPES, "float16", "float64"]),
+)
 def test_transformations(make, sampler, dtype):
   with jax.enable_x64(dtype == "float64"):
     tx = MAKE[make](optax.sgd(0.1, momentum=0.9), sampler=sampler)
@@ -133,9 +135,9 @@ def test_it_computes_what_it_does_where_dtypes_are_promoted(residual, dtype):
   assert not np.array_equal(strict[0]["kernel"], params["kernel"])
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize("residual", RESIDUALS)
+@pytest.mark.parametrize(
+  ("residual", "sampler", "dtype"), every_pair(RESIDUALS, SAMPLERS, DTYPES)
+)
 def test_mixed_params(residual, sampler, dtype):
   def shown(params):
     mixed, state = run_mixed(

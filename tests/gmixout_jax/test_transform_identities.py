@@ -10,6 +10,7 @@ import optax
 import pytest
 
 import gmixout_jax as gx
+from tests.combinations import every_value
 
 pytestmark = pytest.mark.slow
 
@@ -82,8 +83,10 @@ def test_without_sparsity_it_is_lookahead(params, inner):
       assert_close(gx.gmixout_eval_params(state, live), pair.slow)
 
 
-@pytest.mark.parametrize("inner", [optax.sgd(0.1, 0.9), optax.adam(0.01)])
-@pytest.mark.parametrize("resample_every", [3, None])
+@pytest.mark.parametrize(
+  ("inner", "resample_every"),
+  every_value([optax.sgd(0.1, 0.9), optax.adam(0.01)], [3, None]),
+)
 def test_without_sparsity_and_decay_it_is_the_inner_optimizer(
   params_with_bias, inner, resample_every
 ):

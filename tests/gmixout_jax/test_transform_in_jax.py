@@ -13,6 +13,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import gmixout_jax as gx
+from tests.combinations import every_value
 from tests.gmixout_jax.small_tree import (
   RESIDUALS,
   SAMPLERS,
@@ -26,8 +27,9 @@ from tests.gmixout_jax.small_tree import (
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize("residual", RESIDUALS)
+@pytest.mark.parametrize(
+  ("sampler", "residual"), every_value(SAMPLERS, RESIDUALS)
+)
 def test_init_on_abstract_parameters(sampler, residual):
   tx = make(optax.adam(0.1), sampler=sampler, residual=residual)
   abstract = jax.eval_shape(params_of)
@@ -38,8 +40,10 @@ def test_init_on_abstract_parameters(sampler, residual):
   )
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
-@pytest.mark.parametrize("residual", RESIDUALS)
+@pytest.mark.parametrize(
+  ("dtype", "residual"),
+  every_value([jnp.float32, jnp.bfloat16, jnp.float16], RESIDUALS),
+)
 def test_updates_keep_the_dtype_and_the_anchor_is_float32(dtype, residual):
   tx = make(optax.adam(0.1), residual=residual)
 
@@ -78,10 +82,11 @@ def test_a_bfloat16_anchor_does_not_stall():
   assert state.anchor.min() > 1.5
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize(
-  ("residual", "moments", "dtype"),
-  [("reset", "carry", jnp.bfloat16), ("keep", "reset", jnp.float32)],
+  ("sampler", "residual", "moments", "dtype"),
+  every_value(
+    SAMPLERS, RESIDUALS, ["carry", "reset"], [jnp.bfloat16, jnp.float32]
+  ),
 )
 def test_state_keeps_its_type_under_cond_and_scan(
   sampler, residual, moments, dtype
@@ -133,13 +138,12 @@ def test_donation_and_no_recompilation_after_the_first_step(residual):
 @pytest.mark.parametrize(
   ("sampler", "residual", "spec"),
   [
-    *((sampler, "reset", ("x",)) for sampler in SAMPLERS),
-    ("stratified", "keep", ("x",)),
-    ("bernoulli", "keep", ("x",)),
-    ("stratified", "reset", (None, "x")),
-    ("stratified", "reset", (None, None, "x")),
-    ("stratified", "reset", ()),
-    ("neuron", "reset", (None, None, "x")),
+    ("stratified", "reset", ("x",)),
+    *every_value(
+      SAMPLERS,
+      RESIDUALS,
+      [(None, "x"), (None, None, "x"), ("x",), ()],
+    ),
   ],
 )
 def test_state_sharding_is_the_same_before_and_after_an_update(

@@ -10,6 +10,7 @@ import optax
 import pytest
 
 import gmixout_jax as gx
+from tests.combinations import every_value
 from tests.gmixout_jax.small_tree import (
   RESIDUALS,
   assert_equal,
@@ -169,8 +170,9 @@ def test_a_step_skipped_by_apply_if_finite_moves_nothing():
   )
 
 
-@pytest.mark.parametrize("residual", RESIDUALS)
-@pytest.mark.parametrize("moments", ["carry", "reset"])
+@pytest.mark.parametrize(
+  ("residual", "moments"), every_value(RESIDUALS, ["carry", "reset"])
+)
 def test_map_params_reaches_anchor_and_moments(residual, moments):
   tx = optax.chain(make(optax.adam(0.1), residual=residual, moments=moments))
   _, state = run(tx, params_of(), 3)

@@ -10,6 +10,7 @@ import pytest
 
 import gmixout_jax as gx
 from gmixout_jax._core import samplers
+from tests.combinations import every_value
 from tests.gmixout_jax import oracle
 
 SAMPLERS = ("stratified", "uniform", "bernoulli", "neuron")
@@ -87,8 +88,9 @@ def assert_follows(trajectory, expected):
       )
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize("rescale", [True, False])
+@pytest.mark.parametrize(
+  ("sampler", "rescale"), every_value(SAMPLERS, [True, False])
+)
 def test_gmixout_with_sgd(problem, sampler, rescale):
   weights, gradient = problem
   mask, layout = draw_mask(sampler, 0.3)
@@ -124,8 +126,9 @@ def test_gmixout_with_adamw(problem, sampler, moments):
   assert_follows(run(tx, weights, gradient), expected)
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize(
+  ("sampler", "optimizer"), every_value(SAMPLERS, ["sgd", "adam"])
+)
 def test_mixout(problem, sampler, optimizer):
   weights, gradient = problem
   mask, layout = draw_mask(sampler, 0.3)
