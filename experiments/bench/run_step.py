@@ -104,7 +104,8 @@ def examine(
   split = NamedSharding(mesh, PartitionSpec(parallel.AXIS))
   step = shared_step(method, schedule, graphdef, key, mesh, sharding=sharding)
   compiled: Any = (
-    jax.jit(step)
+    # A step holds arrays, by which no function can be looked up.
+    jax.jit(lambda *inputs: step(*inputs))
     .lower(
       jax.tree.map(_at, state, shardings),
       {
