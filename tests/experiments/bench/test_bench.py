@@ -22,6 +22,7 @@ from experiments.bench import (
   update,
 )
 from experiments.bench import compile as compiling
+from tests.combinations import every_value
 from tests.experiments import tiny
 
 TINY = {"patch_size": 16, "width": 20, "depth": 1, "heads": 2, "mlp_width": 40}
@@ -131,8 +132,9 @@ def test_update_figures(tmp_path):
     )
 
 
-@pytest.mark.parametrize("donate", [True, False])
-@pytest.mark.parametrize("in_order", [True, False])
+@pytest.mark.parametrize(
+  ("donate", "in_order"), every_value([True, False], [True, False])
+)
 def test_a_stepper_takes_the_steps_of_its_optimizer(donate, in_order):
   shapes = {"w": jax.ShapeDtypeStruct((2, 3), jnp.float32)}
   grads = {"w": jnp.ones((2, 3))}
@@ -213,9 +215,13 @@ def test_the_steps_train_what_they_say():
 
 def test_scale_figures(tmp_path, monkeypatch):
   # More tokens, or pixels and logits outweigh what lies between them.
-  monkeypatch.setitem(train_steps.VITS, "vit_b16", TINY | {"patch_size": 4})
+  monkeypatch.setitem(train_steps.VITS, "vit_b16", TINY | {"patch_size": 2})
+  # Three programs for eight devices: of a ViT they would be many times longer.
+  small = lambda *_: nnx.eval_shape(lambda: tiny.classifier(classes=1000))
+  monkeypatch.setattr(run_step, "classifier", small)
   path = tmp_path / "figures.json"
-  scale.run(path, batch_size=32, image_size=32)
+  sizes = {"batch_size": 32, "image_size": tiny.SIZE}
+  scale.run(path, **sizes)
   found = json.loads(path.read_text())
   assert set(scale.TARGETS) <= set(found)
   ratio = found["residual_bfloat16_bytes"] / found["residual_float32_bytes"]
@@ -228,7 +234,7 @@ def test_scale_figures(tmp_path, monkeypatch):
   assert found["allreduce_bytes"] < dense
   assert 1 / 8 < found["fsdp_bytes_ratio"] < 1
   assert found["programs_per_rate"] == 1
-  scale.run(path, batch_size=32, image_size=32, compiled=False)
+  scale.run(path, **sizes, compiled=False)
   counted = json.loads(path.read_text())
   assert counted.items() <= found.items()
   assert not any("temporary" in name for name in counted)

@@ -20,6 +20,7 @@ from experiments.training import faults
 from experiments.training.sharding import SHARDINGS
 from experiments.training.train_step import make_step
 from gmixout_jax import parallel
+from tests.combinations import every_value
 from tests.experiments import tiny
 
 KEY = jax.random.key(0)
@@ -85,11 +86,13 @@ def test_of_one_device(name):
     assert "stablehlo.dot_general" in program
 
 
-@pytest.mark.parametrize("sharding", SHARDINGS)
 @pytest.mark.parametrize(
-  "name",
-  ["full_finetuning", "gmixout", "gmixout_dense", "mixout", "neuron_mixout",
-   "random_mask", "lora", "ema"],
+  ("name", "sharding"),
+  every_value(
+    ["full_finetuning", "gmixout", "gmixout_dense", "mixout", "neuron_mixout",
+     "random_mask", "lora", "ema"],
+    SHARDINGS,
+  ),
 )  # fmt: skip
 def test_of_eight_devices(name, sharding):
   found = traced(RUNS[name], classifier(), parallel.data_mesh(), sharding)
@@ -99,11 +102,13 @@ def test_of_eight_devices(name, sharding):
     assert "mhlo.num_partitions = 8" in program
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
-  "name",
-  ["full_finetuning", "gmixout", "gmixout_dense", "mixout", "random_mask",
-   "lora"],
+  ("name", "dtype"),
+  every_value(
+    ["full_finetuning", "gmixout", "gmixout_dense", "mixout", "random_mask",
+     "lora"],
+    ["bfloat16", "float32"],
+  ),
 )  # fmt: skip
 def test_products_are_in_the_type_that_is_asked_for(name, dtype):
   found = traced(RUNS[name], classifier(dtype))

@@ -17,6 +17,7 @@ from experiments.methods.schedule import Schedule
 from experiments.methods.swa import SWA
 from experiments.training import loop, train_step
 from experiments.training.faults import guard
+from tests.combinations import EXHAUSTIVE
 from tests.experiments import tiny
 
 STEPS = 5
@@ -72,10 +73,17 @@ def test_a_rate_that_is_data_gives_the_bits_of_optax_with_a_constant():
 
 
 @pytest.mark.optimized
-def test_every_shape_gives_the_bits_of_a_constant():
-  """In one test, as they share a program."""
+@pytest.mark.parametrize(
+  "shapes",
+  [
+    ["linear"],
+    pytest.param(["constant", "exponential"], marks=EXHAUSTIVE),
+  ],
+)
+def test_every_shape_gives_the_bits_of_a_constant(shapes):
+  """Together, as they share a program."""
   params = loop.weights_of(tiny.classifier())
-  for shape in ("linear", "constant", "exponential"):
+  for shape in shapes:
     schedule = Schedule(STEPS, warmup=0.2, shape=shape)
     expected = with_constants(
       GMIXOUT,
