@@ -11,6 +11,7 @@ import optax
 import pytest
 
 import gmixout_jax as gx
+from tests.combinations import every_value
 
 SETTINGS = [
   (decay, sparsity, rescale)
@@ -68,11 +69,12 @@ def x64():
     yield
 
 
-@pytest.mark.parametrize("rescale", [True, False])
 @pytest.mark.parametrize(
-  "sampler", ["stratified", "uniform", "bernoulli", "neuron"]
+  ("sampler", "rescale", "k"),
+  every_value(
+    ["stratified", "uniform", "bernoulli", "neuron"], [True, False], [1, 3]
+  ),
 )
-@pytest.mark.parametrize("k", [1, 3])
 def test_the_library_comes_as_far(rng, x64, sampler, rescale, k):
   """One linear output of all weights, which an episode fits in a step.
 

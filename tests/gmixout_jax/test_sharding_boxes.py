@@ -4,7 +4,6 @@ The references are the same weights without a box, on one device.
 """
 
 import functools
-import itertools
 from typing import Any
 
 import jax
@@ -122,9 +121,10 @@ expected_linen = functools.cache(lambda *args: train_linen(*args)[0])
 
 
 @pytest.mark.parametrize(
-  ("packed", "where"),
+  ("form", "sampler", "where"),
   every_value(
-    itertools.product(FORMS, PACKED),
+    FORMS,
+    PACKED,
     [
       ("one axis", "partitioned"),
       ("two axes", "partitioned"),
@@ -132,8 +132,8 @@ expected_linen = functools.cache(lambda *args: train_linen(*args)[0])
     ],
   ),
 )
-def test_linen_modules_with_partitioning(packed, where):
-  (form, sampler), (mesh, kind) = packed, where
+def test_linen_modules_with_partitioning(form, sampler, where):
+  mesh, kind = where
   mesh = mesh_of(mesh)
   names = tuple(on(mesh, own) for own in NAMES)
   given = names

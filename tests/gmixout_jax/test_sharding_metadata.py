@@ -5,7 +5,6 @@ The references are the same weights without a name, on one device.
 
 import contextlib
 import functools
-import itertools
 from typing import Any
 
 import jax
@@ -99,14 +98,15 @@ expected_nnx = functools.cache(lambda *args: train_nnx(*args)[0])
 
 
 @pytest.mark.parametrize(
-  ("packed", "where"),
+  ("form", "sampler", "where"),
   every_value(
-    itertools.product(FORMS, PACKED),
+    FORMS,
+    PACKED,
     [("one axis", False), ("two axes", False), ("two axes", True)],
   ),
 )
-def test_nnx_models_with_partitioning(packed, where):
-  (form, sampler), (mesh, constrain) = packed, where
+def test_nnx_models_with_partitioning(form, sampler, where):
+  mesh, constrain = where
   mesh = mesh_of(mesh)
   names = [on(mesh, own) for own in NAMES]
   with jax.set_mesh(mesh):
@@ -170,7 +170,7 @@ class Divided(nnx.Module):
 
 @pytest.mark.parametrize(
   ("sampler", "mesh"),
-  [("stratified", "one axis"), *((name, "two axes") for name in PACKED)],
+  every_value(PACKED, ["one axis", "two axes"]),
 )
 def test_explicit_meshes(sampler, mesh):
   """There the sharding of weights, gradients and taps is in their types."""

@@ -11,6 +11,7 @@ from flax import linen, nnx
 from flax.training.train_state import TrainState
 
 import gmixout_jax as gx
+from tests.combinations import every_value
 
 pytestmark = pytest.mark.slow
 
@@ -71,8 +72,9 @@ def train_nnx(tx, steps, graph):
     return model, optimizer
 
 
-@pytest.mark.parametrize("graph", [True, False])
-@pytest.mark.parametrize("build", [make, partitioned])
+@pytest.mark.parametrize(
+  ("graph", "build"), every_value([True, False], [make, partitioned])
+)
 def test_nnx_optimizer_follows_plain_optax(graph, build):
   model, optimizer = train_nnx(build(), 5, graph)
   tx = build()

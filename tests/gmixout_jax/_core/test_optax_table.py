@@ -173,9 +173,23 @@ def test_inside(name):
     assert not learns_inside(name, "carry", below=0.8)
     return
   assert left_inside(name, "carry") < 0.7
-  if name in PARTS:
-    return  # each is in an optimizer above
-  assert learns_inside(name, "reset") == row.resets
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  "name",
+  tried(
+    [
+      name
+      for name, row in ROWS.items()
+      if not row.inside.startswith("no:") and name not in PARTS
+    ],
+    lambda name: name in SOME or bool(ROWS[name].inside) or name in WRAPPERS,
+  ),
+)
+def test_inside_with_moments_that_restart(name):
+  """Parts are in the optimizers, most of which do in this as others."""
+  assert learns_inside(name, "reset") == ROWS[name].resets
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import pytest
 from flax import nnx
 
 from gmixout_jax import averaging
+from tests.combinations import every_value
 
 
 def greedy(trees):
@@ -114,9 +115,11 @@ WITHOUT_MEAN = {
 }
 
 
-@pytest.mark.parametrize("name", AVERAGES)
 @pytest.mark.parametrize(
-  "dtype", [jnp.float32, jnp.bfloat16, jnp.float16, jnp.complex64]
+  ("name", "dtype"),
+  every_value(
+    AVERAGES, [jnp.float32, jnp.bfloat16, jnp.float16, jnp.complex64]
+  ),
 )
 def test_every_average_keeps_what_has_no_mean_and_each_type(name, dtype):
   others = {key: make() for key, make in WITHOUT_MEAN.items()}
@@ -130,8 +133,10 @@ def test_every_average_keeps_what_has_no_mean_and_each_type(name, dtype):
     assert jnp.array_equal(found[key], leaf), key
 
 
-@pytest.mark.parametrize("name", AVERAGES)
-@pytest.mark.parametrize("dtype", ["float64", "complex128", "float32"])
+@pytest.mark.parametrize(
+  ("name", "dtype"),
+  every_value(AVERAGES, ["float64", "complex128", "float32"]),
+)
 def test_every_average_keeps_types_of_64_bits(name, dtype):
   with jax.enable_x64(True):
     count = jnp.int64(2**53 + 1)  # no float64 holds it

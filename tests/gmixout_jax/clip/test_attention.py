@@ -11,6 +11,7 @@ from flax import nnx
 from gmixout_jax import clip
 from gmixout_jax.clip import attention
 from pallas_kernels import dispatch
+from tests.combinations import every_value
 
 CONFIG = clip.VisionConfig.vit(
   image_size=16, patch_size=4, width=32, depth=1, heads=2, mlp_width=40
@@ -59,8 +60,9 @@ def test_loaders_pass_it_on(tmp_path):
     clip.from_pretrained(tmp_path, attention="cudnn")
 
 
-@pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("length", [4, 5])
+@pytest.mark.parametrize(
+  ("causal", "length"), every_value([False, True], [4, 5])
+)
 def test_the_token_more_changes_nothing(rng, causal, length):
   """Nor its gradients; against the same attention without it."""
   heads = [

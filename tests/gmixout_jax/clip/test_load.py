@@ -14,6 +14,7 @@ from flax import nnx
 from gmixout_jax import clip
 from gmixout_jax.clip import huggingface_vit, open_clip, timm_config
 from gmixout_jax.clip.config import VisionConfig
+from tests.combinations import every_value
 
 SMALL = {
   "image_size": 16, "patch_size": 8, "width": 12, "depth": 2, "heads": 3,
@@ -67,8 +68,9 @@ def same_but_for_names(config, other):
   assert fields == vars(other)
 
 
-@pytest.mark.parametrize("name", VITS)
-@pytest.mark.parametrize("target", ["folder", "vit.safetensors"])
+@pytest.mark.parametrize(
+  ("name", "target"), every_value(VITS, ["folder", "vit.safetensors"])
+)
 def test_a_vit_is_read_again_in_timms_form(tmp_path, name, target):
   model = made(**VITS[name])
   clip.save(model, tmp_path / target)
