@@ -14,10 +14,19 @@ from flax import nnx
 
 import gmixout_jax as gx
 from gmixout_jax import labels
-from tests.combinations import every_value
+from tests.combinations import every_value, tried
 
 WIDTH, DEPTH, CLASSES = 20, 2, 3
 X = jnp.linspace(-1, 1, 2 * 4 * WIDTH).reshape(2, 4, WIDTH)
+
+
+# Blocks of one array, and blocks apart: in each library with every second one.
+mostly_stacked = pytest.mark.parametrize(
+  "stacked", tried([False, True], lambda stacked: stacked)
+)
+mostly_apart = pytest.mark.parametrize(
+  "stacked", tried([False, True], lambda stacked: not stacked)
+)
 
 
 def paths(params, label):
@@ -176,7 +185,7 @@ class NNXViT(nnx.Module):
     return self.head(x.mean(1))
 
 
-@pytest.mark.parametrize("stacked", [False, True])
+@mostly_stacked
 def test_nnx(stacked):
   with nnx.use_eager_sharding(False):  # there is no mesh
     model = NNXViT(stacked, nnx.Rngs(0))
@@ -254,7 +263,7 @@ class EquinoxViT(eqx.Module):
     return self.head(self.norm(x.mean(0)))
 
 
-@pytest.mark.parametrize("stacked", [False, True])
+@mostly_apart
 def test_equinox(stacked):
   model = EquinoxViT(stacked, jax.random.key(0))
   params, static = eqx.partition(model, eqx.is_inexact_array)
@@ -299,7 +308,7 @@ def haiku_vit(stacked, x):
   return hk.Linear(CLASSES, name="head")(x.mean(1))
 
 
-@pytest.mark.parametrize("stacked", [False, True])
+@mostly_stacked
 def test_haiku(stacked):
   net = hk.without_apply_rng(
     hk.transform(functools.partial(haiku_vit, stacked))

@@ -34,7 +34,7 @@ from tests.gmixout_jax.nnx_network import (
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("remat", [False, True])
+@pytest.mark.parametrize("remat", tried([False, True], lambda remat: remat))
 def test_neurons_of_a_vision_transformer(remat):
   config = clip.VisionConfig.vit(
     image_size=16, patch_size=4, width=32, depth=1, heads=2, mlp_width=64,
