@@ -42,8 +42,8 @@ def gmixout_learning_rate(
   the rate chosen on other images (3e-3). At k = 50 the best rate was 15 to 45 %
   smaller than at k = 10. Sparsity from 0.5 to 0.97, λ from 0 to 0.8 and the
   sampler changed it by less than its uncertainty. Use a third of it with
-  ``moments="reset"``, or if OOD accuracy matters more than ID accuracy. Measured
-  in docs/results/equal_id.md.
+  ``moments="reset"``, or if OOD accuracy matters more than ID accuracy.
+  docs/results/equal_id.md has the measurements.
 
   The factor is much smaller than 1/((1 − λ)(1 − p)), although the anchor
   receives only that share of what the training weights learn: with a larger
