@@ -45,7 +45,7 @@ rivals: $(READY)
 	@echo "==> All methods on the demo's task (runs/rivals)"
 	$(BIN)/python -m experiments.sweep --config study_cpu --cases digits \
 	  --seeds 0 --results runs/rivals
-	$(BIN)/python -m experiments.report runs/rivals/study_digits_cpu.jsonl \
+	$(BIN)/python -m experiments.report runs/rivals/curves_digits_cpu.jsonl \
 	  --out runs/rivals
 
 study: $(READY)

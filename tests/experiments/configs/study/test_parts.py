@@ -140,6 +140,12 @@ def stages_of(scale, *cases, **options):
   return next(stages, None), said
 
 
+def test_make_rivals_reports_the_file_that_it_has_made():
+  stage, _ = stages_of(scales.CPU, "digits")
+  makefile = pathlib.Path(__file__).parents[4] / "Makefile"
+  assert f"runs/rivals/{stage.file}.jsonl" in makefile.read_text()
+
+
 def test_the_bound_is_looked_at_on_the_digits():
   stage, _ = stages_of(scales.CPU, "bound")
   assert stage.file == "curves_digits_cpu"
