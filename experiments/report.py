@@ -57,14 +57,14 @@ def write(
     local_path("files and --out", path)
   lines = kinds.read(files)
   out.mkdir(parents=True, exist_ok=True)
-  report = sections.of_runs(lines.runs, references, id_score)
-  parts = [*report.sections, *_others(lines)]
+  found = sections.analysed(lines.runs, id_score)
+  parts = [*sections.of_runs(found, references, id_score), *_others(lines)]
   for section in parts:
     for part in section.parts:
       if isinstance(part, Picture):
         (out / f"{part.name}.png").write_bytes(part.png)
         (out / f"{part.name}.pdf").write_bytes(part.pdf)
-  configurations = sum(map(len, report.tasks.values())) + len(lines.bvcl)
+  configurations = sum(map(len, found.tasks.values())) + len(lines.bvcl)
   source = (
     f"{sum(map(len, lines))} lines, {configurations} configurations, from"
     f" {', '.join(file.name for file in files)}."
@@ -73,12 +73,12 @@ def write(
     "report.md": document.markdown(parts, source),
     "report.html": document.page(parts, source),
   }
-  if report.comparisons:
-    texts["equal_id.csv"] = equal_id.to_csv(report.comparisons)
+  if found.comparisons:
+    texts["equal_id.csv"] = equal_id.to_csv(found.comparisons)
   if csv:
-    texts["results.csv"] = exports.to_csv(report.tasks, report.chosen)
+    texts["results.csv"] = exports.to_csv(found.tasks, found.chosen)
   if latex:
-    texts["tables.tex"] = exports.to_latex(report.chosen)
+    texts["tables.tex"] = exports.to_latex(found.chosen)
   for name, text in texts.items():
     (out / name).write_text(text, encoding="utf-8")
   print(f"wrote {', '.join(str(out / name) for name in texts)}, and pictures")

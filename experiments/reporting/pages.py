@@ -44,10 +44,10 @@ class Facts:
       ValueError: If they hold no runs.
     """
     runs = kinds.read(files).runs
-    report = sections.of_runs(runs, (), "brier")
+    found = sections.analysed(runs, "brier")
     self.count = len(runs)
-    self._chosen = report.chosen
-    self._comparisons = {each.task: each for each in report.comparisons}
+    self._chosen = found.chosen
+    self._comparisons = {each.task: each for each in found.comparisons}
     self._words: Mapping[str, Callable[..., str]] = {
       "accuracy": self.accuracy,
       "difference": self.difference,

@@ -69,30 +69,25 @@ _EQUAL_ID = (
 )
 
 
-class Report(NamedTuple):
-  """What a report is made of.
+class Analysis(NamedTuple):
+  """What is made of runs before anything is drawn.
 
   Attributes:
-    sections: In order.
     tasks: All configurations of runs by task.
     chosen: Those at the learning rates that are chosen.
     comparisons: At equal ID score.
   """
 
-  sections: list[Section]
   tasks: Mapping[str, list[Entry]]
   chosen: Mapping[str, list[Entry]]
   comparisons: list[Comparison]
 
 
-def of_runs(
-  runs: Sequence[Record], references: Sequence[str], score: Score
-) -> Report:
-  """The sections of some runs.
+def analysed(runs: Sequence[Record], score: Score) -> Analysis:
+  """Groups runs, chooses rates, and compares methods.
 
   Args:
-    runs: Of any tasks.
-    references: See `experiments.report.write`.
+    runs: Of any tasks, perhaps none.
     score: By which ID score methods are compared.
   """
   tasks = by_task(runs) if runs else {}
@@ -100,8 +95,22 @@ def of_runs(
     task: chosen_rates.relabelled(chosen_rates.choose(entries))
     for task, entries in tasks.items()
   }
-  sections, comparisons = [], equal_id.compare(tasks, score)
-  drawn = [each for each in comparisons if each.overall]
+  return Analysis(tasks, picked, equal_id.compare(tasks, score))
+
+
+def of_runs(
+  found: Analysis, references: Sequence[str], score: Score
+) -> list[Section]:
+  """The sections of some runs, with all pictures drawn.
+
+  Args:
+    found: Of the runs.
+    references: See `experiments.report.write`.
+    score: By which ID score methods were compared.
+  """
+  sections: list[Section] = []
+  tasks = found.tasks
+  drawn = [each for each in found.comparisons if each.overall]
   first = _at_equal_id(drawn, score)
   if first and len(tasks) > 1:
     sections.append(Section("OOD accuracy at equal ID score", first))
@@ -109,9 +118,9 @@ def of_runs(
   suffixes = _suffixes(list(tasks))
   for task, entries in tasks.items():
     suffix = suffixes[task]
-    parts = _of_task(entries, picked[task], references, suffix)
+    parts = _of_task(entries, found.chosen[task], references, suffix)
     sections.append(Section(task or "Runs", [*first, *parts]))
-  return Report(sections, tasks, picked, comparisons)
+  return sections
 
 
 def slug(task: str) -> str:
