@@ -1,7 +1,6 @@
 """One learning rate for every method, of all that a sweep has tried."""
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 from experiments import metrics
 from experiments.reporting.display_names import SYMBOLS
 from experiments.reporting.entries import Entry, by_task, labels
-from experiments.reporting.knobs import RATE, setting, without
+from experiments.reporting.knobs import RATE, grouped, setting, without
 from experiments.reporting.records import Record
 
 
@@ -38,8 +37,28 @@ def validation_images(line: Record) -> int:
 
 
 def _validation(line: Record) -> Mapping[str, Any]:
-  details = line["metrics"]["details"]
-  return details.get("validation", details["id"])
+  details = line["metrics"].get("details", {})
+  return details.get("validation", details.get("id", {}))
+
+
+def pick(runs: Sequence[Sequence[Record]]) -> tuple[int, list[float]]:
+  """The one-standard-error rule, see `metrics.one_standard_error`.
+
+  Args:
+    runs: By rising rate, of each the lines of all seeds.
+
+  Returns:
+    The index of the rate, and the mean validation accuracy of each.
+
+  Raises:
+    ValueError: If a line does not tell how many images there are.
+  """
+  accuracies = [
+    float(np.mean([validation_accuracy(line) for line in lines]))
+    for lines in runs
+  ]
+  images = validation_images(runs[0][0])
+  return metrics.one_standard_error(accuracies, images), accuracies
 
 
 def rate_of(config: Record) -> float | None:
@@ -47,9 +66,9 @@ def rate_of(config: Record) -> float | None:
   return setting(config["method"], _knob(config))
 
 
-def without_rate(config: Record) -> str:
+def without_rate(config: Record) -> Record:
   """All else of it; equal for configurations that differ in `rate_of` alone."""
-  return json.dumps(without(config, _knob(config)), sort_keys=True)
+  return without(config, _knob(config))
 
 
 def _knob(config: Record) -> str:
@@ -58,12 +77,9 @@ def _knob(config: Record) -> str:
 
 def curves(entries: Sequence[Entry]) -> list[list[Entry]]:
   """Entries that differ in the learning rate alone, by its rising value."""
-  found: dict[str, list[Entry]] = {}
-  for entry in entries:
-    found.setdefault(without_rate(entry.config), []).append(entry)
   return [
     sorted(same, key=lambda entry: rate_of(entry.config) or 0.0)
-    for same in found.values()
+    for same in grouped(entries, without_rate)
   ]
 
 
@@ -81,16 +97,16 @@ def choose(entries: Sequence[Entry]) -> list[Entry]:
     most = max(len(entry.runs) for entry in same)
     ran = [entry for entry in same if len(entry.runs) == most]
     seeds = set.intersection(*(set(entry.runs) for entry in ran))
-    known = all(_tells(run) for entry in ran for run in entry.runs.values())
+    known = all(
+      "reliability" in _validation(run)
+      for entry in ran
+      for run in entry.runs.values()
+    )
     if len(ran) == 1 or not seeds or not known:
       found += ran
       continue
-    accuracies = [
-      float(np.mean([validation_accuracy(entry.runs[s]) for s in seeds]))
-      for entry in ran
-    ]
-    images = validation_images(ran[0].runs[min(seeds)])
-    found.append(ran[metrics.one_standard_error(accuracies, images)])
+    index, _ = pick([[e.runs[seed] for seed in sorted(seeds)] for e in ran])
+    found.append(ran[index])
   return found
 
 
@@ -122,13 +138,8 @@ def told(lines: Sequence[Record]) -> list[str]:
   return sentences
 
 
-def _tells(run: Record) -> bool:
-  details = run["metrics"].get("details", {})
-  return "reliability" in details.get("validation", details.get("id", {}))
-
-
 def relabelled(entries: Sequence[Entry]) -> list[Entry]:
-  """Entries that are called without their rates, where they are told apart.
+  """Entries whose labels leave out the rate, where they stay unique.
 
   The rates follow from the rule, and a table has them in a column.
   """

@@ -171,9 +171,7 @@ def curves(entries: Sequence[Entry], score: Score) -> list[MethodCurve]:
   groups = [same for same in chosen_rates.curves(told) if len(same) > 1]
   if not groups:
     return []
-  configs = [
-    json.loads(chosen_rates.without_rate(same[0].config)) for same in groups
-  ]
+  configs = [chosen_rates.without_rate(same[0].config) for same in groups]
   found = []
   for same, config, label in zip(groups, configs, labels(configs), strict=True):
     seeds = set.intersection(*(set(entry.runs) for entry in same))

@@ -1,10 +1,10 @@
 """The settings of methods that results are looked at over, one at a time."""
 
-import json
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from experiments.reporting.entries import Entry, labels
+from experiments.reporting.identity import canonical
 from experiments.reporting.records import Record
 
 RATE = "learning_rate"
@@ -64,29 +64,35 @@ def curves(entries: Sequence[Entry], knob: str) -> list[KnobCurve]:
     and not isinstance(setting(entry.config["method"], knob), bool)
   ]
   value_of = lambda entry: setting(entry.config["method"], knob)
-  found: dict[str, list[Entry]] = {}
-  for key, same in _grouped(having, {knob, RATE}).items():
+  found: list[tuple[Record, list[Entry]]] = []
+  for same in grouped(having, lambda config: without(config, knob, RATE)):
+    apart = [same]
+    ignored = (knob, RATE)
     if len({value_of(entry) for entry in same}) < len(same):
-      found |= _grouped(same, {knob})
-    else:
-      found[key] = same
-  found = {
-    key: sorted(same, key=value_of)
-    for key, same in found.items()
-    if len(same) > 1
-  }
-  names = labels([json.loads(key) for key in found])
+      apart = grouped(same, lambda config: without(config, knob))
+      ignored = (knob,)
+    found += [
+      (without(each[0].config, *ignored), sorted(each, key=value_of))
+      for each in apart
+      if len(each) > 1
+    ]
+  names = labels([config for config, _ in found])
   return [
     KnobCurve(name, tuple(map(value_of, same)), tuple(same))
-    for name, same in zip(names, found.values(), strict=True)
+    for name, (_, same) in zip(names, found, strict=True)
   ]
 
 
-def _grouped(
-  entries: Sequence[Entry], ignored: Set[str]
-) -> dict[str, list[Entry]]:
+def grouped(
+  entries: Sequence[Entry], key: Callable[[Record], Record]
+) -> list[list[Entry]]:
+  """Entries with equal keys together, in order of first appearance.
+
+  Args:
+    entries: To group.
+    key: From a configuration to what must be equal; JSON.
+  """
   groups: dict[str, list[Entry]] = {}
   for entry in entries:
-    key = json.dumps(without(entry.config, *ignored), sort_keys=True)
-    groups.setdefault(key, []).append(entry)
-  return groups
+    groups.setdefault(canonical(key(entry.config)), []).append(entry)
+  return list(groups.values())

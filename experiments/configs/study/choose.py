@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments import metrics
 from experiments.configs.study.plan import Grid
 from experiments.harness.cell import Cell
 from experiments.methods import Method, described
@@ -44,18 +43,15 @@ def choose(
     LookupError: If one has not been run.
   """
   by_identity = {identity_of(x["config"], x["seed"]): x for x in lines}
-  accuracies: list[float] = []
-  images = 0
+  runs = []
   for method in grid.methods():
-    found = []
-    for seed in seeds:
-      line = by_identity.get(Cell(task, method, seed).identity)
-      if line is None:
-        raise LookupError(f"not run yet: {described(method)}, seed {seed}")
-      found.append(chosen_rates.validation_accuracy(line))
-      images = chosen_rates.validation_images(line)
-    accuracies.append(float(np.mean(found)))
-  index = metrics.one_standard_error(accuracies, images)
+    cells = [Cell(task, method, seed) for seed in seeds]
+    if missing := [c for c in cells if c.identity not in by_identity]:
+      raise LookupError(
+        f"not run yet: {described(method)}, seed {missing[0].seed}"
+      )
+    runs.append([by_identity[cell.identity] for cell in cells])
+  index, accuracies = chosen_rates.pick(runs)
   return Choice(
     grid.methods()[index],
     index == 0,
