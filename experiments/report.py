@@ -18,6 +18,7 @@ from experiments import command_line
 from experiments.command_line import WRONG_INPUT
 from experiments.reporting import (
   diagnosed,
+  display_names,
   document,
   equal_id,
   exports,
@@ -33,7 +34,7 @@ from gmixout_jax.checkpoint.files import local_path
 def write(
   files: tyro.conf.Positional[tuple[pathlib.Path, ...]],
   out: pathlib.Path = pathlib.Path("runs/report"),
-  references: tuple[str, ...] = ("full_finetuning", "gmixout"),
+  references: tuple[str, ...] = (display_names.FULL, "gmixout"),
   id_score: equal_id.Score = "brier",
   csv: bool = False,
   latex: bool = False,

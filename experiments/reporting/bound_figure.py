@@ -11,7 +11,7 @@ from experiments.reporting.entries import Entry
 from experiments.reporting.figures import legend, tidy
 from experiments.reporting.records import Record
 
-METHOD, FULL = "gmixout", "full_finetuning"
+METHOD = "gmixout"
 
 _STARTS = (display_names.ZERO_SHOT, "linear_probe")
 
@@ -61,7 +61,7 @@ def draw(entries: Sequence[Entry]) -> figure.Figure | None:
     None where there are no two bounds to compare, no full fine-tuning, or
     nothing that tells where runs began.
   """
-  full = [entry for entry in entries if entry.method == FULL]
+  full = [entry for entry in entries if entry.method == display_names.FULL]
   starts = [e for name in _STARTS for e in entries if e.method == name]
   ours = [
     (entry, bound)

@@ -6,11 +6,10 @@ from typing import Any
 import numpy as np
 from matplotlib import figure
 
+from experiments.reporting.display_names import FULL
 from experiments.reporting.document import Table
 from experiments.reporting.entries import Entry
 from experiments.reporting.figures import legend, point, styles_of, tidy
-
-REFERENCE = "full_finetuning"
 
 COSTS: dict[str, Callable[[dict[str, Any]], float]] = {
   "weights that a step changes": lambda s: s.get("changed_parameters", 0),
@@ -33,18 +32,32 @@ def of_entry(entry: Entry) -> dict[str, float]:
   return found
 
 
+def of_full(entries: Sequence[Entry]) -> dict[str, float]:
+  """Full fine-tuning's costs; none where it is not among the entries."""
+  return next((of_entry(e) for e in entries if e.method == FULL), {})
+
+
+def ratios(entries: Sequence[Entry]) -> dict[str, dict[str, float]]:
+  """Costs over full fine-tuning's, by label, where both are recorded."""
+  base = of_full(entries)
+  return {
+    entry.label: {
+      name: cost / base[name]
+      for name, cost in of_entry(entry).items()
+      if name in base
+    }
+    for entry in entries
+  }
+
+
 def table(entries: Sequence[Entry]) -> Table:
   """The costs as ratios to full fine-tuning; "–" where one is not recorded."""
-  costs = {entry.label: of_entry(entry) for entry in entries}
-  base = next((costs[e.label] for e in entries if e.method == REFERENCE), {})
+  found = ratios(entries)
   rows = []
   for entry in entries:
-    own = costs[entry.label]
-    cells = (
-      f"{own[name] / base[name]:.2f}" if name in own and name in base else "–"
-      for name in COSTS
-    )
-    if own:
+    if of_entry(entry):
+      own = found[entry.label]
+      cells = (f"{own[n]:.2f}" if n in own else "–" for n in COSTS)
       rows.append((entry.label, *cells))
   return Table(
     "Cost of a step",
@@ -68,11 +81,7 @@ def draw(entries: Sequence[Entry]) -> figure.Figure | None:
   ]
   if not names:
     return None
-  base: dict[str, float] = {}
-  for entry in trained:
-    if entry.method == REFERENCE:
-      base = costs[entry.label]
-      break
+  base = of_full(trained)
   columns = min(3, len(names))
   rows = -(-len(names) // columns)
   picture = figure.Figure(

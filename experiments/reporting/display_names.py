@@ -17,6 +17,9 @@ LOOKS = {
 
 ZERO_SHOT = "zero_shot"
 
+FULL = "full_finetuning"
+"""What methods are compared with."""
+
 
 def title(method: str) -> str:
   """The name of a method as people read it."""

@@ -17,13 +17,12 @@ import numpy as np
 from experiments import metrics
 from experiments.metrics.equal_score import Curve, at_levels, levels
 from experiments.reporting import chosen_rates, records
+from experiments.reporting.display_names import FULL
 from experiments.reporting.entries import Entry, corrected, labels
 from experiments.reporting.records import Record
 
 Score = Literal["brier", "nll"]
 """Of the images that ID accuracy is of; less is better."""
-
-REFERENCE = "full_finetuning"
 
 HEADER = (
   *("task", "method", "id_score", "ood", "difference"),
@@ -132,7 +131,7 @@ def compare(
     task: curve
     for task, own in found.items()
     for curve in own
-    if curve.method == REFERENCE
+    if curve.method == FULL
   }
   others: dict[str, list[MethodCurve]] = {task: [] for task in references}
   for task, own in found.items():

@@ -61,7 +61,7 @@ def _row(axes: Any, comparison: Comparison, score: str) -> None:
 
 
 def _styles(comparison: Comparison) -> dict[str, tuple[str, str]]:
-  """Colour and line by label, for as many as can be told apart.
+  """Colour and line by label, for as many as there are distinct colours.
 
   First come the methods that have a look of their own, then the best.
   """

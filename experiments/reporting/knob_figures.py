@@ -69,7 +69,7 @@ def _references(view: Any, metric: str, chosen: Sequence[Entry]) -> None:
   """Zero-shot and full fine-tuning as level lines."""
   for method, style in (
     (display_names.ZERO_SHOT, ":"),
-    ("full_finetuning", "--"),
+    (display_names.FULL, "--"),
   ):
     for entry in [e for e in chosen if e.method == method][:1]:
       view.axhline(

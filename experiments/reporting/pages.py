@@ -25,7 +25,8 @@ from collections.abc import Callable, Mapping, Sequence
 from experiments.command_line import typed_errors
 from experiments.reporting import cost_figure, document, kinds, sections
 from experiments.reporting.entries import Entry
-from experiments.reporting.equal_id import REFERENCE, Comparison, Overall
+from experiments.reporting.equal_id import Comparison, Overall
+from experiments.reporting.knobs import RATE, setting
 
 ROOT = pathlib.Path(__file__).parents[2]
 RESULTS = ROOT / "experiments" / "results"
@@ -86,14 +87,12 @@ class Facts:
 
   def cost(self, task: str, method: str, name: str) -> str:
     """A cost as a ratio to full fine-tuning's."""
-    full = next(e for e in self._task(task) if e.method == REFERENCE)
-    of = cost_figure.of_entry
-    return f"{of(self._entry(task, method))[name] / of(full)[name]:.2f}"
+    label = self._entry(task, method).label
+    return f"{cost_figure.ratios(self._task(task))[label][name]:.2f}"
 
   def rate(self, task: str, method: str) -> str:
     """The learning rate."""
-    rows = document.summary([self._entry(task, method)]).rows
-    return rows[0][-2]
+    return f"{setting(self._entry(task, method).config['method'], RATE):g}"
 
   def table(self, task: str, name: str) -> str:
     """A table as Markdown, without its heading and note."""

@@ -127,7 +127,8 @@ class _Asked:
     searched = {name: every[name] for name in names}
     times = 0
     while True:
-      cells = list(plan.curve_cells(task, searched, self.seeds))
+      tried = [m for grid in searched.values() for m in grid.methods()]
+      cells = list(plan.by_seed(task, tried, self.seeds))
       lines = yield Stage(cells, self.file(part))
       if len(lines) < len({cell.identity for cell in cells}):
         return None
@@ -158,7 +159,7 @@ class _Asked:
 
   def short(self) -> Step:
     """The compared methods, trained on one domain."""
-    task = self.pacs(source=self.scale.sources[0])
+    task = self.first(self.scale.steps)
     found = yield from self.curves("short", task, plan.COMPARED, VIT)
     if found is not None:
       yield from self.then("short", task, plan.of_three(found))
