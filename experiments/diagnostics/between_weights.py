@@ -104,18 +104,18 @@ def weights(config: Config) -> records.Record:
   ends = {name: run.deployed for name, run in runs.items()}
   scorer = members.Scorer(subject.opened.model)
 
-  def home(weights: Any) -> float:
+  def id_accuracy(weights: Any) -> float:
     return scorer.accuracy(weights, subject.id)
 
-  def away(weights: Any) -> float:
+  def ood_accuracy(weights: Any) -> float:
     sets = subject.ood.values()
     return float(np.mean([scorer.accuracy(weights, split) for split in sets]))
 
   alpha = np.linspace(0, 1, config.points).round(4).tolist()
   lines = {
     name: {
-      "id": landscape.line(home, initial, end, alpha),
-      "ood": landscape.line(away, initial, end, alpha),
+      "id": landscape.line(id_accuracy, initial, end, alpha),
+      "ood": landscape.line(ood_accuracy, initial, end, alpha),
     }
     for name, end in ends.items()
   }
@@ -127,8 +127,8 @@ def weights(config: Config) -> records.Record:
     "plane": {
       "x": x.tolist(),
       "y": y.tolist(),
-      "id": plane.scores(home, x, y).tolist(),
-      "ood": plane.scores(away, x, y).tolist(),
+      "id": plane.scores(id_accuracy, x, y).tolist(),
+      "ood": plane.scores(ood_accuracy, x, y).tolist(),
       "names": [
         "zero_shot" if subject.opened.zero_shot else "linear_probe",
         *CORNERS,

@@ -170,10 +170,10 @@ def summary(found: Mapping[str, Any], ood: Sequence[str]) -> records.Record:
     # A run counts where every set is defined, so that runs compare.
     return [None if np.isnan(m) else float(m) for m in values.mean(axis=0)]
 
-  away = {term: over_sets(term) for term in sets["id"]}
+  ood_terms = {term: over_sets(term) for term in sets["id"]}
   return {
     "id": _intervals(sets["id"]),
-    "ood": _intervals(away),
+    "ood": _intervals(ood_terms),
     "sets": {name: _intervals(sets[name]) for name in ood},
     "weights": _intervals(found["weights"]),
     "angle_of_runs": found["angle_of_runs"],

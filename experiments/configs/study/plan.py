@@ -128,7 +128,7 @@ def grids(full: Sequence[float], head: float = 1e-4) -> dict[str, Grid]:
 
 
 EVERY = tuple(grids((1.0, 2.0)))
-"""All that have a rate, the most important first: some need a head of words."""
+"""All that have a rate, the most important first; some need a text tower."""
 
 COMPARED = (
   "full_finetuning", "full_finetuning_of_blocks", "gmixout_each_step",
@@ -145,14 +145,6 @@ OF_WORDS = (*CORE, "lp_ft", "flyp")
 
 ALPHAS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Of WiSE-FT's curve."""
-
-
-def curve_cells(
-  task: Task, searched: Mapping[str, Grid], seeds: Sequence[int]
-) -> Iterator[Cell]:
-  """Every method at every rate with every seed, seed by seed."""
-  methods = [method for grid in searched.values() for method in grid.methods()]
-  yield from by_seed(task, methods, seeds)
 
 
 def of_three(chosen: Chosen) -> list[Method]:
@@ -245,7 +237,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def variants(base: Method) -> list[Method]:
-  """Each variant of GMixout as it is, at its rate."""
+  """Each variant of GMixout, at its rate."""
   return [dataclasses.replace(base, **changes) for changes in VARIANTS.values()]
 
 
