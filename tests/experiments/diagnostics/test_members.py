@@ -29,10 +29,10 @@ def data(steps, seed=0):
   return stream(records, 0, steps)
 
 
-def collect(seed=0, **options):
+def collect(seed=0, method=METHOD, **options):
   arguments = {"steps": 9, "every": 3, "members": 2} | options
   return members.collect(
-    METHOD,
+    method,
     tiny.filled(tiny.classifier),
     lambda start: data(arguments["steps"], seed),
     key=jax.random.key(seed),
@@ -82,14 +82,8 @@ def test_after_an_episode_mixout_is_masked_and_gmixout_at_its_anchor(runs):
   jax.tree.map(
     np.testing.assert_array_equal, runs[0].members[-1], runs[0].deployed
   )
-  kept = members.collect(
-    SlowMixout(learning_rate=1e-2, sparsity=0.5, resample_every=3),
-    tiny.filled(tiny.classifier),
-    lambda start: data(9),
-    steps=9,
-    every=3,
-    members=2,
-    key=jax.random.key(0),
+  kept = collect(
+    method=SlowMixout(learning_rate=1e-2, sparsity=0.5, resample_every=3)
   )
   initial, live, deployed = (
     weights["backbone"]["blocks"][0]["kernel"]
@@ -143,16 +137,7 @@ def test_features_and_probabilities_are_those_of_the_model(runs):
 
 def test_mixout_that_is_not_slowed_down_is_mixout():
   def run(cls):
-    method = cls(learning_rate=1e-2, sparsity=0.5)
-    return members.collect(
-      method,
-      tiny.filled(tiny.classifier),
-      lambda start: data(6),
-      steps=6,
-      every=3,
-      members=2,
-      key=jax.random.key(0),
-    )
+    return collect(method=cls(learning_rate=1e-2, sparsity=0.5), steps=6)
 
   jax.tree.map(np.testing.assert_array_equal, run(SlowMixout), run(Mixout))
   slow = SlowMixout(anchor_decay=0.5, resample_every=4).settings()
