@@ -41,7 +41,8 @@ class Picture(NamedTuple):
 
   Attributes:
     name: Of its files, without a suffix.
-    caption: What it shows.
+    caption: What it shows; its first sentence is also the text that stands for
+      the picture where it is not seen.
     png: Its content.
     pdf: Likewise.
   """
@@ -50,6 +51,11 @@ class Picture(NamedTuple):
   caption: str
   png: bytes
   pdf: bytes
+
+  @property
+  def alternative(self) -> str:
+    """The first sentence of the caption."""
+    return self.caption.split(". ", 1)[0].removesuffix(".") + "."
 
 
 class Section(NamedTuple):
@@ -187,8 +193,8 @@ def markdown(sections: Sequence[Section], source: str) -> str:
     lines += [f"## {_cell(section.title)}", ""]
     for part in section.parts:
       if isinstance(part, Picture):
-        caption = _cell(part.caption)
-        lines += [f"![{caption}]({part.name}.png)", "", caption, ""]
+        lines += [f"![{_cell(part.alternative)}]({part.name}.png)", ""]
+        lines += [_cell(part.caption), ""]
         continue
       lines += [f"### {_cell(part.title)}", "", _cell(part.note), ""]
       lines += [markdown_table(part), ""]
@@ -265,10 +271,10 @@ def _table(table: Table) -> list[str]:
 
 def _figure(picture: Picture) -> list[str]:
   data = base64.b64encode(_small(picture.png)).decode()
-  words = html.escape(picture.caption, quote=True)
   return [
-    f'<figure><img alt="{words}" src="data:image/webp;base64,{data}">'
-    f"<figcaption>{words}</figcaption></figure>"
+    f'<figure><img alt="{html.escape(picture.alternative, quote=True)}"'
+    f' src="data:image/webp;base64,{data}">'
+    f"<figcaption>{html.escape(picture.caption)}</figcaption></figure>"
   ]
 
 

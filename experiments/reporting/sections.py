@@ -209,13 +209,14 @@ def _of_task(
   """Figures and tables at the chosen rates."""
   parts: list[Table | Picture] = []
   tested = [entry for entry in picked if entry.has_targets]
-  note = f" Rates: {RULE}." if len(picked) < len(entries) else ""
+  rates = f"Rates: {RULE}. " if len(picked) < len(entries) else ""
   constant = display_names.constants([entry.config for entry in picked])
+  settings = f" {rates}{constant}".rstrip()  # once, at the first of the parts
   if tested:
     drawn = {
+      "cost": cost_figure.draw(tested),
       "ood_against_id": figures.ood_against_id(tested),
       "accuracy": accuracy_figure.draw(tested) if len(tested) > 8 else None,
-      "cost": cost_figure.draw(tested),
       "progress_bound": bound_figure.draw(tested),
       **knob_figures.draw([e for e in entries if e.has_targets], tested),
       "reliability": figures.reliability(_one_each(tested)),
@@ -223,10 +224,13 @@ def _of_task(
     for name, each in drawn.items():
       if each is not None:
         said = _CAPTIONS.get(name, _CURVES)
-        parts.append(picture(name + suffix, f"{said}{note} {constant}", each))
-  parts.append(cost_figure.table(picked))
+        if not parts:
+          said += settings
+        parts.append(picture(name + suffix, said, each))
   summary = document.summary(picked)
-  parts.append(summary._replace(note=f"{summary.note}{note} {constant}"))
+  if not parts:
+    summary = summary._replace(note=summary.note + settings)
+  parts += [cost_figure.table(picked), summary]
   if tested:
     parts.append(document.by_domain(tested))
   return [*parts, *_comparisons(picked, references)]
