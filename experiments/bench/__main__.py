@@ -12,6 +12,7 @@ from experiments.bench import (
   memory,
   scale,
   step,
+  top_blocks,
   update,
 )
 from experiments.bench import compile as compiling
@@ -20,6 +21,7 @@ BENCHES = {
   "update": update.run,
   "memory": memory.run,
   "flops": flops.run,
+  "top_blocks": top_blocks.run,
   "step": step.run,
   "kernels": kernels.run,
   "images": images.run,

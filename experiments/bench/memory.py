@@ -2,6 +2,7 @@
 
 import pathlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import gmixout_jax as gx
 from experiments.bench import console, figures, train_steps
@@ -76,7 +77,8 @@ def _of_vit(name: str, dtype: str) -> Iterator[figures.Figures]:
   for kind in make:
     for at, batch, pixels in ((at_small, 2, small), (at_large, 32, _LARGE)):
       step = make[kind](train_steps.vit(name, pixels, dtype))
-      sizes = bytes_of(step, train_steps.batch_shapes(batch, pixels))
+      images = train_steps.batch_shapes(batch, pixels)
+      sizes = bytes_of(step.compile(images), images)
       full.setdefault(at, sizes)
       yield {f"{kind}_{at}_{key}": n for key, n in sizes.items()}
       if kind != "full":
@@ -87,11 +89,9 @@ def _of_vit(name: str, dtype: str) -> Iterator[figures.Figures]:
         yield {aimed.get(key, key): ratio for key, ratio in ratios.items()}
 
 
-def bytes_of(
-  step: train_steps.TrainStep, batch: train_steps.Batch
-) -> figures.Figures:
-  """Persistent, temporary and peak bytes of a step."""
-  memory = step.compile(batch).memory_analysis()
+def bytes_of(compiled: Any, batch: train_steps.Batch) -> figures.Figures:
+  """Persistent, temporary and peak bytes of a step, from `compile`."""
+  memory = compiled.memory_analysis()
   persistent = memory.argument_size_in_bytes - figures.tree_bytes(batch)
   peak = (
     memory.argument_size_in_bytes

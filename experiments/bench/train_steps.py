@@ -33,6 +33,7 @@ VITS: dict[str, dict[str, int]] = {
     "heads": 16,
     "mlp_width": 4096,
   },
+  "vit_ti16": {"patch_size": 16, "width": 192, "heads": 3, "mlp_width": 768},
   # Says nothing of any; with it a benchmark can be tried in seconds.
   "smallest": {
     "patch_size": 16,
@@ -132,6 +133,7 @@ def compact(
   fused: bool = False,
   implementation: Implementation | None = None,
   parallel: bool = False,
+  target: Any = gx.VIT_RULES,
 ) -> TrainStep:
   """GMixout on the compact path: packed gradients, state and updates.
 
@@ -142,6 +144,7 @@ def compact(
     fused: Whether `FusedAdamW` steps, rather than `optax.adamw`.
     implementation: Of the stratified masks.
     parallel: Whether the step is one for `gx.parallel.data_parallel`.
+    target: See `gmixout_jax.MixedParams.create`.
   """
   graphdef, params, rest = nnx.split(model, nnx.Param, ...)
   tx, adamw = optax.adamw(1e-4), gx.FusedAdamW(learning_rate=1e-4)
@@ -153,7 +156,7 @@ def compact(
       sparsity=SPARSITY,
       sampler=sampler,
       resample_every=resample_every,
-      target=gx.VIT_RULES,
+      target=target,
       implementation=implementation,
     )
     return mixed, tx.init(mixed.trainable())

@@ -12,11 +12,15 @@ braces, each a word and names with bars between them:
   {{rate | TASK | METHOD}}            the learning rate that was chosen
   {{table | TASK | accuracy}}         or equal_id, cost: a whole table
   {{lines}}                           how many lines all this is from
+  {{bench | NAME | FIGURE}}           of bench_NAME_cpu.json, with two digits
+                                      after the point; | MB, | 1, | 3: in
+                                      megabytes, or with so many digits
 
 Tasks and methods are called as the report calls them. What is not there is an
 error, so a page cannot outlive its lines; a test renders all pages again.
 """
 
+import json
 import pathlib
 import re
 import sys
@@ -57,6 +61,7 @@ class Facts:
       "rate": self.rate,
       "table": self.table,
       "lines": lambda: str(self.count),
+      "bench": bench,
     }
 
   def text(self, expression: str) -> str:
@@ -128,6 +133,28 @@ class Facts:
     if method not in found:
       raise LookupError(f"no curve of {method!r}: {', '.join(found)}.")
     return found[method]
+
+
+def bench(name: str, figure: str, form: str = "2") -> str:
+  """A figure that `experiments.bench NAME --json` wrote.
+
+  Args:
+    name: Of the benchmark.
+    figure: Its name in there.
+    form: How many digits after the point, or "MB" for bytes in megabytes.
+
+  Raises:
+    LookupError: If there is no such file or figure.
+  """
+  path = RESULTS / f"bench_{name}_cpu.json"
+  if not path.is_file():
+    raise LookupError(f"there is no {path.relative_to(ROOT)}.")
+  found = json.loads(path.read_text(encoding="utf-8"))
+  if figure not in found:
+    raise LookupError(f"no {figure!r} in {path.name}: {', '.join(found)}.")
+  if form == "MB":
+    return f"{found[figure] / 1e6:.0f} MB"
+  return f"{found[figure]:.{int(form)}f}"
 
 
 def rendered(source: str, facts: Facts) -> str:

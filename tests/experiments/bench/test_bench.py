@@ -18,6 +18,7 @@ from experiments.bench import (
   run_step,
   scale,
   step,
+  top_blocks,
   train_steps,
   update,
 )
@@ -40,6 +41,20 @@ def test_figures_are_written(tmp_path):
   assert set(flops.TARGETS) <= set(found)
   assert all(value > 0 for value in found.values())
   assert found["flops_ratio_neuron"] < found["flops_ratio_stratified"]
+
+
+def test_the_upper_blocks_alone_take_less(tmp_path, monkeypatch):
+  monkeypatch.setitem(train_steps.VITS, "two_blocks", TINY | {"depth": 2})
+  monkeypatch.setenv("XLA_FLAGS", "")
+  path = tmp_path / "figures.json"
+  top_blocks.run(path, "two_blocks", batch_size=4, image_size=32)
+  found = json.loads(path.read_text())
+  assert set(top_blocks.TARGETS) <= set(found)
+  for sampler in top_blocks.SAMPLERS:
+    ratio = {at: found[f"{sampler}_{at}_flops_ratio"] for at in ("all", "top")}
+    assert ratio["top"] < 0.9 * ratio["all"]
+    temporary = found[f"{sampler}_top_temporary_bytes"]
+    assert temporary < found[f"{sampler}_all_temporary_bytes"]
 
 
 def test_images_per_second_of_every_step(tmp_path):
@@ -175,7 +190,8 @@ def test_nothing_compiled_is_read_back():
 def test_memory_counts_what_is_held():
   one = train_steps.compact(train_steps.vit("vit_b16", 32), "stratified")
   held = jax.eval_shape(one.init, one.params)
-  sizes = memory.bytes_of(one, train_steps.batch_shapes(1, 32))
+  images = train_steps.batch_shapes(1, 32)
+  sizes = memory.bytes_of(one.compile(images), images)
   assert sizes["persistent_bytes"] == figures.tree_bytes(held)
   assert sizes["peak_bytes"] > sizes["persistent_bytes"]
 

@@ -1,5 +1,7 @@
 """Tests `experiments/reporting/pages.py`, and that published pages are its."""
 
+import json
+
 import pytest
 
 from experiments.methods.full_finetuning import FullFinetuning
@@ -53,6 +55,21 @@ def test_tables_are_those_of_the_report(facts):
   assert "| 90.0 ± 0.0 |" in facts.text("table | digits | accuracy")
 
 
+def test_figures_are_those_that_the_benchmarks_wrote(facts):
+  path = pages.RESULTS / "bench_comms_cpu.json"
+  found = json.loads(path.read_text(encoding="utf-8"))
+  name = "compact_jit_allreduce_bytes"
+  shown = facts.text(f"bench | comms | {name} | MB")
+  assert shown == f"{round(found[name] / 1e6)} MB"
+  ratio = facts.text("bench | comms | allreduce_bytes_ratio")
+  assert ratio == f"{found['allreduce_bytes_ratio']:.2f}"
+  longer = facts.text("bench | comms | allreduce_bytes_ratio | 3")
+  assert len(longer) == len(ratio) + 1
+  assert float(longer) == pytest.approx(
+    found["allreduce_bytes_ratio"], abs=5e-4
+  )
+
+
 @pytest.mark.parametrize(
   ("expression", "message"),
   [
@@ -61,6 +78,8 @@ def test_tables_are_those_of_the_report(facts):
     ("accuracy | digits | Mixout | id", "no 'Mixout' in digits: Full"),
     ("difference | digits | SWA", "no curve of 'SWA': GMixout"),
     ("table | digits | times", "no table 'times'"),
+    ("bench | nothing | seconds", "no experiments/results/bench_nothing_cpu"),
+    ("bench | flops | seconds", "no 'seconds' in bench_flops_cpu.json: full_"),
   ],
 )
 def test_what_is_not_there_is_an_error(facts, expression, message):
