@@ -37,7 +37,7 @@ CLIP := runs/clip_flickr8k_96
 .PHONY: test-oldest wheel lint lock clean
 
 demo: $(READY)
-	@echo "==> The demo: a small CLIP, fine-tuned three ways (runs/demo)"
+	@echo "==> The demo: a small CLIP, fine-tuned four ways (runs/demo)"
 	$(BIN)/python -m experiments.sweep --config demo \
 	  --results runs/demo/results.jsonl --picture runs/demo/demo.png
 

@@ -71,6 +71,12 @@ def tidy(view: Any) -> None:
   view.spines[["top", "right"]].set_visible(False)
 
 
+def cut_to_percent(view: Any) -> None:
+  """Ends the y axis where accuracies do, whatever wide intervals reach to."""
+  low, high = view.get_ylim()
+  view.set_ylim(max(low, -2.0), min(high, 102.0))
+
+
 def legend(picture: figure.Figure) -> None:
   """Below the axes, in as many columns as fit; the picture grows by its rows.
 

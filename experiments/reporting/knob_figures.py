@@ -7,7 +7,14 @@ from matplotlib import figure
 
 from experiments.reporting import display_names
 from experiments.reporting.entries import Entry
-from experiments.reporting.figures import OTHERS, legend, reach, styles_of, tidy
+from experiments.reporting.figures import (
+  OTHERS,
+  cut_to_percent,
+  legend,
+  reach,
+  styles_of,
+  tidy,
+)
 from experiments.reporting.knobs import CHOSEN, KNOBS, RATE, KnobCurve, curves
 
 LOGARITHMIC = ("resample_every", RATE, "rank")
@@ -61,6 +68,7 @@ def _figure(
     view.set_xlabel(display_names.axis(knob))
     view.set_ylabel(words)
     tidy(view)
+    cut_to_percent(view)
   legend(picture)
   return picture
 

@@ -12,6 +12,7 @@ braces, each a word and names with bars between them:
   {{rate | TASK | METHOD}}            the learning rate that was chosen
   {{table | TASK | accuracy}}         or equal_id, cost: a whole table
   {{lines}}                           how many lines all this is from
+  {{demo | METHOD | id}}              as accuracy, of the demo's own lines
   {{bench | NAME | FIGURE}}           of bench_NAME_cpu.json, with two digits
                                       after the point; | MB, | 1, | 3: in
                                       megabytes, or with so many digits
@@ -28,7 +29,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from experiments.command_line import typed_errors
 from experiments.reporting import cost_figure, document, kinds, sections
-from experiments.reporting.entries import Entry
+from experiments.reporting.entries import Entry, group
 from experiments.reporting.equal_id import Comparison, Overall
 from experiments.reporting.knobs import RATE, setting
 
@@ -42,8 +43,12 @@ _EXPRESSION = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 class Facts:
   """What published lines say, by the names of tasks and methods."""
 
-  def __init__(self, files: Sequence[pathlib.Path]):
+  def __init__(self, files: Sequence[pathlib.Path], demo: pathlib.Path):
     """Reads result files.
+
+    Args:
+      files: Of the study.
+      demo: Of the demo.
 
     Raises:
       ValueError: If they hold no runs.
@@ -51,6 +56,7 @@ class Facts:
     runs = kinds.read(files).runs
     found = sections.analysed(runs, "brier")
     self.count = len(runs)
+    self._demo = group(kinds.read([demo]).runs)
     self._chosen = found.chosen
     self._comparisons = {each.task: each for each in found.comparisons}
     self._words: Mapping[str, Callable[..., str]] = {
@@ -61,6 +67,7 @@ class Facts:
       "rate": self.rate,
       "table": self.table,
       "lines": lambda: str(self.count),
+      "demo": self.demo,
       "bench": bench,
     }
 
@@ -78,6 +85,10 @@ class Facts:
   def accuracy(self, task: str, method: str, metric: str) -> str:
     """A mean in percent ± half its 95 % interval."""
     return self._entry(task, method).percent(metric)
+
+  def demo(self, method: str, metric: str) -> str:
+    """Likewise, of the demo."""
+    return _named(self._demo, method, "the demo").percent(metric)
 
   def difference(self, task: str, method: str) -> str:
     """From full fine-tuning at equal ID score, in points, with its sign."""
@@ -117,10 +128,7 @@ class Facts:
     return self._chosen[task]
 
   def _entry(self, task: str, method: str) -> Entry:
-    entries = {entry.label: entry for entry in self._task(task)}
-    if method not in entries:
-      raise LookupError(f"no {method!r} in {task}: {', '.join(entries)}.")
-    return entries[method]
+    return _named(self._task(task), method, task)
 
   def _comparison(self, task: str) -> Comparison:
     if task not in self._comparisons:
@@ -133,6 +141,13 @@ class Facts:
     if method not in found:
       raise LookupError(f"no curve of {method!r}: {', '.join(found)}.")
     return found[method]
+
+
+def _named(entries: Sequence[Entry], method: str, where: str) -> Entry:
+  found = {entry.label: entry for entry in entries}
+  if method not in found:
+    raise LookupError(f"no {method!r} in {where}: {', '.join(found)}.")
+  return found[method]
 
 
 def bench(name: str, figure: str, form: str = "2") -> str:
@@ -174,10 +189,17 @@ def sources(folder: pathlib.Path = PAGES) -> dict[pathlib.Path, str]:
   }
 
 
+def published() -> Facts:
+  """Of all lines of the study and of the demo."""
+  return Facts(
+    sorted(RESULTS.glob("curves_*.jsonl")), RESULTS / "demo_cpu.jsonl"
+  )
+
+
 def main() -> None:
   """Writes all pages."""
   with typed_errors():
-    facts = Facts(sorted(RESULTS.glob("curves_*.jsonl")))
+    facts = published()
     for page, source in sources().items():
       page.write_text(rendered(source, facts), encoding="utf-8")
       print(f"wrote {page.relative_to(ROOT)}")

@@ -2,18 +2,20 @@
 
 import dataclasses
 import functools
+import re
 
 import numpy as np
 import pytest
 from flax import nnx
 
-from experiments import configs, sweep
+from experiments import methods, sweep
+from experiments.configs import demo
 from experiments.data import rendered_digits, scanned_digits
 from experiments.harness.cell import Cell
 from experiments.harness.run import lines_of
 from experiments.models import evaluation
 from experiments.pretraining import contrastive, pretrain_demo
-from experiments.reporting import records
+from experiments.reporting import chosen_rates, records
 from experiments.task_options import TaskOptions
 from experiments.tasks import digits
 from experiments.training.stats import Stats
@@ -23,7 +25,11 @@ from tests.experiments.tiny import filled
 # On the scanned test digits, measured when the folder was made.
 ZERO_SHOT = 0.837
 PUBLISHED = digits.FOLDER.parent / "results" / "demo_cpu.jsonl"
-METHODS = ["zero_shot", "full_finetuning", "mixout", "gmixout"]
+STUDY = PUBLISHED.with_name("curves_digits_cpu.jsonl")
+METHODS = [
+  "zero_shot", "full_finetuning", "full_finetuning_of_blocks", "mixout",
+  "gmixout",
+]  # fmt: skip
 
 
 def test_the_shipped_clip_is_small_and_reads_scans():
@@ -109,9 +115,12 @@ def test_published_lines_are_found_again(tmp_path, capsys, version):
   for line in lines:
     records.append(path, line)
   before = path.read_bytes()
-  demo = configs.load("demo")
-  (task,) = demo.tasks(TaskOptions())
-  cells = [Cell(task, m, seed) for seed in demo.seeds for m in demo.methods]
+  (task,) = demo.EXPERIMENT.tasks(TaskOptions())
+  cells = [
+    Cell(task, method, seed)
+    for seed in demo.EXPERIMENT.seeds
+    for method in demo.EXPERIMENT.methods
+  ]
   found = lines_of(path, cells)
   assert list(found.values()) == lines
   lacking = [cell.title for cell in cells if cell.identity not in found]
@@ -121,7 +130,7 @@ def test_published_lines_are_found_again(tmp_path, capsys, version):
   given = ["--config", "demo", "--results", str(path), "--minutes", "0"]
   sweep.main(sweep.parse([*given, "--picture", str(picture)]))
   shown = " ".join(capsys.readouterr().out.split())
-  assert f"{len(lines)} of 12 lines are in" in shown
+  assert f"{len(lines)} of 15 lines are in" in shown
   assert ("2 lines are missing in" in shown) == bool(lacking)
   for word in ("Full fine-tuning", "GMixout", "inverted", "typeset"):
     assert word in shown
@@ -129,19 +138,29 @@ def test_published_lines_are_found_again(tmp_path, capsys, version):
   assert path.read_bytes() == before
 
 
-def test_rates_were_chosen_from_a_grid_of_one_size():
-  grid = [3e-4, 1e-3, 3e-3, 1e-2, 3e-2]
-  given = ["--config", "demo", "--seeds", "0", "--set"]
-  settings = [
-    f"{name}.learning_rate={','.join(map(str, grid))}" for name in METHODS[1:]
-  ]
-  demo = configs.load("demo")
-  tried = sweep.chosen(sweep.parse([*given, *settings]), demo.methods)
-  assert len(tried) == 1 + 3 * len(grid)
-  assert set(demo.methods) <= set(tried)
-  for method in demo.methods[1:]:
-    same = [m for m in tried if type(m) is type(method)]
-    assert [m.learning_rate for m in same] == grid
+def test_rates_are_the_choice_of_the_study_with_seed_0():
+  """And the docstring says the accuracies that they were chosen by."""
+  lines = [line for line in records.read(STUDY) if line["seed"] == 0]
+  table = re.findall(
+    r"^  \S.* (0\.\d+) +((?:\d+\.\d ?\s*){5})$", demo.__doc__, re.M
+  )
+  assert len(table) == len(METHODS[1:])
+  for method, (rate, accuracies) in zip(
+    demo.EXPERIMENT.methods[1:], table, strict=True
+  ):
+    wanted = methods.described(method)
+    if wanted["name"] == "mixout":
+      wanted["name"] = "high_rate_mixout"  # as the study calls it
+    same = {
+      line["config"]["method"]["learning_rate"]: line
+      for line in lines
+      if line["config"]["method"] | {"learning_rate": method.learning_rate}
+      == records.plain(wanted)
+    }
+    runs = [[same[rate]] for rate in sorted(same)]
+    index, found = chosen_rates.pick(runs)
+    assert sorted(same)[index] == method.learning_rate == float(rate)
+    assert [f"{100 * one:.1f}" for one in found] == accuracies.split()
 
 
 @pytest.mark.parametrize(
