@@ -30,10 +30,10 @@ from experiments.reporting.entries import task_of
 from experiments.reporting.identity import identity_of
 from experiments.tasks.task import Opened
 from experiments.training import run_folders
-from experiments.training.agreement import agreed, leads
 from experiments.training.run_checkpoints import Stopped
 from experiments.training.runs import Runs, Saving, Watch
 from gmixout_jax.checkpoint.folders import Held, exclusive
+from gmixout_jax.checkpoint.processes import agreed, leads
 
 
 class Failure(NamedTuple):
