@@ -218,7 +218,7 @@ class _Group:
     first = left[0]
     opened = self._opened()
     for cell in left:
-      if (advice := cell.method.advice_on(opened.steps)) is not None:
+      if (advice := cell.method.advice_on_length(opened.steps)) is not None:
         self._display.note(advice)
     data = task_of(first.config)
     with self._display.running(
