@@ -176,12 +176,12 @@ def _task_names(configs: Sequence[records.Record]) -> list[str]:
       for key in own
       if any(other.get(key) != own[key] for other in others)
     }
-    told = [_told(key, value) for key, value in differing.items()]
-    names.append(", ".join([name, *told]) if told else name)
+    settings = [_setting(key, value) for key, value in differing.items()]
+    names.append(", ".join([name, *settings]) if settings else name)
   return names
 
 
-def _told(key: str, value: Any) -> str:
+def _setting(key: str, value: Any) -> str:
   word = key.split(".")[-1].replace("_", " ")
   return f"{value} {word}" if word == "steps" else f"{word} {value}"
 

@@ -25,18 +25,18 @@ Record = dict[str, Any]
 
 PACKAGES = ("gmixout-jax", "jax", "flax", "optax")
 
-EARLIER: dict[str, Record] = {
+ADDED_SETTINGS: dict[str, Record] = {
   "ftp": {"norm": "l2"},
   "gmixout": {"rescale": True},
 }
-"""What methods had no setting for yet when lines were first published, and how
-those lines were made. Read as if the lines said so."""
+"""Settings of methods that lines of earlier versions lack, with the values that
+those lines were made with. `read` fills them in."""
 
-UNTOLD = frozenset({"compact"})
-"""What lines of earlier versions tell of methods though no weights depend on
-it. Read as if they did not."""
+REMOVED_SETTINGS = frozenset({"compact"})
+"""Settings of methods in lines of earlier versions that no weights depend on.
+`read` leaves them out."""
 
-USUAL: Record = {
+DEFAULTS: Record = {
   "dtype": "float32",
   "attention": "xla",
   "remat": False,
@@ -44,9 +44,8 @@ USUAL: Record = {
   "augment": "basic",
   "skip_nonfinite": 0,
 }
-"""What a configuration leaves out where it is so; lines of 0.1.0 tell some of
-it, and had no setting yet for the rest."""
-
+"""What a configuration leaves out if it has this value. Lines of 0.1.0 hold
+some of it, and had no setting yet for the rest."""
 
 CROPS = "original"
 """What training crops are taken from. A line without it has crops of the
@@ -93,7 +92,7 @@ def comparable(config: Record) -> Record:
     >>> comparable({"steps": 3, "dtype": "float32", "attention": "cudnn"})
     {'steps': 3, 'attention': 'cudnn'}
   """
-  usual = dict(USUAL)
+  usual = dict(DEFAULTS)
   if "weights" in config:  # of a ViT
     usual |= {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
   data = config.get("data")
@@ -279,17 +278,17 @@ def check_same(
 
 def _completed(method: Record) -> Record:
   """A method's settings as a line of today has them."""
-  added = EARLIER.get(str(method.get("name")).split("+")[-1], {})
-  told = {name: method[name] for name in method if name not in UNTOLD}
-  nested = {k: _completed(v) for k, v in told.items() if isinstance(v, dict)}
-  return added | told | nested
+  added = ADDED_SETTINGS.get(str(method.get("name")).split("+")[-1], {})
+  kept = {k: v for k, v in method.items() if k not in REMOVED_SETTINGS}
+  nested = {k: _completed(v) for k, v in kept.items() if isinstance(v, dict)}
+  return added | kept | nested
 
 
 def read(path: str | os.PathLike[str]) -> list[Record]:
   """All runs of a results file, oldest first.
 
-  Settings that came later than a line are filled in, see `EARLIER`; what is
-  told no more is left out, see `UNTOLD`.
+  Settings that came later than a line are filled in, see `ADDED_SETTINGS`;
+  those that are gone are left out, see `REMOVED_SETTINGS`.
 
   Raises:
     ValueError: on a line that is not a JSON object; it names file and line.

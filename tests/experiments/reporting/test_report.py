@@ -178,8 +178,8 @@ def test_methods_keep_their_colours_and_no_two_look_alike(lines):
   assert styles["GMixout (p 0.9)"] == ("#009E73", "D")
   many = [run("m", 0, 0.5, 0.4, rank=i) for i in range(40)]
   styles = figures.styles_of(entries.group([*many, *lines]))
-  told_apart = [s for s in styles.values() if s != figures.OTHERS]
-  assert len(set(told_apart)) == len(told_apart) == figures.TOLD_APART
+  distinct = [s for s in styles.values() if s != figures.OTHERS]
+  assert len(set(distinct)) == len(distinct) == figures.DISTINCT
   assert styles["Full fine-tuning"] == ("#D55E00", "s")
 
 
