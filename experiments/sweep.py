@@ -339,7 +339,7 @@ def _show(
   for own in lines.values():
     for table in tables.by_task(own, choose=config.choose):
       started.console.print(table)
-    for sentence in chosen_rates.told(own) if config.choose else ():
+    for sentence in chosen_rates.sentences(own) if config.choose else ():
       started.display.say(sentence)
   drawn = [line for own in lines.values() for line in own]
   if config.picture is not None and drawn:

@@ -99,7 +99,7 @@ def stream(
   Each thread prepares a batch of its own. So as many batches as there are
   threads, and two, are held in all.
   """
-  threads, processes = workers.chosen().told()
+  threads, processes = workers.chosen().resolved()
   ahead = threads + 2
   prepared = dataset.slice(slice(start, stop)).to_iter_dataset(
     grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)

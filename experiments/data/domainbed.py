@@ -101,7 +101,7 @@ def open_images(
     names,
     domains=domains,
     domain_names=tuple(found),
-    left_out=folders.told(root, left_out),
+    left_out=folders.notes(root, left_out),
   )
 
 

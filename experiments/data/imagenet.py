@@ -132,7 +132,7 @@ def tree(
     labels,
     tuple(found),
     outputs=_outputs(root, tuple(found), head),
-    left_out=folders.told(root, left_out),
+    left_out=folders.notes(root, left_out),
   )
 
 
@@ -183,7 +183,7 @@ def validation(
     Files(tuple(paths), view),
     labels,
     head,
-    left_out=folders.told(root, left_out),
+    left_out=folders.notes(root, left_out),
   )
 
 
@@ -221,7 +221,7 @@ def v2(
     Files(tuple(str(f) for _, files in by_number for f in files), view),
     [int(name) for name, files in by_number for _ in files],
     tuple(head) if head is not None else tuple(map(str, numbers)),
-    left_out=folders.told(root, left_out),
+    left_out=folders.notes(root, left_out),
   )
 
 

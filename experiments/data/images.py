@@ -250,7 +250,7 @@ class ImageSet:
     Threads suffice, for PIL releases the GIL. The next chunk is decoded while
     the caller works on this one, and no more than two are held.
     """
-    workers = workers or chosen().told()[0]
+    workers = workers or chosen().resolved()[0]
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
 
       def start(first: int) -> list[concurrent.futures.Future[np.ndarray]]:
@@ -271,7 +271,7 @@ class ImageSet:
     It decodes every image once, so that the images of a batch stay a function
     of seed and step. What was left out is counted in ``broken``.
     """
-    workers = workers or chosen().told()[0]
+    workers = workers or chosen().resolved()[0]
 
     def reason(row: np.integer) -> str | None:
       try:

@@ -70,7 +70,7 @@ def open_images(
     [label for label, name in enumerate(names) for _ in found[name]],
     names,
     outputs=[outputs[name] for name in names],
-    left_out=folders.told(root / "images", left_out),
+    left_out=folders.notes(root / "images", left_out),
   )
 
 

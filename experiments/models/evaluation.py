@@ -255,7 +255,7 @@ def evaluate(
       images,
       batch_size=batch_size,
       mesh=mesh,
-      progress=functools.partial(_told, progress, name, len(images)),
+      progress=functools.partial(_reported, progress, name, len(images)),
     )
     details[name] = measure(
       found,
@@ -274,7 +274,7 @@ def evaluate(
   }
 
 
-def _told(progress: Progress, name: str, total: int, done: int) -> None:
+def _reported(progress: Progress, name: str, total: int, done: int) -> None:
   progress(name, done, total)
 
 

@@ -6,8 +6,8 @@
 Of every kind of input a good one is written, damaged by a seed, and read. It
 must be refused by an error of a user's input that names it, or be read as
 something that may be right, within 20 seconds and a gigabyte. A table says how
-often it was which; each case that went wrong is told with the seed and number
-that makes it again: --kind NAME --seed SEED --first NUMBER --cases 1.
+often it was which; each case that went wrong is printed with the flags that
+repeat it: --kind NAME --seed SEED --first NUMBER --cases 1.
 """
 
 import dataclasses
