@@ -1,6 +1,6 @@
 """Folders of class folders: ``root/<class>/<image>``.
 
-What is passed over is counted by reason; :func:`notes` reports it.
+What is passed over is counted by reason; `notes` reports it.
 """
 
 import os

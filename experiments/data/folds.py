@@ -113,7 +113,7 @@ def balanced_batches(
     batch_size: Images per batch, of all domains that have any.
     seed: Of the order and the augmentation.
     augment: What is done to every image.
-    process: See :func:`experiments.data.batches.batches`.
+    process: See `experiments.data.batches.batches`.
     processes: Likewise.
 
   Returns:

@@ -139,7 +139,7 @@ def task_of(config: records.Record) -> str:
 
 
 def by_task(results: Iterable[records.Record]) -> dict[str, list[Entry]]:
-  """Groups results, task by task; errors as of :func:`group`.
+  """Groups results, task by task; errors as of `group`.
 
   Runs of one task differ in method and seed alone. Where others have the same
   images, the name says what else differs, such as their steps.

@@ -128,13 +128,13 @@ def append(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
   """Adds one run to a results file, creating it if need be.
 
   Args:
-    path: the ``.jsonl`` file.
-    record: the run; whatever :func:`plain` can turn into JSON.
+    path: The ``.jsonl`` file.
+    record: The run; whatever `plain` can turn into JSON.
 
   Raises:
-    ValueError: if the record holds NaN or infinity, which are not JSON, or the
+    ValueError: If the record holds NaN or infinity, which are not JSON, or the
       path is the address of a bucket.
-    OSError: if the line could not be written whole; the file is as it was.
+    OSError: If the line could not be written whole; the file is as it was.
   """
   path = local_path("results", path)
   with alone(path):
@@ -231,10 +231,10 @@ def recall(folder: str | os.PathLike[str]) -> Record | None:
   """The line of a run that has ended; None of one that has not.
 
   Args:
-    folder: as given to :func:`note`.
+    folder: As given to `note`.
 
   Raises:
-    ValueError: if it is not a JSON object.
+    ValueError: If it is not a JSON object.
   """
   path = pathlib.Path(folder) / _RECORD
   return read(path)[0] if path.exists() else None
@@ -258,13 +258,13 @@ def check_same(
   """Sees whether a run that has ended is the one that is asked for.
 
   Args:
-    folder: where it was found.
-    record: its line, from :func:`recall`.
-    config: the configuration that is asked for.
+    folder: Where it was found.
+    record: Its line, from `recall`.
+    config: The configuration that is asked for.
     seed: likewise.
 
   Raises:
-    ValueError: if it is another one; it names the first setting that differs.
+    ValueError: If it is another one; it names the first setting that differs.
   """
   known = comparable(record["config"]) | {"seed": record["seed"]}
   asked = comparable(plain(config)) | {"seed": seed}
@@ -291,7 +291,7 @@ def read(path: str | os.PathLike[str]) -> list[Record]:
   those that are gone are left out, see `REMOVED_SETTINGS`.
 
   Raises:
-    ValueError: on a line that is not a JSON object; it names file and line.
+    ValueError: On a line that is not a JSON object; it names file and line.
   """
   records = []
   _check_regular(pathlib.Path(path))
