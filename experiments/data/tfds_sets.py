@@ -88,7 +88,7 @@ def open_images(
 
 
 def _class_names(name: str | os.PathLike[str], label: Any) -> tuple[str, ...]:
-  """The names of the classes, which TFDS takes from a file as they are."""
+  """The names of the classes, which TFDS reads from a file unchecked."""
   count = getattr(label, "num_classes", None)
   if not isinstance(count, int) or not 0 < count <= MOST_NAMES:
     raise ValueError(
