@@ -29,15 +29,17 @@ def details(rng, names):
   return found
 
 
-def run(name, seed, at_home, away, data="digits", rng=None, **settings):
+def run(
+  name, seed, id_accuracy, ood_accuracy, data="digits", rng=None, **settings
+):
   record = {
     "config": {"method": {"name": name, **settings}, "data": data},
     "seed": seed,
     "metrics": {
-      "id": at_home,
-      "ood": {"art": away + 0.1, "photo": away - 0.1},
-      "mean_ood": away,
-      "worst_ood": away - 0.1,
+      "id": id_accuracy,
+      "ood": {"art": ood_accuracy + 0.1, "photo": ood_accuracy - 0.1},
+      "mean_ood": ood_accuracy,
+      "worst_ood": ood_accuracy - 0.1,
     },
     "stats": {
       "steps": 0 if name == "zero_shot" else 5,
