@@ -86,7 +86,7 @@ class _Extension(Extension):
 
 
 def repository(pyproject: str) -> dict[str, str]:
-  """What MkDocs is told of the repository, whose address pyproject.toml has.
+  """MkDocs' settings of the repository, from its address in pyproject.toml.
 
   Args:
     pyproject: The text of that file. Without ``Repository`` in its table

@@ -72,12 +72,12 @@ def main():
   optimizer = nnx.Optimizer(plain, optax.adam(1e-3), wrt=nnx.Param)
   train(dense_step, plain, optimizer, swapped[:1200], labels[:1200])
 
-  live = nnx.clone(pretrained)
+  trained = nnx.clone(pretrained)
   mixed = gx.nnx.MixedOptimizer(
-    live, optax.adam(1e-2), key=0, resample_every=10, sampler="neuron"
+    trained, optax.adam(1e-2), key=0, resample_every=10, sampler="neuron"
   )
-  train(compact_step, live, mixed, swapped[:1200], labels[:1200])
-  robust = mixed.eval_model(live)
+  train(compact_step, trained, mixed, swapped[:1200], labels[:1200])
+  robust = mixed.eval_model(trained)
 
   def accuracy(model, images):
     found = np.argmax(model(images[1200:]), axis=1)

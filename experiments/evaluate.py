@@ -124,25 +124,25 @@ def described(
   config: Config, found: Predictor, sets: Mapping[str, Listing]
 ) -> records.Record:
   """All that the metrics depend on; JSON."""
-  told: records.Record = {
+  entry: records.Record = {
     "model": config.model.name,
     "digest": backbones.digest(config.model),
     "image_size": found.view.size,
     "data": {
-      flag.removeprefix("--"): user_images.told(one)
+      flag.removeprefix("--"): user_images.described(one)
       for flag, one in sets.items()
     },
   }
   for name in ("classes", "templates", "mean", "std", "skip_broken"):
     if value := getattr(config, name):
-      told[name] = value
+      entry[name] = value
   if config.dtype != "float32":
-    told["dtype"] = config.dtype
-  return records.plain(told)
+    entry["dtype"] = config.dtype
+  return records.plain(entry)
 
 
 def table(model: str, metrics: records.Record) -> rich.table.Table:
-  """What is told of each set, in percent."""
+  """A table of the metrics of each set, in percent."""
   view = rich.table.Table("images", title=escape(f"{model} (%)"))
   names = {
     "top1": "accuracy",

@@ -83,7 +83,7 @@ def main(config: Config) -> None:
         f"no folder {config.folder}: expected one with images."
       )
     paths, left_out = listing.below(config.folder)
-    for note in folders.told(config.folder, left_out):
+    for note in folders.notes(config.folder, left_out):
       started.display.say(note)
     if not paths:
       raise FileNotFoundError(

@@ -161,16 +161,10 @@ def one_each(arguments: Sequence[str]) -> list[str]:
   found: list[str] = []
   given = False
   for word in arguments:
-    if (
-      given
-      and "=" in word
-      and not word.startswith("-")
-      and found[-1] != ("--ood")
-    ):
+    is_more = given and "=" in word and not word.startswith("-")
+    if is_more and found[-1] != "--ood":
       found.append("--ood")
-    given = word == "--ood" or (
-      given and "=" in word and not word.startswith("-")
-    )
+    given = word == "--ood" or is_more
     found.append(word)
   return found
 

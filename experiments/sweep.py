@@ -54,7 +54,7 @@ from experiments.run_options import (
   one_each,
 )
 from experiments.task_options import TaskOptions
-from experiments.tasks.experiment import Case, Experiment
+from experiments.tasks.experiment import Experiment, ExperimentImages
 from experiments.tasks.task import Task
 
 ALL = "all"
@@ -249,7 +249,7 @@ def _combined(
   view = dataclasses.replace(experiment.view, size=size)
   tasks = [
     finished_checkpoints.Combining(
-      Case(experiment, config.config, config.root, case),
+      ExperimentImages(experiment, config.config, config.root, case),
       config.checkpoints,
       view,
       config.mean,
@@ -339,7 +339,7 @@ def _show(
   for own in lines.values():
     for table in tables.by_task(own, choose=config.choose):
       started.console.print(table)
-    for sentence in chosen_rates.told(own) if config.choose else ():
+    for sentence in chosen_rates.sentences(own) if config.choose else ():
       started.display.say(sentence)
   drawn = [line for own in lines.values() for line in own]
   if config.picture is not None and drawn:

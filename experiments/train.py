@@ -87,7 +87,7 @@ def main(config: Config) -> None:
   """Runs one configuration, appends its line and shows the table."""
   with config.session() as started:
     if config.recipe is not None and not started.console.quiet:
-      config.method.advise(config.recipe)
+      config.method.check_learning_rate(config.recipe)
     places = config.places(one=True, stop=started.stop)
     with started.display.shown():
       (line,) = run([config.cell()], places, started.display)

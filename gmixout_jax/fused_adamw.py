@@ -89,7 +89,7 @@ class FusedAdamW:
     begun = mixed._begun()
     tree = begun.tree
     gradients = mixed._leaves_of(begun, grads, "grads")
-    live, moments, state = self._step_dense(begun, gradients, opt_state)
+    weights, moments, state = self._step_dense(begun, gradients, opt_state)
     rate = self.learning_rate
     if callable(rate):
       rate = rate(opt_state[-1].count)
@@ -122,13 +122,13 @@ class FusedAdamW:
           else "xla"
         ),
       )
-      live[i] = rows.reshape(tree.leaves[i].shape)
+      weights[i] = rows.reshape(tree.leaves[i].shape)
       moments[i] = (after.mu, after.nu)
       memories[i] = AnchorState(after.anchor, after.learned)
     mus, nus = map(tree.packed.unflatten, zip(*moments, strict=True))
     mixed = dataclasses.replace(
       steps.advance(mixed, begun, memories),
-      params=tree.treedef.unflatten(live),
+      params=tree.treedef.unflatten(weights),
     )
     return mixed, (state[0]._replace(mu=mus, nu=nus), *state[1:])
 
@@ -180,12 +180,14 @@ class FusedAdamW:
     updates, stepped_mus, stepped_nus = map(
       treedef.flatten_up_to, (updates, state[0].mu, state[0].nu)
     )
-    live, moments = list(tree.leaves), list(zip(mus, nus, strict=True))
+    weights, moments = list(tree.leaves), list(zip(mus, nus, strict=True))
     for i, hide in enumerate(hidden):
       if not hide:
-        live[i] = optax.apply_updates(live[i], updates[i].astype(live[i].dtype))
+        weights[i] = optax.apply_updates(
+          weights[i], updates[i].astype(weights[i].dtype)
+        )
         moments[i] = (stepped_mus[i], stepped_nus[i])
-    return live, moments, state
+    return weights, moments, state
 
 
 def _layout(mix: MixedLeaf, leaf: jax.Array) -> PerRow:

@@ -104,7 +104,7 @@ class StratifiedLeaf:
     position = threefry.flat_position(self.packed_shape) + seed[2] * np.uint32(
       self.count
     )
-    return strata.draw_columns(random_words(seed, position), self.cols)
+    return strata.draw_columns(threefry.words_at(seed, position), self.cols)
 
   def positions(self, slot: jax.Array, seed: jax.Array) -> jax.Array:
     """Flat position of the entry behind each slot: `columns`, in a kernel.
@@ -117,7 +117,7 @@ class StratifiedLeaf:
       uint32 like `slot`; of no meaning where `slot` is beyond the last.
     """
     count, cols = np.uint32(self.count), np.uint32(self.cols)
-    word = random_words(seed, slot + seed[2] * count)
+    word = threefry.words_at(seed, slot + seed[2] * count)
     row = slot // count
     stratum = slot - row * count
     start = strata.stratum_start(stratum, self.cols, self.count)
@@ -186,14 +186,6 @@ def seed(key: jax.Array, first_row: jax.typing.ArrayLike = 0) -> jax.Array:
   return jnp.concatenate([key, first[None]])
 
 
-def random_words(seed: jax.Array, position: jax.Array) -> jax.Array:
-  """The word that `jax.random.bits` has at each flat position, uint32."""
-  high, low = threefry.threefry_2x32(
-    (seed[0], seed[1]), (jnp.zeros_like(position), position)
-  )
-  return high ^ low
-
-
 def bernoulli_active(
   seed: jax.Array, position: jax.Array, kept: float
 ) -> jax.Array:
@@ -204,7 +196,9 @@ def bernoulli_active(
     position: Flat positions in the whole leaf, uint32.
     kept: Probability in (0, 1].
   """
-  return random_words(seed, position) <= np.uint32(largest_active_word(kept))
+  return threefry.words_at(seed, position) <= np.uint32(
+    largest_active_word(kept)
+  )
 
 
 def largest_active_word(kept: float) -> int:

@@ -108,7 +108,17 @@ def random_words(
   """
   if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
     key = jax.random.key_data(key)
-  position = flat_position(shape, out_sharding)
+  return words_at(key, flat_position(shape, out_sharding))
+
+
+def words_at(key: Any, position: jax.Array) -> jax.Array:
+  """The word that `random_words` has at each flat position, uint32.
+
+  Args:
+    key: Anything whose items 0 and 1 are the key's words, such as a kernel's
+      reference.
+    position: Flat positions, uint32.
+  """
   high, low = threefry_2x32(
     (key[0], key[1]), (jnp.zeros_like(position), position)
   )

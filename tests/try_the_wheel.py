@@ -50,9 +50,9 @@ def masked_step() -> None:
   moved = optax.apply_updates(params, updates)
   np.testing.assert_array_equal(moved["kernel"] != 1, mask)
   assert int(mask.sum()) == 8 * 4
-  # λ = 0.3 of a step of 0.1: what is deployed lies at 1 − 0.7 · 0.1.
-  deployed = gx.gmixout_eval_params(state, moved)["kernel"]
-  np.testing.assert_allclose(deployed[np.asarray(mask)], 0.93, atol=1e-4)
+  # λ = 0.3 of a step of 0.1: the evaluation weight is 1 − 0.7 · 0.1.
+  evaluated = gx.gmixout_eval_params(state, moved)["kernel"]
+  np.testing.assert_allclose(evaluated[np.asarray(mask)], 0.93, atol=1e-4)
 
 
 def packed_steps() -> None:

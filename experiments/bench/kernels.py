@@ -108,7 +108,7 @@ def _check_names(
 
 
 @dataclasses.dataclass(frozen=True)
-class Case:
+class Comparison:
   """Work to be timed on every implementation.
 
   Attributes:
@@ -122,7 +122,7 @@ class Case:
   adamw: Callable[[], Workload] | None = None
 
 
-def _models(dtype: str, factor: int) -> list[Case]:
+def _models(dtype: str, factor: int) -> list[Comparison]:
   """All block matrices of each model, or a part of them, as one case."""
   cases = []
   for model, counts in clip_shapes.BLOCK_MATRICES.items():
@@ -131,7 +131,7 @@ def _models(dtype: str, factor: int) -> list[Case]:
       clip_shapes.CLIP[leaf] for leaf, n in counts.items() for _ in range(n)
     ]
     cases.append(
-      Case(
+      Comparison(
         f"{BLOCKS}/{model}/{dtype}",
         functools.partial(blocks_workload, counts, dtype),
         functools.partial(adamw_workload, shapes, DTYPES[dtype]),
@@ -140,11 +140,11 @@ def _models(dtype: str, factor: int) -> list[Case]:
   return cases
 
 
-def _leaves(kernel: str, names: Sequence[str], dtype: str) -> list[Case]:
+def _leaves(kernel: str, names: Sequence[str], dtype: str) -> list[Comparison]:
   """A case for each leaf that the kernel is timed on."""
   make, shapes = WORKLOADS[kernel]
   return [
-    Case(
+    Comparison(
       f"{kernel}/{name}/{dtype}",
       functools.partial(make, shapes[name], DTYPES[dtype]),
       functools.partial(adamw_workload, [shapes[name]], DTYPES[dtype])
@@ -193,7 +193,7 @@ class Timer:
     self.results[f"{label}_of_copy"] = speed / copy
     figures.write(self.results, self._path)
 
-  def compare(self, cases: Sequence[Case]) -> None:
+  def compare(self, cases: Sequence[Comparison]) -> None:
     """Measures some cases on every implementation, and their ratios.
 
     One that fails does not end the rest.

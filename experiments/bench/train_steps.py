@@ -139,7 +139,7 @@ def compact(
 
   Args:
     model: From `vit`.
-    sampler: Law of the masks.
+    sampler: The mask distribution.
     resample_every: Steps of an episode.
     fused: Whether `FusedAdamW` steps, rather than `optax.adamw`.
     implementation: Of the stratified masks.

@@ -1,10 +1,9 @@
 """CIFAR-100, tested under 19 corruptions of 5 strengths.
 
 Claim: GMixout is one of the methods that the paper (arXiv 2510.06982) trains on
-CIFAR-100 and tests on CIFAR-100-C; its table is not known to us. Told are plain
-means over corruptions and strengths, of the 15 that are the benchmark and of
-all 19 (arXiv 1903.12261); no network's errors divide them, as in ImageNet-C's
-mCE.
+CIFAR-100 and tests on CIFAR-100-C; its table is not known to us. We report
+plain means over corruptions and strengths, of the benchmark's 15 and of all 19
+(arXiv 1903.12261), not divided by a network's errors as ImageNet-C's mCE is.
 
 Command:
   python -m experiments.sweep --config cifar100_c --root DATA \

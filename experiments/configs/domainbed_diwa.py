@@ -15,11 +15,11 @@ the snapshots of twenty runs; --set diwa.runs=6 needs a third of it.
 
 Not run by us: needs data. DATA as for `domainbed_very_large_dropout`.
 
-Of the paper are 20 runs from one head, rates of 1e-5, 3e-5 and 5e-5, 32 images
-of each training domain per step, 5,000 steps (15,000 on DomainNet), each run at
-its best of the evaluations every 300 steps, and accuracy on the whole of the
-domain left out. Here its optimizer is AdamW, weight decay and dropout do not
-vary, and there are 16 evaluations whatever the length.
+As in the paper there are 20 runs from one head, rates of 1e-5, 3e-5 and 5e-5,
+32 images of each training domain per step, 5,000 steps (15,000 on DomainNet),
+and accuracy on the whole of the domain left out; each run counts at the best of
+its evaluations. The paper evaluates every 300 steps, we 16 times whatever the
+length. Here the optimizer is AdamW, and weight decay and dropout do not vary.
 """
 
 import dataclasses

@@ -15,7 +15,7 @@ Hardware: a GPU with 16 GB or more, 16 cores to decode.
 
 Not run by us: needs data. DATA as for `domainbed_very_large_dropout`.
 
-Of the paper are DeiT-S/16, p = 0.9 redrawn at every step, Adam at 3e-5, 32
+As in the paper: DeiT-S/16, p = 0.9 redrawn at every step, Adam at 3e-5, 32
 images of each training domain per step and 5,000 steps (15,000 on DomainNet).
 Its weight decay of 1e-6 is left out: here Mixout has none.
 """

@@ -18,10 +18,10 @@ Not run by us: needs data. DATA must hold one or more of PACS, VLCS,
 office_home, terra_incognita and domain_net as DomainBed's script lays them out.
 
 The paper's network is a ResNet-50 trained by SGD; here are vision transformers
-and AdamW, so its rates do not carry over, and ours is 3e-5. Of the paper are 32
-images of each training domain per step, 10,000 steps (30,000 on DomainNet),
-decay 5e-5, and a fifth of each training domain to choose by. Accuracy is on the
-whole of the domain left out.
+and AdamW, so its rates do not carry over, and ours is 3e-5. As in the paper
+there are 32 images of each training domain per step, 10,000 steps (30,000 on
+DomainNet), decay 5e-5, and a fifth of each training domain to choose by.
+Accuracy is on the whole of the domain left out.
 """
 
 import pathlib

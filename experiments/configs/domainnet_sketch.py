@@ -13,8 +13,8 @@ Not run by us: needs data. DATA is domain_net of DomainBed, the cleaned version:
 <domain>/<class>/<image> with the folders sketch, real, painting and clipart at
 least. A fifth of Sketch is held out to choose by and to report as ID.
 
-Steps and batch size are ours: of Lipsum-FT (batches of 256, 5,000 steps,
-AdamW at 1e-5 on Real) with three times the rate.
+The recipe is Lipsum-FT's (batches of 256, 5,000 steps, AdamW at 1e-5 on Real)
+with three times the rate, which is ours.
 """
 
 import pathlib

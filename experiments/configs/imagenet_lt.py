@@ -1,8 +1,8 @@
 """ImageNet-LT: 5 to 1,280 training images a class, tested on 50 of each.
 
 Claim: GMixout is one of the methods that the paper (arXiv 2510.06982) trains on
-it; its table is not known to us. Accuracy is told for many-shot (more than 100
-training images), medium-shot (20 to 100) and few-shot classes (below 20);
+it; its table is not known to us. Accuracy is reported for many-shot (more than
+100 training images), medium-shot (20 to 100) and few-shot classes (below 20);
 OLTR's code draws both lines one image off.
 
 Command:

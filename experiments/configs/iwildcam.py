@@ -1,10 +1,9 @@
 """iWildCam: animals at known camera traps, and at traps never seen.
 
 Claim: GMixout is one of the methods that the paper (arXiv 2510.06982) trains on
-it, reporting ID and OOD macro-F1; its table is not known
-to us. WILDS has 47.0 and 31.0 for plain training of a ResNet-50 at 448 pixels
-(arXiv 2012.07421); FLYP claims 2.3 and 2.7 over its leaderboard (arXiv
-2212.00638).
+it, reporting ID and OOD macro-F1; its table is not known to us. WILDS has 47.0
+and 31.0 for plain training of a ResNet-50 at 448 pixels (arXiv 2012.07421);
+FLYP claims 2.3 and 2.7 over its leaderboard (arXiv 2212.00638).
 
 Command:
   python -m experiments.sweep --config iwildcam --root DATA \

@@ -44,20 +44,20 @@ def batches(
   uninterrupted run saw, whatever the number of threads that prepare them.
 
   Args:
-    split: the images to draw from, in memory or on disk.
-    batch_size: images per batch; a batch may straddle two epochs.
-    seed: of the order and of the augmentation.
-    augment: what is done to every image, see
-      :mod:`experiments.data.augmentation`.
-    process: which part of every batch to read, of as many as there are
+    split: The images to draw from, in memory or on disk.
+    batch_size: Images per batch; a batch may straddle two epochs.
+    seed: Of the order and of the augmentation.
+    augment: What is done to every image, see
+      `experiments.data.augmentation`.
+    process: Which part of every batch to read, of as many as there are
       processes. Together they read what one process would, each image once.
-    processes: how many there are; they must divide ``batch_size``.
+    processes: How many there are; they must divide ``batch_size``.
 
   Returns:
     A random-access dataset of batches, or of this process' parts of them.
 
   Raises:
-    ValueError: if the processes cannot share a batch evenly.
+    ValueError: If the processes cannot share a batch evenly.
   """
   records = shuffled(split, seed=seed, augment=augment)
   return in_batches(records, batch_size, process=process, processes=processes)
@@ -66,7 +66,7 @@ def batches(
 def shuffled(
   split: Records, *, seed: int, augment: Augmentation
 ) -> MapDataset[Batch]:
-  """Endless images, every epoch in another order; see :func:`batches`."""
+  """Endless images, every epoch in another order; see `batches`."""
   # Of numbers, so that the image is read when it is known how.
   order = MapDataset.range(len(split)).seed(seed).shuffle()
   if augment == "none":
@@ -80,7 +80,7 @@ def shuffled(
 def in_batches(
   records: MapDataset[Batch], batch_size: int, *, process: int, processes: int
 ) -> MapDataset[Batch]:
-  """Batches of endless images, or a process' parts; see :func:`batches`."""
+  """Batches of endless images, or a process' parts; see `batches`."""
   if batch_size % processes or not 0 <= process < processes:
     raise ValueError(
       f"a batch of {batch_size} images cannot be divided evenly among"
@@ -99,7 +99,7 @@ def stream(
   Each thread prepares a batch of its own. So as many batches as there are
   threads, and two, are held in all.
   """
-  threads, processes = workers.chosen().told()
+  threads, processes = workers.chosen().resolved()
   ahead = threads + 2
   prepared = dataset.slice(slice(start, stop)).to_iter_dataset(
     grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)

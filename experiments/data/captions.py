@@ -1,6 +1,6 @@
 """Images that come with captions, several each.
 
-A :class:`CaptionSet` is to captions what an `ImageSet` is to labels. It is read
+A `CaptionSet` is to captions what an `ImageSet` is to labels. It is read
 from a folder and a CSV file, from a prepared TensorFlow data set, or rendered.
 It is cut into parts by image: captions of one image never end up in two.
 """

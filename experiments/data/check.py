@@ -119,8 +119,8 @@ def check(
     for name, images in parts.items():
       for broken in images.intact().broken:
         problems.append(f"{name}: {broken.reason}")
-  told = (sentence for images in parts.values() for sentence in images.left_out)
-  for sentence in dict.fromkeys([*told, *problems]):
+  notes = (note for images in parts.values() for note in images.left_out)
+  for sentence in dict.fromkeys([*notes, *problems]):
     print(sentence)
   total = sum(map(len, parts.values()))
   if problems:

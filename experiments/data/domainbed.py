@@ -1,8 +1,8 @@
 """Reads a folder in DomainBed's layout: ``root/<domain>/<class>/<image>``.
 
 PACS, VLCS, OfficeHome, TerraIncognita and DomainNet are distributed this way.
-:func:`open_images` decodes on demand, which is what DomainNet's 586,575 images
-need; :func:`read` decodes everything once into memory as uint8: at 224 pixels
+`open_images` decodes on demand, which is what DomainNet's 586,575 images
+need; `read` decodes everything once into memory as uint8: at 224 pixels
 PACS takes 1.5 GB.
 """
 
@@ -30,17 +30,17 @@ def find(
   """Lists the image files of every class of every domain.
 
   Args:
-    root: the folder that holds one folder per domain.
-    same_classes: whether a class that a domain lacks is an error.
-    left_out: where what is passed over is counted.
+    root: The folder that holds one folder per domain.
+    same_classes: Whether a class that a domain lacks is an error.
+    left_out: Where what is passed over is counted.
 
   Returns:
     domain -> class -> files, all three sorted by name. Every class has a file
     and, with ``same_classes``, every domain has the same classes.
 
   Raises:
-    FileNotFoundError: if there is no such folder or no domain in it.
-    ValueError: if a domain lacks a class that another one has.
+    FileNotFoundError: If there is no such folder or no domain in it.
+    ValueError: If a domain lacks a class that another one has.
   """
   root = pathlib.Path(root)
   if not root.is_dir():
@@ -73,9 +73,9 @@ def open_images(
   """Opens every domain of a DomainBed folder without decoding anything.
 
   Args:
-    root: the folder that holds one folder per domain.
-    view: what to see of every image; DomainBed squeezes.
-    same_classes: whether a class that a domain lacks is an error. If not, the
+    root: The folder that holds one folder per domain.
+    view: What to see of every image; DomainBed squeezes.
+    same_classes: Whether a class that a domain lacks is an error. If not, the
       classes are the union over domains.
 
   Returns:
@@ -83,8 +83,8 @@ def open_images(
     list of classes, so a label means the same everywhere.
 
   Raises:
-    FileNotFoundError: if the folder or its images are missing.
-    ValueError: if classes differ between domains.
+    FileNotFoundError: If the folder or its images are missing.
+    ValueError: If classes differ between domains.
   """
   left_out: folders.LeftOut = Counter()
   found = find(root, same_classes=same_classes, left_out=left_out)
@@ -101,7 +101,7 @@ def open_images(
     names,
     domains=domains,
     domain_names=tuple(found),
-    left_out=folders.told(root, left_out),
+    left_out=folders.notes(root, left_out),
   )
 
 
@@ -115,10 +115,10 @@ def read(
   """Decodes every domain of a DomainBed folder into memory.
 
   Args:
-    root: the folder that holds one folder per domain.
-    image_size: side of the decoded squares, in pixels.
-    workers: decoding threads; one per core if None.
-    skip_broken: whether to leave out images that cannot be decoded, with a
+    root: The folder that holds one folder per domain.
+    image_size: Side of the decoded squares, in pixels.
+    workers: Decoding threads; one per core if None.
+    skip_broken: Whether to leave out images that cannot be decoded, with a
       warning that counts them. Everything is then decoded twice.
 
   Returns:
@@ -126,8 +126,8 @@ def read(
     classes, so a label means the same everywhere.
 
   Raises:
-    FileNotFoundError: if the folder or its images are missing.
-    ValueError: if classes differ between domains or an image is broken; or, of
+    FileNotFoundError: If the folder or its images are missing.
+    ValueError: If classes differ between domains or an image is broken; or, of
       those that may be, all of a domain or of a class in one are.
   """
   images = open_images(root, view=View(image_size))

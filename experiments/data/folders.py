@@ -1,6 +1,6 @@
 """Folders of class folders: ``root/<class>/<image>``.
 
-What is passed over is counted by reason, and told by :func:`told`.
+What is passed over is counted by reason; `notes` reports it.
 """
 
 import os
@@ -30,7 +30,7 @@ def is_image(name: str, is_file: bool, left_out: LeftOut) -> bool:
   """
   suffix = os.path.splitext(name)[1].lower()
   if name.startswith("."):
-    if suffix in EXTENSIONS:  # of others nobody expects to be told
+    if suffix in EXTENSIONS:  # nobody misses others
       left_out["hidden files"] += 1
   elif not is_file:
     left_out["names that are no regular file"] += 1
@@ -62,8 +62,11 @@ def subfolders(
         beside["images beside the class folders"] += 1
   if left_out is not None:
     # Others, such as a README, belong there.
-    told = ("images beside the class folders", "names that are no regular file")
-    left_out.update({why: beside[why] for why in told if beside[why]})
+    reasons = (
+      "images beside the class folders",
+      "names that are no regular file",
+    )
+    left_out.update({why: beside[why] for why in reasons if beside[why]})
   return sorted(found)
 
 
@@ -133,13 +136,13 @@ def classes(
   return found
 
 
-def told(
+def notes(
   root: str | os.PathLike[str], left_out: Mapping[str, int]
 ) -> tuple[str, ...]:
   """A sentence on what was left out of a folder, if anything was.
 
   Example:
-    >>> told("photos", {"hidden files": 2})
+    >>> notes("photos", {"hidden files": 2})
     ('Left out of photos: 2 hidden files.',)
   """
   if not left_out:

@@ -3,7 +3,7 @@
 A class is a WordNet id ("n01440764"), and output c of a head is the c-th id in
 sorted order, as torchvision, timm and TFDS have it. This file holds no list of
 ids: those of the head are read from your training folder, or from a file, by
-:func:`head_classes`.
+`head_classes`.
 
   train, val, Sketch   <root>/<id>/<image>           1,000 classes
   val, as Kaggle ships <root>/<image> and LOC_val_solution.csv
@@ -38,8 +38,9 @@ def head_classes(source: str | os.PathLike[str]) -> tuple[str, ...]:
   Args:
     source: A folder of class folders, such as ImageNet's train; or a text file
       with an id at the start of every line, such as LOC_synset_mapping.txt.
-      The ids are sorted, whatever the order of the lines: that of the
-      development kit (ILSVRC2012_ID) is no order that heads are trained in.
+      Of a folder, hidden folders and files do not count, and folders without
+      an image do. The ids are sorted, whatever the order of the lines: no
+      head is trained in that of the development kit (ILSVRC2012_ID).
 
   Raises:
     FileNotFoundError: If there is neither.
@@ -75,7 +76,7 @@ def words(file: str | os.PathLike[str], head: Sequence[str]) -> tuple[str, ...]:
   Args:
     file: LOC_synset_mapping.txt, or any with lines "<WordNet id> <names>". Of
       several names with commas between the first is taken.
-    head: From :func:`head_classes`.
+    head: From `head_classes`.
 
   Raises:
     FileNotFoundError: If there is no such file.
@@ -105,7 +106,7 @@ def tree(
 
   Args:
     root: The folder of class folders.
-    head: What the head's outputs mean, from :func:`head_classes`. A set with
+    head: What the head's outputs mean, from `head_classes`. A set with
       fewer classes, as A and R, then carries which outputs they are. None says
       that the folders are the head's classes.
     view: What to see of every image.
@@ -132,7 +133,7 @@ def tree(
     labels,
     tuple(found),
     outputs=_outputs(root, tuple(found), head),
-    left_out=folders.told(root, left_out),
+    left_out=folders.notes(root, left_out),
   )
 
 
@@ -149,7 +150,7 @@ def validation(
     root: The folder with the images.
     solution: LOC_val_solution.csv: columns ImageId and PredictionString, which
       begins with the WordNet id.
-    head: From :func:`head_classes`.
+    head: From `head_classes`.
     view: What to see of every image.
 
   Raises:
@@ -183,7 +184,7 @@ def validation(
     Files(tuple(paths), view),
     labels,
     head,
-    left_out=folders.told(root, left_out),
+    left_out=folders.notes(root, left_out),
   )
 
 
@@ -197,7 +198,7 @@ def v2(
 
   Args:
     root: Such as imagenetv2-matched-frequency-format-val.
-    head: From :func:`head_classes`, for the names; the numbers if None.
+    head: From `head_classes`, for the names; the numbers if None.
     view: What to see of every image.
 
   Raises:
@@ -221,7 +222,7 @@ def v2(
     Files(tuple(str(f) for _, files in by_number for f in files), view),
     [int(name) for name, files in by_number for _ in files],
     tuple(head) if head is not None else tuple(map(str, numbers)),
-    left_out=folders.told(root, left_out),
+    left_out=folders.notes(root, left_out),
   )
 
 

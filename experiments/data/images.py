@@ -1,10 +1,10 @@
 """Labelled images that are decoded when they are asked for.
 
-Every reader of this package returns an :class:`ImageSet`: a random-access
+Every reader of this package returns an `ImageSet`: a random-access
 source for Grain. What is where (labels, domains, files) is known at once and
 small; pixels are decoded by the threads or processes that ask for them. Order
 is fixed when the set is opened, so batch t of a shuffled, augmented stream is a
-function of the seed and t alone (see :mod:`experiments.data.batches`): a run
+function of the seed and t alone (see `experiments.data.batches`): a run
 resumes from its step, or from the state of Grain's iterator.
 """
 
@@ -91,7 +91,7 @@ class ImageSet:
     domain_names: What the domains are called.
     outputs: Per class the outputs of the head that mean it; None if output c is
       class c. ImageNet-A's 200 classes name one of 1,000 outputs each, some of
-      ObjectNet's several; see :func:`experiments.metrics.select`.
+      ObjectNet's several; see `experiments.metrics.select`.
     broken: What was left out because it could not be decoded.
     left_out: Sentences on what was passed over when files were listed.
   """
@@ -250,7 +250,7 @@ class ImageSet:
     Threads suffice, for PIL releases the GIL. The next chunk is decoded while
     the caller works on this one, and no more than two are held.
     """
-    workers = workers or chosen().told()[0]
+    workers = workers or chosen().resolved()[0]
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
 
       def start(first: int) -> list[concurrent.futures.Future[np.ndarray]]:
@@ -271,7 +271,7 @@ class ImageSet:
     It decodes every image once, so that the images of a batch stay a function
     of seed and step. What was left out is counted in ``broken``.
     """
-    workers = workers or chosen().told()[0]
+    workers = workers or chosen().resolved()[0]
 
     def reason(row: np.integer) -> str | None:
       try:

@@ -62,7 +62,7 @@ def _tree(path: pathlib.Path, view: View) -> Parts:
 def _cifar(
   which: Literal["benchmark", "all"], path: pathlib.Path, view: View
 ) -> Parts:
-  del view  # 32 x 32 as they are
+  del view  # they stay 32 x 32
   return cifar_c.open_images(path, corruptions=which).by_domain()
 
 

@@ -51,7 +51,7 @@ class Listing:
 
   def notes(self) -> tuple[str, ...]:
     """A sentence on what was left out, if anything was."""
-    return folders.told(self.root, self.left_out)
+    return folders.notes(self.root, self.left_out)
 
 
 def read(path: pathlib.Path, *, skip_missing: bool = False) -> Listing:
@@ -86,10 +86,10 @@ def _of_folders(root: pathlib.Path) -> Listing:
   beside: folders.LeftOut = Counter()
   found: dict[str, list[pathlib.Path]] = {}
   for folder in folders.subfolders(root, beside):
-    images = folders.image_files(folder)
     every, others = below(folder)
+    images = [file for file in every if file.parent == folder]
     left_out += others
-    if deep := sum(file.parent != folder for file in every):
+    if deep := len(every) - len(images):
       left_out["images in folders below a class folder"] += deep
     if not images:
       left_out["class folders without an image"] += 1
@@ -212,6 +212,6 @@ def _rows(path: pathlib.Path) -> Iterator[tuple[int, str, str]]:
     except UnicodeDecodeError as error:
       raise ValueError(f"{path} is not in UTF-8: {error}.") from None
     except (ValueError, csv.Error) as error:
-      # Its own errors are told before it counts the line.
+      # It raises its own errors before it counts the line.
       number = max(reader.line_num + isinstance(error, csv.Error), 1)
       raise ValueError(f"{path}:{number}: {error}") from None

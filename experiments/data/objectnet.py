@@ -8,7 +8,7 @@
 
 as the archive unpacks. Which classes overlap is read from its mappings, not
 known here. Several of ImageNet's classes may be one of ObjectNet's: the highest
-of their logits then speaks for it (:func:`experiments.metrics.select`). The
+of their logits then speaks for it (`experiments.metrics.select`). The
 files have a red frame of 2 pixels, which is cut off.
 
 References:
@@ -70,7 +70,7 @@ def open_images(
     [label for label, name in enumerate(names) for _ in found[name]],
     names,
     outputs=[outputs[name] for name in names],
-    left_out=folders.told(root / "images", left_out),
+    left_out=folders.notes(root / "images", left_out),
   )
 
 

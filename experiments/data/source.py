@@ -13,11 +13,11 @@ from experiments.data.split import Split
 class Source(NamedTuple):
   """The images that a method may use, never OOD images.
 
-  In memory, or on disk: :attr:`experiments.data.folds.Fold.source` is one.
+  In memory, or on disk: `experiments.data.folds.Fold.source` is one.
 
   Attributes:
-    train: training images.
-    validation: images for every choice (C of the probe, early stopping).
+    train: Training images.
+    validation: Images for every choice (C of the probe, early stopping).
   """
 
   train: Split | ImageSet
@@ -35,18 +35,18 @@ def held_out(
   """Marks a share of every class, drawn at random.
 
   Args:
-    labels: indices into ``class_names``.
-    class_names: what they mean, for the error.
-    fraction: of each class to mark, in (0, 1); at least one image, and at least
+    labels: Indices into ``class_names``.
+    class_names: What they mean, for the error.
+    fraction: Of each class to mark, in (0, 1); at least one image, and at least
       one stays unmarked.
-    seed: the same seed marks the same images.
-    lone: what becomes of the only image of a class.
+    seed: The same seed marks the same images.
+    lone: What becomes of the only image of a class.
 
   Returns:
     True where an image is held out.
 
   Raises:
-    ValueError: on a fraction outside (0, 1), or on a class with a single image
+    ValueError: On a fraction outside (0, 1), or on a class with a single image
       unless ``lone`` keeps it in training.
   """
   if not 0 < fraction < 1:
@@ -72,16 +72,16 @@ def hold_out(images: Split | ImageSet, *, fraction: float, seed: int) -> Source:
   the rare classes of small domains in both parts.
 
   Args:
-    images: those of the source domain, in memory or on disk.
-    fraction: of each class to hold out, in (0, 1); at least one image, and at
+    images: Those of the source domain, in memory or on disk.
+    fraction: Of each class to hold out, in (0, 1); at least one image, and at
       least one image stays in training.
-    seed: the same seed makes the same cut.
+    seed: The same seed makes the same cut.
 
   Returns:
     The two parts; both keep the order of ``images``.
 
   Raises:
-    ValueError: on a fraction outside (0, 1) or a class with a single image.
+    ValueError: On a fraction outside (0, 1) or a class with a single image.
   """
   held = held_out(
     images.labels, images.class_names, fraction=fraction, seed=seed

@@ -18,9 +18,9 @@ class Split:
   """Images of one origin with their labels.
 
   Attributes:
-    images: the decoded images.
-    labels: indices into ``class_names``.
-    class_names: what the labels mean.
+    images: The decoded images.
+    labels: Indices into ``class_names``.
+    class_names: What the labels mean.
   """
 
   images: UInt8[np.ndarray, "n height width 3"]

@@ -7,9 +7,8 @@ with
   tfds build imagenet_v2 --file_format=array_record
 
 and give the folder here: ImageNet (`imagenet2012`) and its relatives V2, A, R,
-Sketch and LT, `cifar100`, `domainnet/real` and its other domains, which
-:func:`experiments.data.joined.join` makes the domains of one set, ...  Images
-stay encoded until they are asked for, and are decoded by the code that decodes
+Sketch and LT, `cifar100`, `domainnet/real` and its other domains. Images stay
+encoded until they are asked for, and are decoded by the code that decodes
 files.
 """
 
@@ -89,7 +88,7 @@ def open_images(
 
 
 def _class_names(name: str | os.PathLike[str], label: Any) -> tuple[str, ...]:
-  """The names of the classes, which TFDS takes from a file as they are."""
+  """The names of the classes, which TFDS reads from a file unchecked."""
   count = getattr(label, "num_classes", None)
   if not isinstance(count, int) or not 0 < count <= MOST_NAMES:
     raise ValueError(
@@ -114,7 +113,7 @@ def open_records(
   """The records of one split, their images encoded, and their features.
 
   Args:
-    name: See :func:`open_images`, as for `split`, `data_dir` and the errors.
+    name: See `open_images`, as for `split`, `data_dir` and the errors.
     split: Likewise.
     needs: The features that a record must have; one of them is "image".
     data_dir: Likewise.
@@ -145,7 +144,7 @@ def splits(
   *,
   data_dir: str | os.PathLike[str] | None = None,
 ) -> tuple[str, ...]:
-  """The splits of a prepared data set; errors as of :func:`open_images`."""
+  """The splits of a prepared data set; errors as of `open_images`."""
   return tuple(_builder(name, data_dir).info.splits)
 
 

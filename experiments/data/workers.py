@@ -43,16 +43,16 @@ class Workers:
         f"--decode-processes must be from 0 to 256, got {self.processes}."
       )
 
-  def told(self, cpus: int | None = None) -> tuple[int, int]:
+  def resolved(self, cpus: int | None = None) -> tuple[int, int]:
     """Threads in each process, and processes besides this one.
 
     Args:
       cpus: That may be used; by default `allowed_cpus`.
 
     Example:
-      >>> Workers().told(cpus=12), Workers().told(cpus=64)
+      >>> Workers().resolved(cpus=12), Workers().resolved(cpus=64)
       ((12, 0), (16, 4))
-      >>> Workers(processes=2).told(cpus=12)
+      >>> Workers(processes=2).resolved(cpus=12)
       (6, 2)
     """
     cpus = allowed_cpus() if cpus is None else cpus

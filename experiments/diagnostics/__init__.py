@@ -17,4 +17,4 @@
 import pathlib
 
 FILE = pathlib.Path("runs/diagnostics.jsonl")
-"""What the commands append to, unless told otherwise."""
+"""What the commands append to by default."""

@@ -82,9 +82,9 @@ def weights(config: Config) -> records.Record:
   config.check()
   trained = config.trained()
   task = config.task()
-  told = options.described(task)
+  described = options.described(task)
   if config.set or not config.is_of_digits:
-    told["methods"] = [
+    described["methods"] = [
       records.plain(methods.described(method)) for method in trained.values()
     ]
   subject = Subject.of(task, config.seed)
@@ -137,7 +137,7 @@ def weights(config: Config) -> records.Record:
     },
   }
   record = {
-    "config": told,
+    "config": described,
     "seed": config.seed,
     **records.environment(),
     "landscape": found,

@@ -123,13 +123,13 @@ def by_run(
   """What each run contributes to every term, for intervals over runs.
 
   The jackknife's pseudo-values R · t − (R − 1) · t₋ᵣ, where t₋ᵣ is the term
-  without run r. Their mean is the term as :func:`decompose` has it (all but
+  without run r. Their mean is the term as `decompose` has it (all but
   ``drift``, which is biased and is left out, are means over runs or pairs of
   them), and they spread as independent values of it would:
-  :func:`experiments.metrics.interval` takes them.
+  `experiments.metrics.interval` takes them.
 
   Args:
-    probabilities: As of :func:`decompose`, of at least three runs.
+    probabilities: As of `decompose`, of at least three runs.
     labels: Likewise.
 
   Raises:

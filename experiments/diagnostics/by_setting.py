@@ -60,16 +60,16 @@ def bvcl(config: Config) -> list[records.Record]:
   config.check()
   tried = config.tried()
   task = config.task()
-  told = options.described(task)
-  if "steps" in told:  # else only the images tell
-    config.check_steps(told["steps"])
+  described = options.described(task)
+  if "steps" in described:  # else the images decide
+    config.check_steps(described["steps"])
   out = config.out
   lines = records.read(out) if out.is_file() else []
   done = {identity(r) for r in lines if isinstance(r.get("config"), dict)}
   missing = [
     (plan, setting, value)
     for setting, value in zip(tried, config.values, strict=True)
-    if identity(plan := plan_of(config, setting, told)) not in done
+    if identity(plan := plan_of(config, setting, described)) not in done
   ]
   results = _appended(config, task, missing) if missing else []
   print(f"appended {len(results)} lines to {out}")

@@ -58,36 +58,17 @@ def ratio_error(
   return different / alike if alike else math.nan
 
 
-def cka(
-  first: Float[np.ndarray, "n a"], second: Float[np.ndarray, "n b"]
-) -> float:
-  """Linear centred kernel alignment of two members' features, in [0, 1].
-
-  ‖YᵀX‖² / (‖XᵀX‖ ‖YᵀY‖), Frobenius norms of centred features. Diversity is
-  1 − CKA. It is biased upwards when n is not much larger than the number of
-  features: two independent sets of more features than images score near 1. Use
-  :func:`unbiased_cka` there.
-
-  Raises:
-    ValueError: If the features do not belong to the same images, or one of them
-      does not vary.
-  """
-  x, y = _features(first, second)
-  x, y = x - x.mean(axis=0), y - y.mean(axis=0)
-  # Always features x features: ‖XᵀX‖ = ‖XXᵀ‖ and ‖YᵀX‖² = ⟨XXᵀ, YYᵀ⟩.
-  norm_x, norm_y = np.linalg.norm(x.T @ x), np.linalg.norm(y.T @ y)
-  if norm_x == 0 or norm_y == 0:
-    raise ValueError("the features do not vary over images.")
-  return float(np.linalg.norm(y.T @ x) ** 2 / (norm_x * norm_y))
-
-
 def unbiased_cka(
   first: Float[np.ndarray, "n a"],
   second: Float[np.ndarray, "n b"],
   *,
   batch: int = 256,
 ) -> float:
-  """CKA from the unbiased HSIC₁ of minibatches; at most 1, can be below 0.
+  """Linear centred kernel alignment of features; at most 1, can be below 0.
+
+  From the unbiased HSIC₁ of minibatches. Diversity is 1 − CKA. The plain
+  estimate, ‖YᵀX‖² / (‖XᵀX‖ ‖YᵀY‖) of centred features, is near 1 for any two
+  sets of more features than images.
 
   Args:
     first: Features of the same images.
@@ -95,7 +76,8 @@ def unbiased_cka(
     batch: Images per minibatch, at least 4; a last one of fewer is left out.
 
   Raises:
-    ValueError: As :func:`cka`, or with fewer than 4 images.
+    ValueError: If the features do not belong to the same images, those of one
+      member do not vary, or there are fewer than 4 images.
   """
   x, y = _features(first, second)
   size = min(batch, len(x))

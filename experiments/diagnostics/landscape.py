@@ -1,7 +1,7 @@
 """Lines and planes in weight space: zero-shot, fine-tuned, anchor.
 
 Accuracy along the line from the pretrained to the fine-tuned weights (as in
-WiSE-FT) and on the plane through three points, with distances as they are.
+WiSE-FT) and on the plane through three points, with distances true to scale.
 """
 
 import dataclasses

@@ -16,8 +16,8 @@ import rich.console
 from experiments.command_line import WRONG_INPUT
 from experiments.harness.display import Display
 from experiments.training import compilation_cache, peers
-from experiments.training.agreement import leads
 from experiments.training.run_checkpoints import Stopped, stop_on_sigterm
+from gmixout_jax.checkpoint.processes import leads
 
 
 class Session(NamedTuple):
@@ -58,7 +58,7 @@ def session(
       jax.config.update("jax_enable_preemption_service", False)
     try:
       jax.distributed.initialize(coordinator, processes, process)
-    except ValueError as error:  # what it was not told, and cannot find out
+    except ValueError as error:  # what JAX needs and cannot find out
       sys.exit(
         f"error: --distributed with --coordinator {coordinator}, --processes"
         f" {processes} and --process {process}: {error}"

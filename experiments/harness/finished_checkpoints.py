@@ -23,7 +23,7 @@ from experiments.methods.validator import Validator
 from experiments.models import backbones, own_head, predictor
 from experiments.models.classifier import Classifier
 from experiments.reporting import records
-from experiments.tasks.experiment import Case
+from experiments.tasks.experiment import ExperimentImages
 from experiments.tasks.task import Metrics, Opened
 from experiments.training import loop
 from experiments.training.runs import Cost, Outcome, assemble
@@ -95,7 +95,7 @@ class Combining:
   """A case of an experiment that trains nothing and combines checkpoints.
 
   Attributes:
-    case: Its images.
+    images: Of the case.
     folder: Of the checkpoints; see `find`.
     view: What is seen of an image, and how large.
     mean: See `backbones.load`.
@@ -103,7 +103,7 @@ class Combining:
     headline: See `Opened`.
   """
 
-  case: Case
+  images: ExperimentImages
   folder: pathlib.Path
   view: View
   mean: tuple[float, ...] | None = None
@@ -120,7 +120,7 @@ class Combining:
     """See `Task`."""
     pixels = {"mean": self.mean, "std": self.std}
     return {
-      "data": self.case.title,
+      "data": self.images.title,
       "image_size": self.view.size,
       "checkpoints": [name_of(path) for path in self.paths],
       "digest": [backbones.digest(path) for path in self.paths],
@@ -129,7 +129,7 @@ class Combining:
 
   def open(self, seed: int) -> Opened:
     """See `Task`."""
-    sets = self.case.open(self.view, seed)
+    sets = self.images.open(self.view, seed)
     pixels = {"mean": self.mean, "std": self.std}
     finished = Finished(
       self.paths,

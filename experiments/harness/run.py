@@ -30,10 +30,10 @@ from experiments.reporting.entries import task_of
 from experiments.reporting.identity import identity_of
 from experiments.tasks.task import Opened
 from experiments.training import run_folders
-from experiments.training.agreement import agreed, leads
 from experiments.training.run_checkpoints import Stopped
 from experiments.training.runs import Runs, Saving, Watch
 from gmixout_jax.checkpoint.folders import Held, exclusive
+from gmixout_jax.checkpoint.processes import agreed, leads
 
 
 class Failure(NamedTuple):
@@ -218,7 +218,7 @@ class _Group:
     first = left[0]
     opened = self._opened()
     for cell in left:
-      if (advice := cell.method.advice_on(opened.steps)) is not None:
+      if (advice := cell.method.advice_on_length(opened.steps)) is not None:
         self._display.note(advice)
     data = task_of(first.config)
     with self._display.running(

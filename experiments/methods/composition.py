@@ -30,13 +30,13 @@ class Composed(Method):
 
   of: Method = dataclasses.field(default_factory=FullFinetuning)
 
-  def advise(self, recipe: float) -> None:
+  def check_learning_rate(self, full_finetuning_lr: float) -> None:
     """As the other method."""
-    self.of.advise(recipe)
+    self.of.check_learning_rate(full_finetuning_lr)
 
-  def advice_on(self, steps: int) -> str | None:
+  def advice_on_length(self, steps: int) -> str | None:
     """As the other method."""
-    return self.of.advice_on(steps)
+    return self.of.advice_on_length(steps)
 
   def progress_bound(self, steps: int) -> float:
     """As the other method."""

@@ -170,7 +170,7 @@ class TwoTowers(Classifier):
     return normalize(self.text_projection(features))
 
   def word_head(self) -> Float[Array, "projection_dim classes"]:
-    """As `clip.zero_shot_head`, scaled, from the towers as they are now."""
+    """As `clip.zero_shot_head`, scaled, from the towers in training."""
     tokens = self._prompts.token_ids
     classes, templates, length = tokens.shape
     flat = tokens.reshape(-1, length)

@@ -50,16 +50,16 @@ class GMixout(Mixed):
     """Not where moments are reset."""
     return super().packs and self.moments == "carry"
 
-  def advise(self, recipe: float) -> None:
+  def check_learning_rate(self, full_finetuning_lr: float) -> None:
     """Warns if the rate is far from the rule of thumb."""
     advice.check_learning_rate(
       self.learning_rate,
-      full_finetuning_lr=recipe,
+      full_finetuning_lr=full_finetuning_lr,
       resample_every=self.resample_every,
     )
 
-  def advice_on(self, steps: int) -> str | None:
-    """On a low progress bound."""
+  def advice_on_length(self, steps: int) -> str | None:
+    """A sentence about a low progress bound."""
     return advice.on_progress(steps, **self._of_progress())
 
   def progress_bound(self, steps: int) -> float:

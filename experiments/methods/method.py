@@ -41,15 +41,16 @@ class Method:
 
   title: ClassVar[str] = ""  # as people write it, if not "Like its name"
 
-  def advise(self, recipe: float) -> None:
+  def check_learning_rate(self, full_finetuning_lr: float) -> None:
     """Warns about an unusual learning rate; here about none.
 
     Args:
-      recipe: The peak learning rate of full fine-tuning on the task.
+      full_finetuning_lr: The peak learning rate of full fine-tuning on the
+        task.
     """
-    del recipe
+    del full_finetuning_lr
 
-  def advice_on(self, steps: int) -> str | None:
+  def advice_on_length(self, steps: int) -> str | None:
     """A sentence about settings that do not fit a run's length; here None.
 
     Args:

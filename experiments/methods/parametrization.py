@@ -22,7 +22,7 @@ def trainable(form: Form) -> Any:
   return form.trainable() if isinstance(form, gx.MixedParams) else form
 
 
-def live(form: Form) -> Any:
+def training_weights(form: Form) -> Any:
   """The training weights, all of them, as the model computes with them."""
   return form.params if isinstance(form, gx.MixedParams) else form
 

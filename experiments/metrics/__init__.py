@@ -6,7 +6,7 @@ here knows models, files or methods.
   select            logits of a set's classes, from those of a larger head
   accuracy          top-1, per class, many / medium / few, macro-F1
   calibration       ECE, Brier score, NLL, reliability bins
-  robustness        per domain, worst, corruptions, effective and relative
+  robustness        per domain, worst, corruptions, relative robustness
   retrieval         recall between images and captions
   selection         the one-standard-error rule
   seeds             intervals over seeds, paired tests between methods
@@ -30,7 +30,6 @@ from experiments.metrics.calibration import (
 )
 from experiments.metrics.retrieval import recall
 from experiments.metrics.robustness import (
-  Baseline,
   mean_corruption_accuracy,
   out_of_distribution,
   relative_robustness,
@@ -45,7 +44,6 @@ from experiments.metrics.select import select
 from experiments.metrics.selection import one_standard_error, standard_error
 
 __all__ = [
-  "Baseline",
   "Interval",
   "Paired",
   "Reliability",

@@ -21,7 +21,7 @@ def select(
     logits: Of the whole head.
     outputs: Per class the outputs that mean it; the highest of several speaks
       for the class, as ObjectNet's authors have it. None if output c is class
-      c. :class:`experiments.data.images.ImageSet` carries it.
+      c. `experiments.data.images.ImageSet` carries it.
     classes: How many classes the set has, to be compared.
 
   Returns:

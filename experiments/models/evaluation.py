@@ -36,14 +36,14 @@ def map_batches(
   """Applies a jitted function to images, batch by batch.
 
   Args:
-    apply: from a batch of images to an array with the same leading axis.
-    images: any number of them, at least one. A set on disk is decoded as it
+    apply: From a batch of images to an array with the same leading axis.
+    images: Any number of them, at least one. A set on disk is decoded as it
       goes, by threads, while the device works.
-    batch_size: on each device; the last batch is padded to it, so one program
+    batch_size: On each device; the last batch is padded to it, so one program
       is compiled.
-    mesh: whose devices share each batch; ``apply`` takes it cut up, and returns
+    mesh: Whose devices share each batch; ``apply`` takes it cut up, and returns
       an array that is whole on all of them.
-    progress: called with the number of images that are done.
+    progress: Called with the number of images that are done.
 
   Returns:
     ``apply(images)``, the padding removed.
@@ -105,17 +105,17 @@ def logits(
   """The logits of a set's own classes.
 
   Args:
-    model: maps uint8 images to the logits of all its outputs.
-    images: a split, or a set on disk whose ``outputs`` say which of the head's
+    model: Maps uint8 images to the logits of all its outputs.
+    images: A split, or a set on disk whose ``outputs`` say which of the head's
       outputs its classes are.
-    batch_size: images per forward pass and device.
-    mesh: from `parallel.data_mesh`: whose devices share the images. All its
+    batch_size: Images per forward pass and device.
+    mesh: From `parallel.data_mesh`: whose devices share the images. All its
       processes call this, with the same images, and get all logits.
-    progress: called with the number of images that are done.
+    progress: Called with the number of images that are done.
 
   Raises:
-    ValueError: if the head does not match the set's classes.
-    FloatingPointError: if a logit is not finite; the image is named.
+    ValueError: If the head does not match the set's classes.
+    FloatingPointError: If a logit is not finite; the image is named.
   """
   graphdef, state = nnx.split(model)
   pixels = images if isinstance(images, ImageSet) else images.images
@@ -170,9 +170,9 @@ def measure(
   """Everything that one set's logits and labels tell; JSON.
 
   Args:
-    logits: of the set's own classes.
-    labels: of the same images.
-    train_counts: how many training images every class has, for a long tail.
+    logits: Of the set's own classes.
+    labels: Of the same images.
+    train_counts: How many training images every class has, for a long tail.
 
   Returns:
     ``top1``, ``mean_per_class``, ``macro_f1`` and ``ece`` in [0, 1], ``brier``
@@ -219,28 +219,28 @@ def evaluate(
   """In-distribution and out-of-distribution accuracy, and calibration.
 
   Args:
-    model: maps uint8 images to logits.
-    validation: the held-out images of the source domain, if there are any.
-    targets: all images of every other domain; there may be none.
-    batch_size: images per forward pass and device.
-    train_counts: how many training images every class has; see `measure`.
+    model: Maps uint8 images to logits.
+    validation: The held-out images of the source domain, if there are any.
+    targets: All images of every other domain; there may be none.
+    batch_size: Images per forward pass and device.
+    train_counts: How many training images every class has; see `measure`.
       Targets with classes of their own (``outputs``) have no such groups.
-    by_domain: whether to report ID accuracy by domain of ``validation``, which
+    by_domain: Whether to report ID accuracy by domain of ``validation``, which
       is then an `ImageSet`.
-    mesh: see `logits`.
-    progress: called with "id" or "ood/NAME", the number of its images that are
+    mesh: See `logits`.
+    progress: Called with "id" or "ood/NAME", the number of its images that are
       done, and that of all of them.
 
   Returns:
     ``id``: accuracy on ``validation``, if given; ``ood``: accuracy by domain;
     ``mean_ood``: the mean over domains, each counted once whatever its size;
     ``worst_ood``: the lowest of them, all in [0, 1], if there is a target.
-    ``details``: what
-    :func:`measure` says of ``"id"`` and of every domain. With ``by_domain``
-    also ``id_by_domain`` and its mean ``mean_id``, by which DomainBed chooses.
+    ``details``: what `measure` gives for ``"id"`` and every domain. With
+    ``by_domain`` also ``id_by_domain`` and its mean ``mean_id``, by which
+    DomainBed chooses.
 
   Raises:
-    ValueError: if a target's classes are not those of ``validation``, nor
+    ValueError: If a target's classes are not those of ``validation``, nor
       mapped to the head's outputs.
   """
   sets = {f"ood/{name}": target for name, target in targets.items()}
@@ -255,7 +255,7 @@ def evaluate(
       images,
       batch_size=batch_size,
       mesh=mesh,
-      progress=functools.partial(_told, progress, name, len(images)),
+      progress=functools.partial(_reported, progress, name, len(images)),
     )
     details[name] = measure(
       found,
@@ -274,7 +274,7 @@ def evaluate(
   }
 
 
-def _told(progress: Progress, name: str, total: int, done: int) -> None:
+def _reported(progress: Progress, name: str, total: int, done: int) -> None:
   progress(name, done, total)
 
 

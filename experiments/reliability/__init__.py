@@ -1,1 +1,1 @@
-"""Runs that are killed, and how they end."""
+"""Runs that are killed, damaged files, and what becomes of them."""

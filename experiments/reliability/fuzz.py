@@ -6,8 +6,8 @@
 Of every kind of input a good one is written, damaged by a seed, and read. It
 must be refused by an error of a user's input that names it, or be read as
 something that may be right, within 20 seconds and a gigabyte. A table says how
-often it was which; each case that went wrong is told with the seed and number
-that makes it again: --kind NAME --seed SEED --first NUMBER --cases 1.
+often it was which; each case that went wrong is printed with the flags that
+repeat it: --kind NAME --seed SEED --first NUMBER --cases 1.
 """
 
 import dataclasses
@@ -78,11 +78,11 @@ class Config:
   cases: int | None = None
 
 
-class Case(NamedTuple):
-  """One case.
+class Attempt(NamedTuple):
+  """What became of one damaged input.
 
   Attributes:
-    number: Of it.
+    number: Of the case.
     outcome: "read", "refused" or "wrong".
     why: What was raised, or is wrong.
   """
@@ -104,7 +104,9 @@ def _no_network(host: Any, *_: Any, **__: Any) -> Any:
   raise _Fetched(f"it looked for {host!r} on the network")
 
 
-def attempt(reader: Reader, template: pathlib.Path, seed: int, n: int) -> Case:
+def attempt(
+  reader: Reader, template: pathlib.Path, seed: int, n: int
+) -> Attempt:
   """Damages a copy of good files, and reads it.
 
   Args:
@@ -129,16 +131,18 @@ def attempt(reader: Reader, template: pathlib.Path, seed: int, n: int) -> Case:
     except command_line.WRONG_INPUT as error:
       named = [str(folder), *(file.name for file in files)]
       if isinstance(error, TypeError) or not n:
-        return Case(n, "wrong", repr(error))
+        return Attempt(n, "wrong", repr(error))
       if reader.names_input and not any(word in str(error) for word in named):
-        return Case(n, "wrong", f"it does not name the input: {error!r}")
-      return Case(n, "refused", str(error))
+        return Attempt(n, "wrong", f"it does not name the input: {error!r}")
+      return Attempt(n, "refused", str(error))
     if not reader.right(found):
-      return Case(n, "wrong", f"read as {found!r}")
-    return Case(n, "read", "")
+      return Attempt(n, "wrong", f"read as {found!r}")
+    return Attempt(n, "read", "")
 
 
-def _bounded(reader: Reader, template: pathlib.Path, seed: int, n: int) -> Case:
+def _bounded(
+  reader: Reader, template: pathlib.Path, seed: int, n: int
+) -> Attempt:
   """The same, within time and memory."""
 
   def too_long(*_: Any) -> None:
@@ -150,14 +154,14 @@ def _bounded(reader: Reader, template: pathlib.Path, seed: int, n: int) -> Case:
   try:
     case = attempt(reader, template, seed, n)
   except _TooLong:
-    return Case(n, "wrong", f"it took more than {SECONDS} s")
+    return Attempt(n, "wrong", f"it took more than {SECONDS} s")
   except BaseException as error:
-    return Case(n, "wrong", repr(error))
+    return Attempt(n, "wrong", repr(error))
   finally:
     signal.alarm(0)
   taken = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
   if n and taken > BYTES:
-    return Case(n, "wrong", f"it took {taken / 2**20:.0f} MiB more")
+    return Attempt(n, "wrong", f"it took {taken / 2**20:.0f} MiB more")
   return case
 
 
@@ -183,7 +187,7 @@ class Worker:
     self._process: Any = None
     self._pipe: Any = None
 
-  def do(self, name: str, template: pathlib.Path, seed: int, n: int) -> Case:
+  def do(self, name: str, template: pathlib.Path, seed: int, n: int) -> Attempt:
     """A case of a kind, by `attempt`, whatever becomes of the process."""
     if self._process is None:
       self._pipe, theirs = self._context.Pipe()
@@ -199,7 +203,7 @@ class Worker:
       self._process.join()
       why = f"the process ended with {self._process.exitcode}"
     self.end()
-    return Case(n, "wrong", why)
+    return Attempt(n, "wrong", why)
 
   def end(self) -> None:
     """Kills the process, if there is one."""
@@ -215,7 +219,7 @@ def cases(
   config: Config,
   seconds: float,
   worker: Worker,
-) -> Iterator[Case]:
+) -> Iterator[Attempt]:
   """Cases of one kind, each done, for some time or up to a number."""
   last = float("inf") if config.cases is None else config.first + config.cases
   n, until = config.first, float("inf")
@@ -228,7 +232,7 @@ def cases(
 
 def run(
   config: Config,
-) -> tuple[dict[str, Counter[str]], dict[str, list[Case]]]:
+) -> tuple[dict[str, Counter[str]], dict[str, list[Attempt]]]:
   """Counts by kind and outcome, and the cases that went wrong.
 
   Raises:
@@ -243,7 +247,7 @@ def run(
   os.environ["PYTHONWARNINGS"] = "ignore"  # of all that decodes what is damaged
   names = list(READERS) if config.kind is None else [config.kind]
   counts: Counts = {}
-  wrong: dict[str, list[Case]] = {}
+  wrong: dict[str, list[Attempt]] = {}
   worker = Worker()
   for name in rich.progress.track(names, "Damaging", transient=True):
     counts[name], wrong[name] = Counter(), []

@@ -136,8 +136,8 @@ def _folder(
   def checked(folder: Path) -> Any:
     root = folder / "root"
     found = read(root)
-    told = any("no regular file" in sentence for sentence in found.left_out)
-    if not told and (passed := list(_odd(root, levels))):
+    reported = any("no regular file" in sentence for sentence in found.left_out)
+    if not reported and (passed := list(_odd(root, levels))):
       raise AssertionError(f"passed over without a word: {passed}")
     return found
 

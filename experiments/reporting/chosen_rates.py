@@ -110,13 +110,13 @@ def choose(entries: Sequence[Entry]) -> list[Entry]:
   return found
 
 
-def told(lines: Sequence[Record]) -> list[str]:
-  """A sentence on each choice among several rates, for people.
+def sentences(lines: Sequence[Record]) -> list[str]:
+  """A sentence on each choice among several rates.
 
   Args:
     lines: Of runs, perhaps none.
   """
-  sentences = []
+  found = []
   for entries in (by_task(lines) if lines else {}).values():
     picked = choose(entries)
     for same in curves(entries):
@@ -131,11 +131,11 @@ def told(lines: Sequence[Record]) -> list[str]:
         edge = " It is the smallest: try smaller ones."
       if taken[0] is same[-1]:
         edge = " It is the largest: try larger ones."
-      sentences.append(
+      found.append(
         f"{label}: {name} {rate_of(taken[0].config):g} is chosen of"
         f" {', '.join(f'{rate:g}' for rate in rates)}.{edge}"
       )
-  return sentences
+  return found
 
 
 def relabelled(entries: Sequence[Entry]) -> list[Entry]:

@@ -45,9 +45,8 @@ def check_landscape(record: records.Record, name: str) -> None:
     ValueError: If it lacks something; it is named.
   """
   found = record["landscape"]
-  for key in ("plane",):
-    if not isinstance(found, dict) or key not in found:
-      raise ValueError(f"{name} is no line of landscape: it lacks {key!r}.")
+  if not isinstance(found, dict) or "plane" not in found:
+    raise ValueError(f"{name} is no line of landscape: it lacks 'plane'.")
   _ = task_of(record["config"]), int(record["seed"])
 
 

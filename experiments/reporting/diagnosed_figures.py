@@ -114,7 +114,7 @@ def line(found: Mapping[str, Any]) -> figure.Figure:
   view = picture.add_subplot()
   spare = iter((("#E69F00", "v"), ("#CC79A7", "P"), ("#56B4E9", "X")))
   for name, ends in found["lines"].items():
-    colour, marker = display_names.LOOKS.get(name) or next(spare, ("0.5", "X"))
+    colour, marker = display_names.STYLES.get(name) or next(spare, ("0.5", "X"))
     for kind, style in (("id", "--"), ("ood", "-")):
       view.plot(
         found["alpha"],

@@ -7,7 +7,7 @@ from experiments import methods
 
 # Okabe and Ito's colours, distinct in every kind of colour vision; the
 # markers say the same once more, for prints without colour.
-LOOKS = {
+STYLES = {
   "full_finetuning": ("#D55E00", "s"),
   "mixout": ("#0072B2", "o"),
   "gmixout": ("#009E73", "D"),

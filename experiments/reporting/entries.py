@@ -139,7 +139,7 @@ def task_of(config: records.Record) -> str:
 
 
 def by_task(results: Iterable[records.Record]) -> dict[str, list[Entry]]:
-  """Groups results, task by task; errors as of :func:`group`.
+  """Groups results, task by task; errors as of `group`.
 
   Runs of one task differ in method and seed alone. Where others have the same
   images, the name says what else differs, such as their steps.
@@ -176,12 +176,12 @@ def _task_names(configs: Sequence[records.Record]) -> list[str]:
       for key in own
       if any(other.get(key) != own[key] for other in others)
     }
-    told = [_told(key, value) for key, value in differing.items()]
-    names.append(", ".join([name, *told]) if told else name)
+    settings = [_setting(key, value) for key, value in differing.items()]
+    names.append(", ".join([name, *settings]) if settings else name)
   return names
 
 
-def _told(key: str, value: Any) -> str:
+def _setting(key: str, value: Any) -> str:
   word = key.split(".")[-1].replace("_", " ")
   return f"{value} {word}" if word == "steps" else f"{word} {value}"
 

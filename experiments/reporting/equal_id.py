@@ -158,16 +158,16 @@ def compare(
 def curves(entries: Sequence[Entry], score: Score) -> list[MethodCurve]:
   """The curves of entries that were tested out of distribution.
 
-  Those of a single run, and of runs that do not tell the score, are left out.
+  Those of a single run, and of runs that lack the score, are left out.
   """
-  told = [
+  tested = [
     entry
     for entry in entries
     if entry.has_targets
     and not records.is_of_squares(entry.config)
     and all(_score(run, score) is not None for run in entry.runs.values())
   ]
-  groups = [same for same in chosen_rates.curves(told) if len(same) > 1]
+  groups = [same for same in chosen_rates.curves(tested) if len(same) > 1]
   if not groups:
     return []
   configs = [chosen_rates.without_rate(same[0].config) for same in groups]

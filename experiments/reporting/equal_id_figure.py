@@ -66,7 +66,7 @@ def _styles(comparison: Comparison) -> dict[str, tuple[str, str]]:
   First come the methods that have a look of their own, then the best.
   """
   ranked = [each.curve for each in comparison.overall]
-  ranked.sort(key=lambda curve: curve.method not in display_names.LOOKS)
+  ranked.sort(key=lambda curve: curve.method not in display_names.STYLES)
   colours = (
     "#009E73", "#0072B2", "#D55E00", "#CC79A7", "#E69F00", "#56B4E9", "#8B5A2B",
   )  # fmt: skip

@@ -17,8 +17,8 @@ _COLOURS = (
   "#009E73", "#D55E00", "#0072B2", "#E69F00", "#CC79A7", "#56B4E9", "#999999",
 )  # fmt: skip
 _MARKERS = "Dso^vP<>hX"
-TOLD_APART, OTHERS = 12, ("0.7", "o")
-"""How many a picture tells apart, and how it shows those beyond."""
+DISTINCT, OTHERS = 12, ("0.7", "o")
+"""How many styles a picture has, and the one style of all further entries."""
 
 _LETTER = 0.07  # inches, of a legend's text
 
@@ -33,15 +33,15 @@ KINDS = (
 def styles_of(entries: Sequence[Entry]) -> dict[str, tuple[str, str]]:
   """Colour and marker by label; a method keeps those it has elsewhere.
 
-  Of more than `TOLD_APART` the others are all `OTHERS`: first come the methods
-  that have a style of their own, then the order.
+  The first `DISTINCT` differ, those after them are all `OTHERS`. Methods with a
+  style of their own come first, then the order of the entries counts.
   """
   styles: dict[str, tuple[str, str]] = {}
-  own = (*display_names.LOOKS, display_names.ZERO_SHOT)
+  own = (*display_names.STYLES, display_names.ZERO_SHOT)
   ranked = sorted(entries, key=lambda entry: entry.method not in own)
-  styles = {entry.label: OTHERS for entry in ranked[TOLD_APART:]}
-  for entry in ranked[:TOLD_APART]:
-    known = display_names.LOOKS.get(entry.method)
+  styles = {entry.label: OTHERS for entry in ranked[DISTINCT:]}
+  for entry in ranked[:DISTINCT]:
+    known = display_names.STYLES.get(entry.method)
     if entry.method == display_names.ZERO_SHOT:
       styles[entry.label] = ("black", "*")
     elif known and known not in styles.values():

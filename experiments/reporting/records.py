@@ -25,18 +25,18 @@ Record = dict[str, Any]
 
 PACKAGES = ("gmixout-jax", "jax", "flax", "optax")
 
-EARLIER: dict[str, Record] = {
+ADDED_SETTINGS: dict[str, Record] = {
   "ftp": {"norm": "l2"},
   "gmixout": {"rescale": True},
 }
-"""What methods had no setting for yet when lines were first published, and how
-those lines were made. Read as if the lines said so."""
+"""Settings of methods that lines of earlier versions lack, with the values that
+those lines were made with. `read` fills them in."""
 
-UNTOLD = frozenset({"compact"})
-"""What lines of earlier versions tell of methods though no weights depend on
-it. Read as if they did not."""
+REMOVED_SETTINGS = frozenset({"compact"})
+"""Settings of methods in lines of earlier versions that no weights depend on.
+`read` leaves them out."""
 
-USUAL: Record = {
+DEFAULTS: Record = {
   "dtype": "float32",
   "attention": "xla",
   "remat": False,
@@ -44,9 +44,8 @@ USUAL: Record = {
   "augment": "basic",
   "skip_nonfinite": 0,
 }
-"""What a configuration leaves out where it is so; lines of 0.1.0 tell some of
-it, and had no setting yet for the rest."""
-
+"""What a configuration leaves out if it has this value. Lines of 0.1.0 hold
+some of it, and had no setting yet for the rest."""
 
 CROPS = "original"
 """What training crops are taken from. A line without it has crops of the
@@ -93,7 +92,7 @@ def comparable(config: Record) -> Record:
     >>> comparable({"steps": 3, "dtype": "float32", "attention": "cudnn"})
     {'steps': 3, 'attention': 'cudnn'}
   """
-  usual = dict(USUAL)
+  usual = dict(DEFAULTS)
   if "weights" in config:  # of a ViT
     usual |= {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
   data = config.get("data")
@@ -129,13 +128,13 @@ def append(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
   """Adds one run to a results file, creating it if need be.
 
   Args:
-    path: the ``.jsonl`` file.
-    record: the run; whatever :func:`plain` can turn into JSON.
+    path: The ``.jsonl`` file.
+    record: The run; whatever `plain` can turn into JSON.
 
   Raises:
-    ValueError: if the record holds NaN or infinity, which are not JSON, or the
+    ValueError: If the record holds NaN or infinity, which are not JSON, or the
       path is the address of a bucket.
-    OSError: if the line could not be written whole; the file is as it was.
+    OSError: If the line could not be written whole; the file is as it was.
   """
   path = local_path("results", path)
   with alone(path):
@@ -232,10 +231,10 @@ def recall(folder: str | os.PathLike[str]) -> Record | None:
   """The line of a run that has ended; None of one that has not.
 
   Args:
-    folder: as given to :func:`note`.
+    folder: As given to `note`.
 
   Raises:
-    ValueError: if it is not a JSON object.
+    ValueError: If it is not a JSON object.
   """
   path = pathlib.Path(folder) / _RECORD
   return read(path)[0] if path.exists() else None
@@ -259,13 +258,13 @@ def check_same(
   """Sees whether a run that has ended is the one that is asked for.
 
   Args:
-    folder: where it was found.
-    record: its line, from :func:`recall`.
-    config: the configuration that is asked for.
+    folder: Where it was found.
+    record: Its line, from `recall`.
+    config: The configuration that is asked for.
     seed: likewise.
 
   Raises:
-    ValueError: if it is another one; it names the first setting that differs.
+    ValueError: If it is another one; it names the first setting that differs.
   """
   known = comparable(record["config"]) | {"seed": record["seed"]}
   asked = comparable(plain(config)) | {"seed": seed}
@@ -279,20 +278,20 @@ def check_same(
 
 def _completed(method: Record) -> Record:
   """A method's settings as a line of today has them."""
-  added = EARLIER.get(str(method.get("name")).split("+")[-1], {})
-  told = {name: method[name] for name in method if name not in UNTOLD}
-  nested = {k: _completed(v) for k, v in told.items() if isinstance(v, dict)}
-  return added | told | nested
+  added = ADDED_SETTINGS.get(str(method.get("name")).split("+")[-1], {})
+  kept = {k: v for k, v in method.items() if k not in REMOVED_SETTINGS}
+  nested = {k: _completed(v) for k, v in kept.items() if isinstance(v, dict)}
+  return added | kept | nested
 
 
 def read(path: str | os.PathLike[str]) -> list[Record]:
   """All runs of a results file, oldest first.
 
-  Settings that came later than a line are filled in, see `EARLIER`; what is
-  told no more is left out, see `UNTOLD`.
+  Settings that came later than a line are filled in, see `ADDED_SETTINGS`;
+  those that are gone are left out, see `REMOVED_SETTINGS`.
 
   Raises:
-    ValueError: on a line that is not a JSON object; it names file and line.
+    ValueError: On a line that is not a JSON object; it names file and line.
   """
   records = []
   _check_regular(pathlib.Path(path))

@@ -181,8 +181,8 @@ def show(
   """Prints the tables of a results file.
 
   Args:
-    file: JSON lines, as `experiments.train`, `experiments.run` and the demo
-      write them.
+    file: JSON lines, as `experiments.train` and `experiments.sweep` write
+      them.
     picture: Where to draw accuracy out of against in distribution, if at all.
 
   Raises:

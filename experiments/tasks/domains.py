@@ -73,7 +73,7 @@ class Domains:
     return "source", self.source or ""
 
   def described(self, image_size: int, batch_size: int) -> Record:
-    """See `Images`; as lines always told of domains."""
+    """See `Images`; in the form that lines of domains always had."""
     option, name = self.chosen
     found: dict[str, Any] = {
       # The last part of "." or "a/.." is no name.
@@ -100,7 +100,7 @@ class Domains:
         only one; if domains differ in classes, or an image is broken.
     """
     # Before the images are decoded, which takes longer.
-    available = sorted(domainbed.find(self.root))
+    available = _listed(self.root, view).domain_names
     option, name = self.chosen
     if name not in available or len(available) < 2:
       raise ValueError(
@@ -131,10 +131,15 @@ class Domains:
     )
 
 
+@functools.lru_cache(maxsize=2)
+def _listed(root: pathlib.Path, view: View) -> ImageSet:
+  return domainbed.open_images(root, view=view)
+
+
 # Decoded once for all the seeds and tasks of a process.
 @functools.lru_cache(maxsize=2)
 def _images(root: pathlib.Path, view: View, skip_broken: bool) -> ImageSet:
-  images = domainbed.open_images(root, view=view)
+  images = _listed(root, view)
   if skip_broken:
     images = memory.without_broken(images)
   fits = memory.fits(len(images), view)

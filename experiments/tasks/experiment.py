@@ -116,7 +116,7 @@ class Experiment:
       setup: With the fields of `setup`, where nothing else was asked for.
     """
     return ImageTask(
-      Case(self, name, root, case),
+      ExperimentImages(self, name, root, case),
       setup,
       headline=self.headline_of,
       long_tail=self.long_tail,
@@ -130,7 +130,7 @@ def _headline(metrics: Metrics) -> dict[str, float]:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Case:
+class ExperimentImages:
   """The images of one case of an experiment.
 
   Attributes:

@@ -114,9 +114,9 @@ def notes(images: ImageSet) -> tuple[str, ...]:
     for _, why in images.broken
   )
   total = len(images) + len(images.broken)
-  told = "; ".join(f"{n}: {why.strip(' .')}" for why, n in reasons.items())
+  counted = "; ".join(f"{n}: {why.strip(' .')}" for why, n in reasons.items())
   where = ", ".join(images.domain_names[:3])
   return (
     f"Left out {len(images.broken)} of {total} images of {where} that cannot be"
-    f" decoded ({told}); the first is {images.broken[0].name}.",
+    f" decoded ({counted}); the first is {images.broken[0].name}.",
   )

@@ -48,13 +48,13 @@ class UserImages:
   def described(self, image_size: int, batch_size: int) -> Record:
     """See `Images`: names, and what tells these images from others."""
     skip = self.skip_broken
-    data: dict[str, Any] = {"train": told(_listed(self.train, skip))}
+    data: dict[str, Any] = {"train": described(_listed(self.train, skip))}
     if self.validation is None:
       data["held_out"] = self.held_out
     else:
-      data["validation"] = told(_listed(self.validation, skip))
+      data["validation"] = described(_listed(self.validation, skip))
     if self.ood:
-      data["ood"] = {n: told(_listed(path, skip)) for n, path in self.ood}
+      data["ood"] = {n: described(_listed(path, skip)) for n, path in self.ood}
     if self.skip_broken:
       data["skip_broken"] = True
     return {"data": data, "image_size": image_size, "batch_size": batch_size}
@@ -128,7 +128,7 @@ def check_apart(sets: Mapping[str, Listing]) -> None:
     if shared := one.places & other.places:
       hint = ""
       if here == "--val":
-        hint = " Accuracy on --val is told anyway: leave it out of --ood."
+        hint = " Accuracy on --val is reported anyway: leave it out of --ood."
       raise ValueError(
         f"{there} ({other.root}) and {here} ({one.root}) share {len(shared)}"
         f" images, such as {min(shared)}: what is trained on, chosen by and OOD"
@@ -196,8 +196,8 @@ def labelled(
   )
 
 
-def told(found: Listing) -> Record:
-  """What a line says of a set: its name, and what tells it from others."""
+def described(found: Listing) -> Record:
+  """What a line says of a set: its name, its counts and a digest."""
   path = found.root
   is_folder = path.is_dir()
   name = pathlib.Path(os.path.normpath(path.absolute())).name

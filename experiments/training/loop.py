@@ -37,7 +37,7 @@ class Fitted(NamedTuple):
   """What `fit` returns.
 
   Attributes:
-    model: With the weights to deploy.
+    model: With the evaluation weights.
     losses: The loss before each step, float32 [steps]; of a skipped step
       perhaps not finite.
     stats: What it cost.
@@ -94,10 +94,10 @@ def fit(
     recipe: What a step does besides; the optimizer and the shape of its rate
       are the schedule's.
     watcher: Evaluates, logs and traces the run, and may end it early; the
-      weights of the best evaluation are then those to deploy.
-    live: Whether snapshots are the weights as they train, masked by GMixout
-      and its like, in place of those to deploy. A checkpoint does not tell
-      which of the two it holds.
+      evaluation weights are then those of the best evaluation.
+    live: Whether snapshots are the training weights, masked by GMixout and its
+      like, in place of the evaluation weights. A checkpoint does not say which
+      of the two it holds.
 
   Returns:
     The fitted model, the losses and what it cost. A method without a
@@ -205,13 +205,13 @@ def fit(
     trail.state, batch, others[0], np.int32(0), others[1]
   )
 
-  deployed = export.deployed(trail.state)
+  evaluated = export.evaluated(trail.state)
   if trail.patience is not None and trail.patience.evaluations:
-    deployed = jax.tree.map(jnp.asarray, trail.patience.best)
+    evaluated = jax.tree.map(jnp.asarray, trail.patience.best)
   return Fitted(
-    export.model(deployed),
+    export.model(evaluated),
     trail.losses[:taken],
-    measured(trail, method, deployed, before, costs),
+    measured(trail, method, evaluated, before, costs),
     trail.taken(),
     0 if trail.patience is None else trail.patience.evaluations,
   )
@@ -238,7 +238,7 @@ def _ahead(
 
 @dataclasses.dataclass(frozen=True)
 class _Export:
-  """From a state in training to what is deployed."""
+  """From a state in training to evaluation weights and their classifier."""
 
   method: Method
   graphdef: Any
@@ -246,20 +246,20 @@ class _Export:
   mesh: jax.sharding.Mesh | None
   sharding: Sharding
 
-  def deployed(self, state: State, *, live: bool = False) -> Params:
+  def evaluated(self, state: State, *, live: bool = False) -> Params:
     def deploy(params: Form, opt_state: Any) -> Params:
       if live:
-        return parametrization.live(params)
+        return parametrization.training_weights(params)
       return self.method.deploy(faults.unguarded(opt_state), params)
 
     return local(deploy, state, self.mesh, self.sharding)
 
-  def model(self, deployed: Params) -> Classifier:
-    return self.method.export(nnx.merge(self.graphdef, deployed, self.rest))
+  def model(self, evaluated: Params) -> Classifier:
+    return self.method.export(nnx.merge(self.graphdef, evaluated, self.rest))
 
   def weights(self, state: State, *, live: bool = False) -> Params:
     """On the host, as the next step takes these buffers over."""
-    model = self.model(self.deployed(state, live=live))
+    model = self.model(self.evaluated(state, live=live))
     return jax.tree.map(np.array, jax.device_get(weights_of(model)))
 
 
@@ -319,12 +319,12 @@ class _Record:
 def _evaluate(
   watcher: Watcher, trail: Trail, taken: int, export: _Export
 ) -> None:
-  """Evaluates the weights to deploy, and remembers how good they are."""
-  deployed = export.deployed(trail.state)
-  score = watcher.evaluate(taken, export.model(deployed))
+  """Evaluates the evaluation weights, and remembers how good they are."""
+  evaluated = export.evaluated(trail.state)
+  score = watcher.evaluate(taken, export.model(evaluated))
   if trail.patience is not None:
     # Copies on the host, as the next step takes the buffers over.
-    on_host = lambda: jax.tree.map(np.array, jax.device_get(deployed))
+    on_host = lambda: jax.tree.map(np.array, jax.device_get(evaluated))
     trail.patience.note(taken, score, on_host)
 
 

@@ -17,8 +17,8 @@ from typing import NoReturn
 
 import jax
 
-from experiments.training.agreement import agreed, leads
 from experiments.training.run_checkpoints import Stopped
+from gmixout_jax.checkpoint.processes import agreed, leads
 
 _BYE = b"bye"
 _CONNECT_SECONDS = 20.0
@@ -27,7 +27,7 @@ _IDLE_SECONDS, _PROBE_SECONDS, _PROBES = 20, 10, 3
 
 
 def _listening(host: str | None, *, backlog: int) -> socket.socket:
-  """A socket on the address that others are told, and on all if it is none."""
+  """A socket on the address that others connect to; on all if it is None."""
   if host is not None:
     with contextlib.suppress(OSError):
       return socket.create_server((host, 0), backlog=backlog)

@@ -68,11 +68,11 @@ def claim(
   check(folder, beside)
   if (folder / MARK).is_file():
     return
-  told = {"by": importlib.metadata.version("gmixout-jax")}
+  mark = {"by": importlib.metadata.version("gmixout-jax")}
   try:
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / MARK) as temporary:
-      temporary.write_text(json.dumps(told) + "\n")
+      temporary.write_text(json.dumps(mark) + "\n")
   except OSError as error:
     what = f"files cannot be written to {folder}"
     raise folders.about(error, what) from None

@@ -35,6 +35,7 @@ from experiments.training.sharding import Sharding
 from experiments.training.stats import Stats
 from experiments.training.watching import Watcher, Watching
 from gmixout_jax.checkpoint import Checkpoints
+from gmixout_jax.checkpoint.processes import leads
 
 Progress = Callable[[Member, int, float], None]
 
@@ -321,7 +322,7 @@ class Runs:
       images_per_step=self.task.batch_size,
       folder=folder,
       profile=None if number else settings.profile,
-      leads=jax.process_index() == 0,
+      leads=leads(),
       shown=shown,
       mesh=self._mesh,
       progress=watch.evaluating,

@@ -29,8 +29,9 @@ class Stats:
     optimizer_bytes: Size of the optimizer's state, anchors included.
     reduced_bytes: Size of the gradients that devices send each other in a step,
       if there are several.
-    step_flops: Floating-point operations of a step on one device, and
-    step_peak_bytes: its memory, by XLA's count: see `step_costs`.
+    step_flops: Floating-point operations of a step on one device, by XLA's
+      count: see `step_costs`.
+    step_peak_bytes: The memory that a step takes there, likewise.
     snapshot_bytes: Size of the snapshots, on the host.
     skipped_steps: Steps that changed nothing, as their loss or gradient was not
       finite.

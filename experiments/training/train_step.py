@@ -233,7 +233,7 @@ def _compiled(
   ) -> Any:
     shapes = jax.tree.map(
       lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
-      parametrization.live(params),
+      parametrization.training_weights(params),
     )
     transform = method.transform(shapes, schedule.fresh(peaks), key)
     assert transform is not None

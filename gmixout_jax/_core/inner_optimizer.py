@@ -171,7 +171,7 @@ class InnerOptimizer:
 
 
 def with_extra_args(tx: Any) -> optax.GradientTransformationExtraArgs:
-  """The optimizer, to be told more than it asks for.
+  """The optimizer, with an `update` that takes extra arguments.
 
   `optax.with_extra_args_support` takes a bare `optax.MultiSteps` for one that
   takes no extra arguments, where it hands them on.

@@ -242,7 +242,7 @@ class WholeInputs(Layout):
 
   def take(self, dense: jax.Array, indices: jax.Array) -> jax.Array:
     """Gathers the active inputs."""
-    # A gather on an Explicit mesh would have to be told where its result goes.
+    # A gather on an Explicit mesh would need the sharding of its result.
     names = self.packed_names(_spec(dense))
     whole = _reshard(dense, ())
     merged = whole.reshape(self.packed_names(self.shape, self.inputs))

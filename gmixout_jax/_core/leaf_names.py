@@ -49,7 +49,7 @@ def passed_over(named: Sequence[tuple[str, Any]]) -> list[bool]:
   """Says for each leaf whether its name keeps it from being mixed.
 
   Args:
-    named: All leaves of a tree with their paths: one may be told by another.
+    named: All leaves of a tree with their paths: some are known by others.
 
   Returns:
     One boolean per leaf: whether its name says bias, scale, norm, embedding or

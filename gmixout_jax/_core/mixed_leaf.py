@@ -169,11 +169,11 @@ class ResetResidual(MixedLeaf):
     self, leaf: jax.Array, memory: AnchorState, step: LeafStep
   ) -> tuple[jax.Array, AnchorState]:
     """Reads A off W at the start of an episode; Δ = s·(W − A), or V − A."""
-    live = self.active(leaf, step.indices)
-    anchor = jnp.where(step.episode.starts, live, memory.anchor)
+    weights = self.active(leaf, step.indices)
+    anchor = jnp.where(step.episode.starts, weights, memory.anchor)
     if memory.learned is None:
-      return self.divisor * (live - anchor), AnchorState(anchor)
-    learned = jnp.where(step.episode.starts, live, memory.learned)
+      return self.divisor * (weights - anchor), AnchorState(anchor)
+    learned = jnp.where(step.episode.starts, weights, memory.learned)
     return learned - anchor, AnchorState(anchor, learned)
 
   def spread(
@@ -256,9 +256,9 @@ class KeptResidual(MixedLeaf):
     """Reads A and V off W at the first step of the run; Δ = V − A."""
     assert memory.learned is not None
     first = step.episode.starts & (step.episode.number == 0)
-    live = leaf.astype(accumulator_dtype(leaf))
-    anchor = jnp.where(first, live, memory.anchor)
-    learned = jnp.where(first, live, memory.learned)
+    weights = leaf.astype(accumulator_dtype(leaf))
+    anchor = jnp.where(first, weights, memory.anchor)
+    learned = jnp.where(first, weights, memory.learned)
     return learned - anchor, AnchorState(anchor, learned)
 
   def spread(
@@ -283,8 +283,8 @@ class KeptResidual(MixedLeaf):
     follow = (1 - decay) * (learned - memory.anchor)
     anchor = memory.anchor + jnp.where(step.episode.ends, follow, 0)
     mask = self.layout.mask(step.redraw(step.episode.ends), leaf)
-    live = anchor + jnp.where(mask, (learned - anchor) / self.divisor, 0)
-    return live - leaf.astype(live.dtype), AnchorState(anchor, learned)
+    weights = anchor + jnp.where(mask, (learned - anchor) / self.divisor, 0)
+    return weights - leaf.astype(weights.dtype), AnchorState(anchor, learned)
 
   def dense(
     self, change: jax.Array, indices: jax.Array, like: jax.Array
@@ -325,13 +325,15 @@ def is_low_precision(leaf: Any) -> bool:
   return leaf.dtype != accumulator_dtype(leaf)
 
 
-def _representable(live: jax.Array, change: jax.Array, dtype: Any) -> jax.Array:
-  """The change to the low-precision weights nearest to `live + change`.
+def _representable(
+  weights: jax.Array, change: jax.Array, dtype: Any
+) -> jax.Array:
+  """The change to the low-precision weights nearest to `weights + change`.
 
   If weights were to add a rounded change, they would be rounded twice. The
   difference of two such numbers is exact if neither is twice the other.
   """
-  info, live = jnp.finfo(dtype), live.astype(change.dtype)
+  info, weights = jnp.finfo(dtype), weights.astype(change.dtype)
   # Not astype, there and back: XLA takes that for the identity.
-  nearest = jax.lax.reduce_precision(live + change, info.nexp, info.nmant)
-  return nearest - live
+  nearest = jax.lax.reduce_precision(weights + change, info.nexp, info.nmant)
+  return nearest - weights

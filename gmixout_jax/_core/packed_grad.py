@@ -44,32 +44,32 @@ class Tap:
   indices: jax.Array
   mix: MixedLeaf = struct.field(pytree_node=False)
 
-  def weights(self, live: jax.Array) -> jax.Array:
+  def weights(self, leaf: jax.Array) -> jax.Array:
     """The training weights, whose gradient goes to Δ.
 
     Args:
-      live: The leaf as the model computes with it.
+      leaf: The leaf as the model computes with it.
 
     Returns:
-      `live`; nothing flows back to it.
+      `leaf`; nothing flows back to it.
     """
     mix, dtype = self.mix, self.residual.dtype
 
     @jax.custom_vjp
-    def let_through(live, residual, indices):
+    def let_through(leaf, residual, indices):
       del residual, indices
-      return live
+      return leaf
 
-    def forward(live, residual, indices):
+    def forward(leaf, residual, indices):
       del residual
-      return live, indices
+      return leaf, indices
 
     def backward(indices, gradient):
       active = mix.active(gradient, indices) / mix.divisor
       return None, active.astype(dtype), None
 
     let_through.defvjp(forward, backward)
-    return let_through(live, self.residual, self.indices)
+    return let_through(leaf, self.residual, self.indices)
 
   def of_layers(self) -> "Tap":
     """The tap of a stack with the axes that number layers in front.

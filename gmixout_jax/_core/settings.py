@@ -21,12 +21,12 @@ import numpy as np
 from gmixout_jax import labels
 from gmixout_jax._core import axes as axes_lib
 from gmixout_jax._core import kernel_layout, mixed_leaf, resampling, samplers
+from gmixout_jax._core.inner_optimizer import Moments
 from gmixout_jax._core.same_function import same
 from pallas_kernels import threefry
 from pallas_kernels.dispatch import Implementation
 
 Residual = Literal["reset", "keep"]
-Moments = Literal["carry", "reset"]
 
 
 class MixSettings(TypedDict, total=False):

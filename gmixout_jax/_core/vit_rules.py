@@ -67,7 +67,7 @@ def frozen_heads(
   """Matrices outside the blocks that VIT_RULES freeze and that may be heads.
 
   Those with a word like head in their path; and if no leaf trains densely, so
-  that no head has been found, also those of two axes whose names do not tell
+  that no head has been found, also those of two axes whose names do not say
   that they are something else (``Dense_0/kernel``).
 
   Args:
@@ -89,7 +89,7 @@ def frozen_heads(
     places = [i for i, part in enumerate(parts) if _says_head(part)]
     if places:
       heads.append((path, "/".join(parts[: places[0] + 1])))
-    elif headless and leaf.ndim == 2 and not _is_told(parts):
+    elif headless and leaf.ndim == 2 and not _names_no_head(parts):
       heads.append((path, "/".join(parts[:-1]) or path))
   return heads
 
@@ -115,7 +115,7 @@ def _says_head(part: str) -> bool:
   )
 
 
-def _is_told(parts: Sequence[str]) -> bool:
+def _names_no_head(parts: Sequence[str]) -> bool:
   """Whether a path says embedding, projection or the like anywhere."""
   words = {word for part in parts for word in leaf_names.words(part)}
   return any(

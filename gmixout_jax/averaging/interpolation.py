@@ -6,6 +6,7 @@ disagree on one, that is an error (see `averaged_leaves`).
 """
 
 import functools
+import math
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -81,7 +82,8 @@ def mean(trees: Sequence[Any], weights: Sequence[float] | None = None) -> Any:
 
   Args:
     trees: θᵢ, pytrees of one structure; at least one.
-    weights: wᵢ, one per tree, with a positive sum; None for all alike.
+    weights: wᵢ, one per tree, finite and with a positive sum; None for all
+      alike.
 
   Returns:
     A pytree like the first.
@@ -106,12 +108,12 @@ def mean(trees: Sequence[Any], weights: Sequence[float] | None = None) -> Any:
   if not trees:
     raise ValueError("a mean needs at least one tree, got none.")
   shares = [1.0] * len(trees) if weights is None else list(weights)
-  if len(shares) != len(trees) or not sum(shares) > 0:
-    raise ValueError(
-      f"weights must be {len(trees)} numbers with a positive sum, one per tree,"
-      f" got {weights}."
-    )
   total = sum(shares)
+  if len(shares) != len(trees) or not 0 < total < math.inf:
+    raise ValueError(
+      f"weights must be {len(trees)} finite numbers with a positive sum, one"
+      f" per tree, got {weights}."
+    )
   return mix_leaves(trees, [share / total for share in shares])
 
 

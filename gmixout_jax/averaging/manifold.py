@@ -12,6 +12,7 @@ from gmixout_jax.averaging.components import (
   components,
   mix_components,
 )
+from gmixout_jax.averaging.ranking import ranked
 
 Vector = Float[np.ndarray, " n"]
 
@@ -79,8 +80,8 @@ def manifold_soup(
     The soup.
 
   Raises:
-    ValueError: If there are no trees, not as many scores as trees, an
-      argument is out of range, or the structures or leaves of integers,
+    ValueError: If there are no trees, not as many scores as trees, a score is
+      NaN, an argument is out of range, or the structures or leaves of integers,
       booleans or PRNG keys differ; the leaf is named.
 
   Note:
@@ -98,14 +99,8 @@ def manifold_soup(
   if budget < 1:
     raise ValueError(f"budget must be at least 1, got {budget}.")
   groups = components(trees, depth)
-  scores = [validate(tree) for tree in trees] if scores is None else scores
-  if len(scores) != len(trees):
-    raise ValueError(
-      f"there must be one score per tree, got {len(scores)} scores and"
-      f" {len(trees)} trees."
-    )
-  order = sorted(range(len(trees)), key=lambda i: -scores[i])
-  soup, best, used = trees[order[0]], scores[order[0]], [order[0]]
+  order, best = ranked(trees, validate, scores)
+  soup, used = trees[order[0]], [order[0]]
   shares = {name: [1.0] for name in groups}
   skipped, rejected = [], []
 
@@ -162,7 +157,7 @@ def _search(
   reach = 0.5 * (1 - even)
   low, high = np.full_like(even, 0.3), np.ones_like(even)
   factors, first = search(even, even - reach, even + reach)
-  if first < best:
+  if not first >= best:  # NaN too
     return None
   factors, score = search(factors, low, high)
   if score >= (1 + 0.3 * (1 - threshold)) * first:

@@ -9,6 +9,7 @@ import optax
 
 from gmixout_jax.averaging.averaged_leaves import check_trees, has_mean
 from gmixout_jax.averaging.interpolation import mean, mix_leaves
+from gmixout_jax.averaging.ranking import ranked
 
 
 class Soup(NamedTuple):
@@ -48,9 +49,9 @@ def greedy_soup(
     authors' code it is the later one.
 
   Raises:
-    ValueError: If there are no trees, not as many scores as trees, or the
-      structures, the shapes of a leaf, or leaves of integers, booleans or PRNG
-      keys differ; the leaf is named.
+    ValueError: If there are no trees, not as many scores as trees, a score is
+      NaN, or the structures, the shapes of a leaf, or leaves of integers,
+      booleans or PRNG keys differ; the leaf is named.
 
   Example:
     >>> import jax.numpy as jnp
@@ -66,14 +67,8 @@ def greedy_soup(
   if not trees:
     raise ValueError("a soup needs at least one tree, got none.")
   check_trees(trees)
-  scores = [validate(tree) for tree in trees] if scores is None else scores
-  if len(scores) != len(trees):
-    raise ValueError(
-      f"there must be one score per tree, got {len(scores)} scores and"
-      f" {len(trees)} trees."
-    )
-  order = sorted(range(len(trees)), key=lambda i: -scores[i])  # is stable
-  used, soup, best = [order[0]], trees[order[0]], scores[order[0]]
+  order, best = ranked(trees, validate, scores)
+  used, soup = [order[0]], trees[order[0]]
   for i in order[1:]:
     # Not a running mean: low precision would round at every ingredient.
     tried = mean([trees[j] for j in (*used, i)])
@@ -124,8 +119,9 @@ def learned_soup(
     The soup. β is not part of it: it does not change which class is largest.
 
   Raises:
-    ValueError: If there are no trees, or the structures, the shapes of a leaf,
-      or leaves of integers, booleans or PRNG keys differ; the leaf is named.
+    ValueError: If there are no trees or no batches, or the structures, the
+      shapes of a leaf, or leaves of integers, booleans or PRNG keys differ; the
+      leaf is named.
 
   Example:
     >>> import jax.numpy as jnp
@@ -167,6 +163,8 @@ def learned_soup(
   for batch in batches:
     learned, state, value = step(learned, state, averaged, batch)
     losses.append(float(value))
+  if not losses:
+    raise ValueError("a learned soup needs at least one batch, got none.")
   return LearnedSoup(
     params=_mix(trees, learned["shares"]),
     weights=jax.tree.map(jax.nn.softmax, learned["shares"]),

@@ -112,7 +112,7 @@ class Checkpoints:
     self.folder = local_path("folder", folder).absolute()
     self.keep = keep
     self._config = manifests.as_json("config", config or {})
-    self._leads = jax.process_index() == 0
+    self._leads = processes.leads()
     self._lock: int | None = None
     self._kept: frozenset[int] = frozenset()
     self._pending: concurrent.futures.Future[None] | None = None

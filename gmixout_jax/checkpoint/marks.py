@@ -68,9 +68,9 @@ def claim(folder: pathlib.Path) -> frozenset[int]:
   """
   found, mark = check(folder), folder / MARK
   if not mark.is_file():
-    told = {"by": importlib.metadata.version("gmixout-jax"), "found": found}
+    content = {"by": importlib.metadata.version("gmixout-jax"), "found": found}
     with replacing(mark) as temporary:
-      temporary.write_bytes(json.dumps(told).encode() + b"\n")
+      temporary.write_bytes(json.dumps(content).encode() + b"\n")
   return frozenset(found)
 
 

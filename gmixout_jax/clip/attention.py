@@ -61,7 +61,7 @@ def padded(
   found = jax.nn.dot_product_attention(
     *(jnp.pad(x, wide) for x in (query, key, value)),
     is_causal=causal,
-    # Causal attention hides what comes last without being told.
+    # Causal attention hides what comes last by itself.
     key_value_seq_lengths=None if causal else jnp.full(batch, length, "int32"),
     implementation=implementation,
   )

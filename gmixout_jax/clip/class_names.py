@@ -40,14 +40,14 @@ def load_class_names(path: Path) -> tuple[str, ...] | None:
   path = local_path("path", path)
   if path.is_file():
     noted = timm_config.noted(weights.Files([path]).metadata, str(path))
-    return _checked(f"{path}: class_names", noted.get("class_names"))
+    return _as_names(f"{path}: class_names", noted.get("class_names"))
   config = path / "config.json"
   raw = huggingface.read_object(config) if config.is_file() else {}
   if (numbered := raw.get("id2label")) is not None:
     name = f"{config}: id2label"
-    found = _checked(name, _in_order(name, numbered))
+    found = _as_names(name, _in_order(name, numbered))
     return None if all(map(_NUMBERED.fullmatch, found or ())) else found
-  return _checked(f"{config}: label_names", raw.get("label_names"))
+  return _as_names(f"{config}: label_names", raw.get("label_names"))
 
 
 def checked(
@@ -79,7 +79,7 @@ def _in_order(name: str, numbered: Any) -> list[Any]:
   return [numbers[key] for key in keys]
 
 
-def _checked(name: str, names: Any) -> tuple[str, ...] | None:
+def _as_names(name: str, names: Any) -> tuple[str, ...] | None:
   if names is None:
     return None
   if not isinstance(names, list) or not all(isinstance(n, str) for n in names):

@@ -97,7 +97,7 @@ def load(
     "remat": remat,
     "attention": attention,
   }
-  untold = {
+  asked = {
     "heads": heads,
     "pool": pool,
     "activation": activation,
@@ -106,16 +106,16 @@ def load(
   size = {"image_size": image_size}
   if not path.is_dir():
     return timm.vit_from_safetensors(
-      path, num_classes=num_classes, **size, **untold, **how
+      path, num_classes=num_classes, **size, **asked, **how
     )
   kind, raw = kind_of(path)
   if kind != "timm":
-    _refuse(path, kind, untold)
+    _refuse(path, kind, asked)
   if kind in _CLIPS:
     _refuse(path, kind, {"num_classes": num_classes})
   if kind == "clip":
     return convert.from_pretrained(path, **size, **how)
-  config, tensors = _described(path, kind, raw, untold)
+  config, tensors = _described(path, kind, raw, asked)
   if isinstance(config, CLIPConfig):
     config = dataclasses.replace(
       config,
@@ -157,7 +157,7 @@ def holds_clip(path: Path) -> bool:
 
 
 def _described(
-  path: pathlib.Path, kind: str, raw: dict[str, Any], untold: dict[str, Any]
+  path: pathlib.Path, kind: str, raw: dict[str, Any], asked: dict[str, Any]
 ) -> tuple[CLIPConfig | VisionConfig, weights.Files]:
   """Config and tensors of a folder, of which no weight is read yet."""
   try:
@@ -168,7 +168,7 @@ def _described(
       config = huggingface_vit.parse(raw)
       return config, weights.Files(weights.find(path))
     tensors = weights.Files(weights.find(path))
-    return timm.described(tensors, untold, raw), tensors
+    return timm.described(tensors, asked, raw), tensors
   except CheckpointError:
     raise
   except ValueError as error:

@@ -113,19 +113,19 @@ def described(
   given: Mapping[str, Any],
   raw: Mapping[str, Any] | None = None,
 ) -> VisionConfig:
-  """The config of tensors, by all that tells it.
+  """The config of tensors, from all that is known of them.
 
   Args:
     tensors: Of which names, shapes and notes are read.
     given: Fields that were asked for, which win; None is none.
     raw: The config.json beside them, if there is one, which wins over notes.
   """
-  told = timm_config.noted_fields(tensors.metadata, tensors.source)
+  known = timm_config.noted_fields(tensors.metadata, tensors.source)
   if raw is not None:
     pre_norm = "norm_pre.weight" in tensors.shapes
-    told |= timm_config.parse(raw, pre_norm=pre_norm)
+    known |= timm_config.parse(raw, pre_norm=pre_norm)
   asked = {name: value for name, value in given.items() if value is not None}
-  return timm_tensors.describe(tensors, told | asked)
+  return timm_tensors.describe(tensors, known | asked)
 
 
 def fill(

@@ -15,7 +15,7 @@ _NOTE = "gmixout_jax.vit"
 _NOTED = ("heads", "pool", "activation", "eps", "image_size", "layer_scale")
 
 # Arguments that tensors tell, that are read here, or that steer training.
-_TOLD = frozenset(
+_READ = frozenset(
   {
     *("img_size", "patch_size", "in_chans", "num_classes", "global_pool"),
     *("embed_dim", "depth", "num_heads", "mlp_ratio", "qkv_bias", "qk_norm"),
@@ -45,9 +45,9 @@ def note(config: VisionConfig, **more: Any) -> dict[str, str]:
     **more: `images`, as timm's `pretrained_cfg`, and `class_names`; None is
       nothing.
   """
-  told = {name: getattr(config, name) for name in _NOTED} | more
-  told = {name: value for name, value in told.items() if value is not None}
-  return {_NOTE: json.dumps(told)}
+  fields = {name: getattr(config, name) for name in _NOTED} | more
+  fields = {name: value for name, value in fields.items() if value is not None}
+  return {_NOTE: json.dumps(fields)}
 
 
 def noted(metadata: Mapping[str, str], source: str) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def noted_fields(metadata: Mapping[str, str], source: str) -> dict[str, Any]:
 
 
 def parse(raw: Mapping[str, Any], *, pre_norm: bool) -> dict[str, Any]:
-  """The fields that timm's config.json tells and tensors do not.
+  """The fields that timm's config.json has and tensors do not show.
 
   Args:
     raw: The parsed JSON.
@@ -98,7 +98,7 @@ def parse(raw: Mapping[str, Any], *, pre_norm: bool) -> dict[str, Any]:
   )
   for name, value in args.items():
     same = _UNCHANGING.get(name, (False,))
-    if name not in _TOLD and value is not None and value not in same:
+    if name not in _READ and value is not None and value not in same:
       raise ValueError(f"model_args: {name} is not supported, got {value!r}.")
   found: dict[str, Any] = {}
   if (heads := args.get("num_heads")) is not None:

@@ -45,26 +45,26 @@ HEADS = {
 DINOv2's g, G. Of another width a file does not tell them."""
 
 
-def describe(tensors: weights.Files, told: dict[str, Any]) -> VisionConfig:
+def describe(tensors: weights.Files, known: dict[str, Any]) -> VisionConfig:
   """The config of tensors with timm's names.
 
   Args:
     tensors: Of which names and shapes are read.
-    told: Fields that are known otherwise.
+    known: Fields that are known from elsewhere.
 
   Raises:
     CheckpointError: They are no ViT, or one with parts that are not supported.
     ValueError: Something is not known; it names the argument.
   """
-  found = _shape(tensors, told)
+  found = _shape(tensors, known)
   width = found["width"]
-  heads = told.get("heads", HEADS.get(width))
+  heads = known.get("heads", HEADS.get(width))
   if heads is None:
     raise ValueError(
       f"heads must be given: {tensors.source} is {width} wide, and no published"
-      f" ViT of that width tells them; known are {', '.join(map(str, HEADS))}."
+      f" ViT has that width; known are {', '.join(map(str, HEADS))}."
     )
-  pool = told.get("pool", found["pool"])
+  pool = known.get("pool", found["pool"])
   if pool is None:
     why = "has no class token"
     if found["class_token"]:
@@ -72,21 +72,21 @@ def describe(tensors: weights.Files, told: dict[str, Any]) -> VisionConfig:
     raise ValueError(
       f"pool must be given, 'mean' or 'max'{' or ' * found['class_token']}"
       f"{repr('class') * found['class_token']}: {tensors.source} {why}, and"
-      " tensors do not tell how tokens are pooled."
+      " tensors do not show how tokens are pooled."
     )
   usual = {"activation": "gelu", "eps": 1e-6}
   for name in usual:
-    if name not in told and found["pre_norm"]:
+    if name not in known and found["pre_norm"]:
       raise ValueError(
         f"{name} must be given: {tensors.source} has a norm before the first"
         " block, as CLIP's image towers have, of which some were trained with"
         " quick_gelu and others with gelu, most with eps = 1e-5."
       )
-  return VisionConfig(**(usual | found | told | {"heads": heads, "pool": pool}))
+  return VisionConfig(**(usual | found | known | dict(heads=heads, pool=pool)))
 
 
-def _shape(tensors: weights.Files, told: dict[str, Any]) -> dict[str, Any]:
-  """The fields of the config that the tensors' names and shapes tell."""
+def _shape(tensors: weights.Files, known: dict[str, Any]) -> dict[str, Any]:
+  """The fields of the config that follow from names and shapes."""
   shapes = tensors.shapes
   unsupported = [
     f"{part}: {name}"
@@ -141,7 +141,7 @@ def _shape(tensors: weights.Files, told: dict[str, Any]) -> dict[str, Any]:
   if "attn_pool.latent" in shapes:
     pool = "attention"
   positions, grid = _positions(
-    tensors, class_token, registers, told.get("image_size", 0) // patch
+    tensors, class_token, registers, known.get("image_size", 0) // patch
   )
   return dict(
     width=width,

@@ -164,7 +164,7 @@ def test_training_images_are_neither_validation_nor_ood(trained, pacs, photos):
     ),
     (
       ("--val", pacs / "photo", "--ood", f"here={pacs / 'photo'}"),
-      r"--ood here .* and --val .* told anyway: leave it out of --ood",
+      r"--ood here .* and --val .* reported anyway: leave it out of --ood",
     ),
   ):
     with pytest.raises(SystemExit, match=message):

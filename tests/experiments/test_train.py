@@ -117,10 +117,10 @@ def test_a_rate_far_from_the_recipes_is_warned_of(tmp_path, sketch):
   with pytest.warns(
     UserWarning, match="is 0.001, but 1e-05 for full fine-tuning"
   ):
-    config.method.advise(config.recipe)
+    config.method.check_learning_rate(config.recipe)
   with pytest.warns(UserWarning, match="is 0.001"):
-    WiseFT(of=config.method).advise(1e-5)
-  config.method.advise(2e-4)  # no warning, or this fails
+    WiseFT(of=config.method).check_learning_rate(1e-5)
+  config.method.check_learning_rate(2e-4)  # no warning, or this fails
   missing = dataclasses.replace(config, backbone=tmp_path / "none")
   with (
     pytest.warns(UserWarning, match="is 0.001"),

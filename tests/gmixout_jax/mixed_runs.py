@@ -139,7 +139,7 @@ def assert_close(one, other):
 
 
 def assert_same_trajectory(ours, theirs):
-  """Of live weights; and it leads somewhere."""
+  """Of training weights; and it leads somewhere."""
   assert_close(ours, theirs)
   moves = np.diff(ours["blocks"][0]["kernel"], axis=0)
   assert np.abs(moves).max(axis=(1, 2)).min() > 1e-3
@@ -157,9 +157,9 @@ def shown_by_accessors(state, params):
 
 def assert_same_end(mixed, params, state):
   """Weights to deploy and masks."""
-  deployed, mask = shown_by_mixed(mixed)
+  evaluated, mask = shown_by_mixed(mixed)
   expected, expected_mask = shown_by_accessors(state, params)
-  assert_close(deployed, expected)
+  assert_close(evaluated, expected)
   jax.tree.map(np.testing.assert_array_equal, mask, expected_mask)
 
 

@@ -39,7 +39,7 @@ class AdamW:
 
 def gmixout(weights, gradient, masks, *, inner, slots, s, decay, period, steps,
             restart=False, order=None):  # fmt: skip
-  """Yields (live, deployed) after each step of GMixout on one matrix.
+  """Yields (trained, evaluated) after each step of GMixout on one matrix.
 
   Args:
     weights: Pretrained matrix, the first anchor.
@@ -61,15 +61,15 @@ def gmixout(weights, gradient, masks, *, inner, slots, s, decay, period, steps,
   for _ in range(steps):
     mask = masks(episode)
     active = order(episode) if order else np.flatnonzero(mask)
-    live = anchor + mask * residual / s
+    trained = anchor + mask * residual / s
     packed = np.zeros(slots)
-    packed[: active.size] = (gradient(live) / s).flat[active]
+    packed[: active.size] = (gradient(trained) / s).flat[active]
     packed_residual = np.zeros(slots)
     packed_residual[: active.size] = residual.flat[active]
     step = inner.step(packed, packed_residual)[: active.size]
     residual.flat[active] += step
     lam = decay(episode)
-    deployed = anchor + (1 - lam) * residual
+    evaluated = anchor + (1 - lam) * residual
     left -= 1
     if left == 0:
       anchor = lam * anchor + (1 - lam) * (anchor + residual)
@@ -79,11 +79,11 @@ def gmixout(weights, gradient, masks, *, inner, slots, s, decay, period, steps,
       mask = masks(episode)
       if restart:
         inner.restart(slots)
-    yield anchor + mask * residual / s, deployed
+    yield anchor + mask * residual / s, evaluated
 
 
 def mixout(weights, gradient, masks, *, inner, s, steps):
-  """Yields (live, learned) after each step of Mixout on one matrix.
+  """Yields (trained, learned) after each step of Mixout on one matrix.
 
   The forward pass is the one of Lee et al. (2020), in their form: swap masked
   entries for the pretrained ones, then correct the mean.

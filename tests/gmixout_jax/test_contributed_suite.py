@@ -64,7 +64,7 @@ def loss(params):
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def trained(tx, steps):
-  """Live weights, state, and the mask of the first step."""
+  """Training weights, state, and the mask of the first step."""
 
   def step(carry, _):
     params, state = carry
@@ -99,12 +99,12 @@ def test_gmixout_converges(sampler):
 )
 def test_random_mask_converges_where_it_trains(sampler):
   tx = transformation("random_mask", sampler)
-  live, evaluated, mask = trained(tx, 1000)
-  jax.tree.map(np.testing.assert_array_equal, live, evaluated)
+  training, evaluated, mask = trained(tx, 1000)
+  jax.tree.map(np.testing.assert_array_equal, training, evaluated)
   for name in set(SHAPES) - {"pairs"}:
     active = np.asarray(mask[name])
-    close(np.asarray(live[name])[active], np.asarray(TARGET[name])[active])
-    np.testing.assert_array_equal(np.asarray(live[name])[~active], 0)
+    close(np.asarray(training[name])[active], np.asarray(TARGET[name])[active])
+    np.testing.assert_array_equal(np.asarray(training[name])[~active], 0)
   assert 0.3 < np.mean(mask["parabola"]) < 0.7
 
 

@@ -136,11 +136,11 @@ def stepped(library, sampler):
   with jax.numpy_rank_promotion("allow"):
     state = tx.init(params)
     masks = jax.jit(gx.gmixout_masks)(state, params)
-    live, after = params, []
+    trained, after = params, []
     for _ in range(3):
-      live, state = step(live, state)
-      after.append(live)
-    losses = [float(loss(params)), float(loss(live))]
+      trained, state = step(trained, state)
+      after.append(trained)
+    losses = [float(loss(params)), float(loss(trained))]
   return params, after[0], jax.device_get(masks), losses
 
 

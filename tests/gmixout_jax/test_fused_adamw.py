@@ -72,7 +72,7 @@ def close(actual, expected, dtype):
 
 
 def transformed(params, implementation):
-  """Live weights after STEPS steps of `gmixout`, the masks, the deployed."""
+  """Training weights after STEPS of `gmixout`, masks, evaluation weights."""
   tx = gx.gmixout(
     optax.adamw(**ADAMW), **SETTINGS, implementation=implementation
   )

@@ -61,9 +61,9 @@ def test_its_accessors_show_what_those_of_gmixout_show(
   _, params, state = trajectory_of_gmixout(inner, sampler, residual)
   _, mixed, _ = trajectory_of_mixed(inner, sampler, residual)
   assert_same_end(mixed, params, state)
-  deployed = shown_by_mixed(mixed)[0]["blocks"][0]["kernel"]
-  live = mixed.params["blocks"][0]["kernel"]
-  assert np.abs(deployed - live).max() > 1e-3  # in mid-episode
+  evaluated = shown_by_mixed(mixed)[0]["blocks"][0]["kernel"]
+  trained = mixed.params["blocks"][0]["kernel"]
+  assert np.abs(evaluated - trained).max() > 1e-3  # in mid-episode
 
 
 @pytest.mark.parametrize(
@@ -101,9 +101,9 @@ def test_rules_are_a_partition():
   theirs, params, their_state = run_transform(tx)
   ours, mixed, state = run_mixed(create(PARAMS, target=RULES), adamw)
   assert_same_trajectory(ours, theirs)
-  deployed, mask = shown_by_mixed(mixed)
+  evaluated, mask = shown_by_mixed(mixed)
   expected, expected_mask = shown_by_accessors(their_state, params)
-  assert_close(deployed, expected)
+  assert_close(evaluated, expected)
   # The partition hides the head from gmixout, which then says that it does not
   # train it.
   expected_mask["head"] = jax.tree.map(jnp.ones_like, mask["head"])

@@ -129,13 +129,13 @@ def test_multi_steps_are_one_step_of_an_episode(scheduled):
   flat = lambda leaf: leaf.reshape(-1, *leaf.shape[2:])
   micro_batches = jax.tree.map(flat, halves(BATCHES))
   mixed, multi = create(PARAMS, **period), optax.MultiSteps(INNER["adamw"], 2)
-  live, mixed, _ = run_mixed(mixed, multi, micro_batches, step)
+  trained, mixed, _ = run_mixed(mixed, multi, micro_batches, step)
   assert int(mixed.count) == STEPS
-  after_steps = jax.tree.map(lambda leaf: leaf[1::2], live)
+  after_steps = jax.tree.map(lambda leaf: leaf[1::2], trained)
   assert_same_trajectory(after_steps, trajectory_of_gmixout()[0])
   # Between optimizer steps nothing moves, nor is an episode ended.
   jax.tree.map(
     np.testing.assert_array_equal,
-    jax.tree.map(lambda leaf: leaf[2::2], live),
-    jax.tree.map(lambda leaf: leaf[1:-1:2], live),
+    jax.tree.map(lambda leaf: leaf[2::2], trained),
+    jax.tree.map(lambda leaf: leaf[1:-1:2], trained),
   )

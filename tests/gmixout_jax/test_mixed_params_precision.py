@@ -91,11 +91,11 @@ def test_steps_below_the_precision_of_bfloat16_add_up(
       mixed, _ = jax.lax.scan(wrapper_step, mixed, length=steps)
       return mixed.params, mixed.eval_params(), mixed
     start = params, tx.init(params)
-    (live, state), _ = jax.lax.scan(transform_step, start, length=steps)
-    return live, gx.gmixout_eval_params(state, live), state
+    (trained, state), _ = jax.lax.scan(transform_step, start, length=steps)
+    return trained, gx.gmixout_eval_params(state, trained), state
 
-  live, deployed, state = run({"w": weights})
-  assert live["w"].dtype == deployed["w"].dtype == jnp.bfloat16
+  trained, evaluated, state = run({"w": weights})
+  assert trained["w"].dtype == evaluated["w"].dtype == jnp.bfloat16
   assert state.anchor["w"].dtype == state.learned["w"].dtype == jnp.float32
 
   mask, exact = drawn_mask(weights.shape, s), np.asarray(weights, np.float64)
@@ -111,7 +111,7 @@ def test_steps_below_the_precision_of_bfloat16_add_up(
       inner=oracle.Sgd(0, learning_rate), s=s, steps=steps,
     )  # fmt: skip
   # One unit in the last place of 1.5: rounded once here, once by an episode.
-  for ours, theirs in zip((live, deployed), expected, strict=True):
+  for ours, theirs in zip((trained, evaluated), expected, strict=True):
     ours = np.asarray(ours["w"], np.float64)
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=2**-7)
   assert np.abs(expected[1] - exact).max() > 2 * 2**-7
@@ -128,21 +128,21 @@ def test_bfloat16_training_weights_are_rounded_once():
     mixed = step(mixed, {"w": 0.01 * update})
   anchor, learned = (np.float64(t["w"]) for t in (mixed.anchor, mixed.learned))
   wanted = (anchor + 0.6 * (learned - anchor)).astype(jnp.bfloat16)
-  live = np.asarray(mixed.params["w"])[mask].reshape(wanted.shape)
-  np.testing.assert_array_equal(live, wanted)
+  trained = np.asarray(mixed.params["w"])[mask].reshape(wanted.shape)
+  np.testing.assert_array_equal(trained, wanted)
 
 
 def test_bfloat16_weights_follow_gmixout():
   params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), PARAMS)
   inner = INNER["sgd"]
   theirs, _, state = run_transform(transform(inner), params)
-  live, mixed, _ = run_mixed(create(params), inner)
+  trained, mixed, _ = run_mixed(create(params), inner)
   # Two programs round in other places: an ulp here and there.
   jax.tree.map(
     lambda one, other: np.testing.assert_allclose(
       one.astype(jnp.float32), other.astype(jnp.float32), rtol=0, atol=2**-6
     ),
-    live,
+    trained,
     theirs,
   )
   memory = lambda state: types((state.anchor, state.learned))

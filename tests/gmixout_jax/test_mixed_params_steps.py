@@ -139,8 +139,8 @@ def test_it_is_the_loop_over_the_pieces(tx, told, settings):
                 functools.partial(step, told=told))
     )  # fmt: skip
   exactly(*runs)
-  live = runs[0][0]["blocks"][0]["kernel"]
-  assert np.abs(live[-1] - live[0]).max() > 1e-3
+  trained = runs[0][0]["blocks"][0]["kernel"]
+  assert np.abs(trained[-1] - trained[0]).max() > 1e-3
 
 
 @pytest.mark.slow
@@ -151,9 +151,9 @@ def test_multi_steps_are_one_step_of_an_episode():
   )
   multi = optax.MultiSteps(INNER["adamw"], 2)
   for tx in (multi, multi.gradient_transformation()):
-    live, mixed, _ = run_mixed(create(PARAMS), tx, halves, step_in_one)
+    trained, mixed, _ = run_mixed(create(PARAMS), tx, halves, step_in_one)
     assert int(mixed.count) == STEPS
-    after_steps = jax.tree.map(lambda leaf: leaf[1::2], live)
+    after_steps = jax.tree.map(lambda leaf: leaf[1::2], trained)
     assert_same_trajectory(after_steps, trajectory_of_gmixout()[0])
 
 
@@ -179,7 +179,7 @@ def test_held_weights_restart_as_in_gmixout():
   assert_same_end(mixed, *end)
   # The pieces leave the optimizer's state alone.
   without, _, _ = run_from_init(step_by_step, inner)
-  kernel = lambda live: live["blocks"][0]["kernel"]
+  kernel = lambda trained: trained["blocks"][0]["kernel"]
   assert np.abs(kernel(without) - kernel(ours)).max() > 1e-3
 
 

@@ -158,17 +158,17 @@ def test_mixed_optimizer_trains_as_nnx_optimizer(sampler, graph):
     assert shape == {"stratified": (12, 6), "neuron": (4, 20)}[sampler]
 
     # The weights to deploy, in a copy that has a life of its own.
-    deployed = nnx.jit(lambda model, o: o.eval_model(model))(model, optimizer)
+    evaluated = nnx.jit(lambda model, o: o.eval_model(model))(model, optimizer)
   expected = gx.gmixout_eval_params(
     reference(NoisyNetwork, sampler)[1], nnx.state(model, nnx.Param)
   )
-  jax.tree.map(close, pure(deployed), nnx.to_pure_dict(expected))
-  live = pure(model)["blocks"][0]["kernel"]
-  assert np.abs(pure(deployed)["blocks"][0]["kernel"] - live).max() > 1e-2
-  deployed(INPUTS[0])
+  jax.tree.map(close, pure(evaluated), nnx.to_pure_dict(expected))
+  trained = pure(model)["blocks"][0]["kernel"]
+  assert np.abs(pure(evaluated)["blocks"][0]["kernel"] - trained).max() > 1e-2
+  evaluated(INPUTS[0])
   now = pure(model, nnx.Not(nnx.Param))
   jax.tree.map(np.testing.assert_array_equal, bits(now), bits(other))
-  after = pure(deployed, nnx.Not(nnx.Param))
+  after = pure(evaluated, nnx.Not(nnx.Param))
   assert int(after["dropout"]["rngs"]["count"]) == STEPS + 1
 
 

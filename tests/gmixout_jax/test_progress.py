@@ -37,9 +37,9 @@ def remaining_in_numpy(rng, episodes, decay, sparsity, rescale, fit):
   for _ in range(episodes):
     mask = rng.permutation(weights)[:kept]
     left = wanted - inputs @ anchor
-    # The live weights are A + M Δ/s, the loss sees nothing else.
-    live, *_ = np.linalg.lstsq(inputs[:, mask] / scale, fit * left)
-    anchor[mask] += (1 - decay) * live
+    # The training weights are A + M Δ/s, the loss sees nothing else.
+    trained, *_ = np.linalg.lstsq(inputs[:, mask] / scale, fit * left)
+    anchor[mask] += (1 - decay) * trained
   return np.linalg.norm(inputs @ anchor - wanted) / first
 
 
@@ -103,7 +103,7 @@ def test_the_library_reaches_the_bound(rng, x64, sampler, rescale, k):
 
   for count in range(1, 4 * k + 1):
     weights, state = step(weights, state)
-    if count % k == 0:  # what is deployed is the anchor
+    if count % k == 0:  # the evaluation weights are the anchor
       anchor = gx.gmixout_eval_params(state, weights)
       bound = gx.gmixout_progress(count, resample_every=k, rescale=rescale)
       assert output(anchor) / target == pytest.approx(bound, rel=1e-6)

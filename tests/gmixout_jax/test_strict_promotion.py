@@ -227,20 +227,20 @@ def test_optimizers_that_run_alone(name):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_kernels(dtype):
-  live = jax.ShapeDtypeStruct((6, 40), dtype)
+  trained = jax.ShapeDtypeStruct((6, 40), dtype)
   key, by = jax.random.key(0), {"kept": 0.25, "implementation": "xla"}
 
-  def everything(live):
-    packed = pallas_kernels.pack(live, key, **by)
+  def everything(trained):
+    packed = pallas_kernels.pack(trained, key, **by)
     mixed = [
-      pallas_kernels.masked_mix(live, residual, key, sampler=sampler, **by)
-      for sampler, residual in (("stratified", packed), ("bernoulli", live))
+      pallas_kernels.masked_mix(trained, residual, key, sampler=sampler, **by)
+      for sampler, residual in (("stratified", packed), ("bernoulli", trained))
     ]
     stepped = [
       pallas_kernels.packed_step(
-        live,
+        trained,
         gradient,
-        packed_step_api.init(live, kept=0.25),
+        packed_step_api.init(trained, kept=0.25),
         key,
         count=jnp.int32(3),
         learning_rate=0.1,
@@ -248,18 +248,18 @@ def test_kernels(dtype):
         packed_gradient=gradient is packed,
         **by,
       )
-      for gradient in (live, packed)
+      for gradient in (trained, packed)
     ]
     return mixed, stepped
 
-  def total(live):
-    (one, two), _ = everything(live)
+  def total(trained):
+    (one, two), _ = everything(trained)
     return jnp.sum(one.astype(jnp.float32)) + jnp.sum(two.astype(jnp.float32))
 
-  mixed, stepped = jax.eval_shape(everything, live)
+  mixed, stepped = jax.eval_shape(everything, trained)
   for leaf in (*mixed, *(weights for weights, _ in stepped)):
-    assert jax.typeof(leaf) == jax.typeof(live)
-  jax.eval_shape(jax.grad(total), live)
+    assert jax.typeof(leaf) == jax.typeof(trained)
+  jax.eval_shape(jax.grad(total), trained)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

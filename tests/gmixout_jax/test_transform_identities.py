@@ -75,12 +75,12 @@ def test_without_sparsity_it_is_lookahead(params, inner):
     updates, state = theirs.update(jax.grad(loss)(pair.fast), state, pair)
     return optax.apply_updates(pair, updates), state
 
-  for count, (live, state) in enumerate(trajectory(ours, params, 13)):
+  for count, (trained, state) in enumerate(trajectory(ours, params, 13)):
     if count:
       pair, their_state = step(pair, their_state)
-    assert_close(live, pair.fast)
+    assert_close(trained, pair.fast)
     if count % 4 == 0:
-      assert_close(gx.gmixout_eval_params(state, live), pair.slow)
+      assert_close(gx.gmixout_eval_params(state, trained), pair.slow)
 
 
 @pytest.mark.parametrize(
@@ -97,13 +97,13 @@ def test_without_sparsity_and_decay_it_is_the_inner_optimizer(
     resample_every=resample_every,
     key=0,
   )
-  for (live, state), (expected, _) in zip(
+  for (trained, state), (expected, _) in zip(
     trajectory(ours, params_with_bias, 7),
     trajectory(inner, params_with_bias, 7),
     strict=True,
   ):
-    assert_close(live, expected, rtol=1e-6, atol=1e-7)
-    assert_close(gx.gmixout_eval_params(state, live), live)
+    assert_close(trained, expected, rtol=1e-6, atol=1e-7)
+    assert_close(gx.gmixout_eval_params(state, trained), trained)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -120,41 +120,41 @@ def test_off_the_mask_training_weights_are_the_anchor(params, sampler):
   )
   anchor = jax.tree.map(np.asarray, params)
   mask = None
-  for count, (live, state) in enumerate(trajectory(tx, params, 10)):
-    live = jax.tree.map(np.asarray, live)
+  for count, (trained, state) in enumerate(trajectory(tx, params, 10)):
+    trained = jax.tree.map(np.asarray, trained)
     if count and count % period == 0:
       # The residual form says A += (1 − λ)Δ, which is what evaluation gives;
-      # the absolute form, that the live weights now are the anchor.
-      anchor = live
-      assert_close(gx.gmixout_eval_params(state, live), live, 0, 0)
+      # the absolute form, that the training weights now are the anchor.
+      anchor = trained
+      assert_close(gx.gmixout_eval_params(state, trained), trained, 0, 0)
     else:
       off = lambda leaf, m: np.where(m, 0, leaf)
       if mask is not None:
         jax.tree.map(
           np.testing.assert_array_equal,
-          jax.tree.map(off, live, mask),
+          jax.tree.map(off, trained, mask),
           jax.tree.map(off, anchor, mask),
         )
-      deployed = gx.gmixout_eval_params(state, live)
+      evaluated = gx.gmixout_eval_params(state, trained)
       # A third of three columns is too much: the head is one row of 90.
       s = {"layer": 9 / 30, "head": 27 / 90}
       if sampler == "stratified":
         for name, kept in s.items():
-          a, w = anchor[name]["kernel"], live[name]["kernel"]
+          a, w = anchor[name]["kernel"], trained[name]["kernel"]
           np.testing.assert_allclose(
-            deployed[name]["kernel"],
+            evaluated[name]["kernel"],
             a + (1 - decay) * kept * (w - a),
             rtol=1e-4,
             atol=1e-5,
           )
-    mask = jax.tree.map(np.asarray, gx.gmixout_masks(state, live))
+    mask = jax.tree.map(np.asarray, gx.gmixout_masks(state, trained))
 
 
 def test_masks_change_at_episode_ends_only(params):
   tx = gx.gmixout(optax.sgd(0.1), resample_every=3, sparsity=0.7, key=0)
   drawn = [
-    np.asarray(gx.gmixout_masks(state, live)["layer"]["kernel"])
-    for live, state in trajectory(tx, params, 7)
+    np.asarray(gx.gmixout_masks(state, trained)["layer"]["kernel"])
+    for trained, state in trajectory(tx, params, 7)
   ]
   changes = [
     not np.array_equal(one, other) for one, other in itertools.pairwise(drawn)
@@ -167,11 +167,11 @@ def test_the_unfinished_episode_is_not_lost(params):
   make = functools.partial(
     gx.gmixout, optax.sgd(0.1), sparsity=0.7, anchor_decay=0.3, key=0
   )
-  *_, (live, state) = trajectory(make(resample_every=100), params, 5)
+  *_, (trained, state) = trajectory(make(resample_every=100), params, 5)
   *_, (ended, _) = trajectory(make(resample_every=5), params, 5)
-  deployed = gx.gmixout_eval_params(state, live)
-  assert_close(deployed, ended)
-  moved = np.abs(deployed["layer"]["kernel"] - params["layer"]["kernel"])
+  evaluated = gx.gmixout_eval_params(state, trained)
+  assert_close(evaluated, ended)
+  moved = np.abs(evaluated["layer"]["kernel"] - params["layer"]["kernel"])
   assert moved.max() > 1e-3
 
 
@@ -195,12 +195,12 @@ def test_as_last_link_of_a_chain_it_differs_from_sgd_by_one_over_s(
     ),
     make(),
   )
-  for (live, _), (expected, _) in zip(
+  for (trained, _), (expected, _) in zip(
     trajectory(chain, params, 5),
     trajectory(make(optax.sgd(0.01)), params, 5),
     strict=True,
   ):
-    assert_close(live, expected)
+    assert_close(trained, expected)
 
 
 def test_mixout_gradient_is_the_derivative_of_its_forward_pass(params):
@@ -258,9 +258,10 @@ def test_weights_loaded_after_init_are_the_anchor(params):
   state = tx.init(jax.tree.map(jnp.zeros_like, params))
   assert_close(gx.gmixout_eval_params(state, params), params, 0, 0)
   updates, state = tx.update(jax.grad(loss)(params), state, params)
-  live = optax.apply_updates(params, updates)
+  trained = optax.apply_updates(params, updates)
   other = tx.init(params)
   _, other = tx.update(jax.grad(loss)(params), other, params)
   assert_close(
-    gx.gmixout_eval_params(state, live), gx.gmixout_eval_params(other, live)
+    gx.gmixout_eval_params(state, trained),
+    gx.gmixout_eval_params(other, trained),
   )

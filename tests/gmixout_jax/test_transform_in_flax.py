@@ -99,12 +99,12 @@ def test_nnx_optimizer_follows_plain_optax(graph, build):
   theirs = nnx.to_pure_dict(nnx.state(model, nnx.Param))
   close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
   jax.tree.map(close, theirs, params)
-  deployed = gx.gmixout_eval_params(
+  evaluated = gx.gmixout_eval_params(
     optimizer.opt_state, nnx.state(model, nnx.Param)
   )
-  assert isinstance(deployed, nnx.State)
+  assert isinstance(evaluated, nnx.State)
   jax.tree.map(
-    close, nnx.to_pure_dict(deployed), gx.gmixout_eval_params(state, params)
+    close, nnx.to_pure_dict(evaluated), gx.gmixout_eval_params(state, params)
   )
   masks = gx.gmixout_masks(optimizer.opt_state, nnx.state(model, nnx.Param))
   assert int(nnx.to_pure_dict(masks)["blocks"][0]["kernel"].sum()) == 8 * 4
@@ -138,7 +138,7 @@ def test_linen_train_state():
   first = float(loss(params))
   for _ in range(60):
     state = step(state)
-  deployed = gx.gmixout_eval_params(state.opt_state, state.params)
-  assert float(loss(deployed)) < 0.5 * first
+  evaluated = gx.gmixout_eval_params(state.opt_state, state.params)
+  assert float(loss(evaluated)) < 0.5 * first
   masks = gx.gmixout_masks(state.opt_state, state.params)
   assert int(masks["Dense_1"]["kernel"].sum()) == 8 * 4

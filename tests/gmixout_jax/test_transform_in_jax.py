@@ -58,8 +58,8 @@ def test_updates_keep_the_dtype_and_the_anchor_is_float32(dtype, residual):
   assert all(
     leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(state.anchor)
   )
-  deployed = gx.gmixout_eval_params(state, params)
-  assert all(leaf.dtype == dtype for leaf in jax.tree.leaves(deployed))
+  evaluated = gx.gmixout_eval_params(state, params)
+  assert all(leaf.dtype == dtype for leaf in jax.tree.leaves(evaluated))
 
 
 def test_a_bfloat16_anchor_does_not_stall():

@@ -65,9 +65,9 @@ def test_masked_sees_only_its_leaves():
   params, state = run(tx, params_of(), 1)
   masks = count_active(gx.gmixout_masks(state, params))
   assert masks == {"fc": {"kernel": 0, "bias": 0}, "head": [24]}
-  deployed = gx.gmixout_eval_params(state, params)
-  np.testing.assert_array_equal(deployed["fc"]["bias"], params["fc"]["bias"])
-  assert not np.array_equal(deployed["head"][0], params["head"][0])
+  evaluated = gx.gmixout_eval_params(state, params)
+  np.testing.assert_array_equal(evaluated["fc"]["bias"], params["fc"]["bias"])
+  assert not np.array_equal(evaluated["head"][0], params["head"][0])
 
 
 def test_partition_with_two_mixes():
@@ -84,8 +84,8 @@ def test_partition_with_two_mixes():
   masks = count_active(gx.gmixout_masks(state, params))
   assert masks == {"fc": {"kernel": 48, "bias": 0}, "head": [24]}
   np.testing.assert_array_equal(params["fc"]["bias"], np.ones(12))
-  deployed = gx.gmixout_eval_params(state, params)
-  assert jax.tree.structure(deployed) == jax.tree.structure(params)
+  evaluated = gx.gmixout_eval_params(state, params)
+  assert jax.tree.structure(evaluated) == jax.tree.structure(params)
 
 
 def test_unmixed_leaves_go_through_the_inner_optimizer():
@@ -188,11 +188,11 @@ def test_leaves_may_be_none_or_masked(moments):
   tx = make(optax.adam(0.1), moments=moments)
   empty = {"absent": None, "masked": optax.MaskedNode()}
   params = params_of() | empty
-  live, state = run(tx, params, 3)
+  trained, state = run(tx, params, 3)
   expected, _ = run(tx, params_of(), 3)
-  assert_equal(live, expected | empty)
-  deployed = gx.gmixout_eval_params(state, live)
-  assert jax.tree.structure(deployed) == jax.tree.structure(params)
+  assert_equal(trained, expected | empty)
+  evaluated = gx.gmixout_eval_params(state, trained)
+  assert jax.tree.structure(evaluated) == jax.tree.structure(params)
 
 
 def test_gradients_may_be_none():
@@ -203,8 +203,8 @@ def test_gradients_may_be_none():
   updates, state = tx.update(grads, tx.init(params), params)
   assert updates["head"] == [None]
   assert updates["fc"]["kernel"].any()
-  deployed = gx.gmixout_eval_params(state, params)
-  np.testing.assert_array_equal(deployed["head"][0], params["head"][0])
+  evaluated = gx.gmixout_eval_params(state, params)
+  np.testing.assert_array_equal(evaluated["head"][0], params["head"][0])
 
 
 @pytest.mark.parametrize(
@@ -244,5 +244,5 @@ def test_converges_on_a_matrix(sparsity):
 
   start = jnp.zeros((2, 2))
   (params, state), _ = jax.lax.scan(step, (start, tx.init(start)), length=3000)
-  deployed = gx.gmixout_eval_params(state, params)
-  np.testing.assert_allclose(deployed, target, rtol=3e-2, atol=3e-2)
+  evaluated = gx.gmixout_eval_params(state, params)
+  np.testing.assert_allclose(evaluated, target, rtol=3e-2, atol=3e-2)

@@ -37,7 +37,7 @@ def problem(rng):
 
 
 def run(tx, weights, gradient, steps=STEPS):
-  """Yields (live, deployed, mask) after each step."""
+  """Yields (trained, evaluated, mask) after each step."""
   params = {"layer": {"kernel": jnp.asarray(weights)}}
   state = tx.init(params)
   update = jax.jit(tx.update)
@@ -81,7 +81,7 @@ def assert_follows(trajectory, expected):
     itertools.zip_longest(trajectory, expected)
   ):
     for name, one, other in zip(
-      ("live", "deployed"), ours, theirs, strict=True
+      ("trained", "evaluated"), ours, theirs, strict=True
     ):
       np.testing.assert_allclose(
         one, other, rtol=1e-10, atol=1e-12, err_msg=f"{name}, step {step}"
@@ -169,12 +169,12 @@ def test_random_mask_trains_one_mask_unscaled(problem):
     weights, gradient, mask, inner=oracle.AdamW(72, 0.05), slots=72, s=1.0,
     decay=lambda _: 0.0, period=lambda _: 10**9, steps=STEPS,
   )  # fmt: skip
-  for (live, deployed), (theirs, _) in zip(
+  for (trained, evaluated), (theirs, _) in zip(
     run(tx, weights, gradient), expected, strict=True
   ):
-    np.testing.assert_allclose(live, theirs, rtol=1e-12)
-    np.testing.assert_allclose(deployed, live, rtol=1e-12, atol=1e-15)
-    np.testing.assert_array_equal(live[~mask(0)], weights[~mask(0)])
+    np.testing.assert_allclose(trained, theirs, rtol=1e-12)
+    np.testing.assert_allclose(evaluated, trained, rtol=1e-12, atol=1e-15)
+    np.testing.assert_array_equal(trained[~mask(0)], weights[~mask(0)])
 
 
 def test_kept_residual_with_anchor_decay(problem):
@@ -186,12 +186,12 @@ def test_kept_residual_with_anchor_decay(problem):
     optax.sgd(0.05), sparsity=0.7, anchor_decay=0.4, resample_every=2, key=0,
     residual="keep",
   )  # fmt: skip
-  anchor, learned, live = weights.copy(), weights.copy(), weights
-  for step, (ours, deployed) in enumerate(run(tx, weights, gradient, 7)):
+  anchor, learned, trained = weights.copy(), weights.copy(), weights
+  for step, (ours, evaluated) in enumerate(run(tx, weights, gradient, 7)):
     drawn = mask(step // 2)
-    learned = learned - 0.05 * drawn * gradient(live) / s
+    learned = learned - 0.05 * drawn * gradient(trained) / s
     if step % 2 == 1:
       anchor = 0.4 * anchor + 0.6 * learned
-    live = anchor + mask((step + 1) // 2) * (learned - anchor) / s
-    np.testing.assert_allclose(ours, live, rtol=1e-10)
-    np.testing.assert_allclose(deployed, learned, rtol=1e-10)
+    trained = anchor + mask((step + 1) // 2) * (learned - anchor) / s
+    np.testing.assert_allclose(ours, trained, rtol=1e-10)
+    np.testing.assert_allclose(evaluated, learned, rtol=1e-10)

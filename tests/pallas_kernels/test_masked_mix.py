@@ -100,9 +100,9 @@ def test_reference_against_numpy(rng, shape, sampler, dtype):
   dense[mask] = values.reshape(-1) if sampler == "stratified" else values[mask]
   s = mask.mean() if sampler == "stratified" else KEPT
   expected = np.asarray(anchor, np.float64) + dense / s
-  live = jitted_mix(anchor, residual, KEY, kept=KEPT, sampler=sampler)
-  assert_close(live, jnp.asarray(expected, dtype), dtype)
-  np.testing.assert_array_equal(differs(live, anchor), mask)
+  trained = jitted_mix(anchor, residual, KEY, kept=KEPT, sampler=sampler)
+  assert_close(trained, jnp.asarray(expected, dtype), dtype)
+  np.testing.assert_array_equal(differs(trained, anchor), mask)
 
 
 @pytest.mark.parametrize("shape", [(37, 127), (2, 3, 5, 64)])
@@ -129,13 +129,13 @@ def test_mosaic_gpu_masked_mix(rng, sampler, name, dtype):
   anchor, residual = problem(rng, shape, dtype, sampler)
   options = {"kept": KEPT, "sampler": sampler}
   with dispatch.interpreted():
-    live = jitted_mix(
+    trained = jitted_mix(
       anchor, residual, KEY, implementation="mosaic_gpu", **options
     )
   expected = jitted_mix(anchor, residual, KEY, implementation="xla", **options)
-  assert_close(live, expected, dtype)
+  assert_close(trained, expected, dtype)
   np.testing.assert_array_equal(
-    differs(live, anchor), differs(expected, anchor)
+    differs(trained, anchor), differs(expected, anchor)
   )
 
 
@@ -259,11 +259,11 @@ def test_shards_of_a_leaf_draw_its_mask(rng, name):
     )
 
   with dispatch.interpreted():
-    live = jax.jit(
+    trained = jax.jit(
       jax.shard_map(mix, mesh=mesh, in_specs=(rows, rows), out_specs=rows)
     )(anchor, residual)
   expected = jitted_mix(anchor, residual, KEY, kept=KEPT)
-  np.testing.assert_allclose(live, expected, rtol=1e-6)
+  np.testing.assert_allclose(trained, expected, rtol=1e-6)
 
 
 def test_raw_keys_will_do(rng):
@@ -295,11 +295,11 @@ def test_on_the_device(rng, shape, name, dtype):
   for sampler in SAMPLERS:
     anchor, residual = problem(rng, shape, dtype, sampler)
     options = {"kept": KEPT, "sampler": sampler}
-    live = jitted_mix(anchor, residual, KEY, implementation=name, **options)
+    trained = jitted_mix(anchor, residual, KEY, implementation=name, **options)
     expected = jitted_mix(
       anchor, residual, KEY, implementation="xla", **options
     )
-    assert_close(live, expected, dtype)
+    assert_close(trained, expected, dtype)
   dense = normal(rng, shape, dtype)
   packed = jitted_pack(dense, KEY, kept=KEPT, implementation=name)
   assert_close(packed, jitted_pack(dense, KEY, kept=KEPT), jnp.float32)

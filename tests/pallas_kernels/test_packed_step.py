@@ -47,13 +47,13 @@ def leaf_key(episode, path="w"):
   return samplers.leaf_keys(KEY, jnp.int32(episode), [path])[0]
 
 
-def run(live, gradient, *, dtype=jnp.float32, **options):
-  """Yields the live weights after each step."""
-  live = jnp.asarray(live, dtype)
-  memory = init(live, kept=KEPT)
+def run(trained, gradient, *, dtype=jnp.float32, **options):
+  """Yields the training weights after each step."""
+  trained = jnp.asarray(trained, dtype)
+  memory = init(trained, kept=KEPT)
   step = jax.jit(
-    lambda live, gradient, memory, key, **rest: packed_step(
-      live,
+    lambda trained, gradient, memory, key, **rest: packed_step(
+      trained,
       gradient,
       memory,
       key,
@@ -66,16 +66,16 @@ def run(live, gradient, *, dtype=jnp.float32, **options):
     )
   )
   for count in range(STEPS):
-    live, memory = step(
-      live,
-      jnp.asarray(gradient(live), dtype),
+    trained, memory = step(
+      trained,
+      jnp.asarray(gradient(trained), dtype),
       memory,
       leaf_key(count // PERIOD),
       count=count + 1,
       starts=count % PERIOD == 0,
       ends=count % PERIOD == PERIOD - 1,
     )
-    yield live
+    yield trained
 
 
 def problem(rng):
@@ -103,8 +103,10 @@ def test_reference_against_numpy(rng):
     period=lambda episode: PERIOD,
     steps=STEPS,
   )
-  for live, (theirs, _) in zip(run(weights, gradient), expected, strict=True):
-    np.testing.assert_allclose(live, theirs, rtol=2e-5, atol=2e-5)
+  for trained, (theirs, _) in zip(
+    run(weights, gradient), expected, strict=True
+  ):
+    np.testing.assert_allclose(trained, theirs, rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -119,23 +121,23 @@ def test_reference_follows_gmixout(rng, dtype):
   )
   params: Any = {"w": jnp.asarray(weights, dtype)}
   state, update = tx.init(params), jax.jit(tx.update)
-  for live in run(weights, gradient, dtype=dtype):
+  for trained in run(weights, gradient, dtype=dtype):
     gradients = {"w": jnp.asarray(gradient(params["w"]), dtype)}
     updates, state = update(gradients, state, params)
     params = optax.apply_updates(params, updates)
-    assert_close(live, params["w"], dtype)
+    assert_close(trained, params["w"], dtype)
     # Each goes on from the same weights, or bfloat16 would drift apart.
-    params = {"w": live}
+    params = {"w": trained}
 
 
 def test_keeping_all_is_adamw(rng):
   weights, gradient = (normal(rng, SHAPE) for _ in range(2))
   tx = optax.adamw(RATE, weight_decay=0.0)
   params: Any = weights
-  live, state, memory = weights, tx.init(weights), init(weights, kept=1.0)
+  trained, state, memory = weights, tx.init(weights), init(weights, kept=1.0)
   step = jax.jit(
-    lambda live, memory, count: packed_step(
-      live,
+    lambda trained, memory, count: packed_step(
+      trained,
       gradient,
       memory,
       KEY,
@@ -147,27 +149,27 @@ def test_keeping_all_is_adamw(rng):
     )
   )
   for count in range(STEPS):
-    live, memory = step(live, memory, count)
+    trained, memory = step(trained, memory, count)
     updates, state = tx.update(gradient, state, params)
     params = optax.apply_updates(params, updates)
-    np.testing.assert_allclose(live, params, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(trained, params, rtol=1e-6, atol=1e-6)
 
 
 def middle_of_an_episode(rng, shape, dtype):
-  live = normal(rng, shape, dtype)
+  trained = normal(rng, shape, dtype)
   memory = jax.tree.map(
-    lambda part: normal(rng, part.shape) ** 2, init(live, kept=KEPT)
+    lambda part: normal(rng, part.shape) ** 2, init(trained, kept=KEPT)
   )
-  return live, normal(rng, shape, dtype), memory
+  return trained, normal(rng, shape, dtype), memory
 
 
 def assert_steps_agree(rng, shape, dtype, name, **options):
-  live, gradient, memory = middle_of_an_episode(rng, shape, dtype)
+  trained, gradient, memory = middle_of_an_episode(rng, shape, dtype)
 
   def step(name):
     return jax.jit(
-      lambda live, gradient, memory: packed_step(
-        live,
+      lambda trained, gradient, memory: packed_step(
+        trained,
         gradient,
         memory,
         KEY,
@@ -177,7 +179,7 @@ def assert_steps_agree(rng, shape, dtype, name, **options):
         implementation=name,
         **options,
       )
-    )(live, gradient, memory)
+    )(trained, gradient, memory)
 
   stepped, memory_after = step(name)
   expected, expected_memory = step("xla")
@@ -186,7 +188,7 @@ def assert_steps_agree(rng, shape, dtype, name, **options):
     jax.tree.leaves(memory_after), jax.tree.leaves(expected_memory), strict=True
   ):
     assert_close(part, other, jnp.float32)
-  np.testing.assert_array_equal(stepped != live, expected != live)
+  np.testing.assert_array_equal(stepped != trained, expected != trained)
 
 
 @pytest.mark.parametrize(
@@ -218,15 +220,15 @@ def test_mosaic_gpu_by_shape(rng, name):
 
 @pytest.mark.parametrize("name", ["xla", "mosaic_gpu"])
 def test_gradients_may_be_packed(rng, name):
-  live, gradient, memory = middle_of_an_episode(rng, (3, 127), jnp.float32)
-  leaf = leaves.StratifiedLeaf(live.shape, KEPT)
+  trained, gradient, memory = middle_of_an_episode(rng, (3, 127), jnp.float32)
+  leaf = leaves.StratifiedLeaf(trained.shape, KEPT)
   packed = leaves.take(gradient, leaf.columns(leaves.seed(KEY)))
   packed = packed / leaf.kept_fraction
   options = {"count": 3, "learning_rate": RATE, "kept": KEPT}
-  expected, _ = packed_step(live, gradient, memory, KEY, **options)
+  expected, _ = packed_step(trained, gradient, memory, KEY, **options)
   with dispatch.interpreted():
     stepped, _ = packed_step(
-      live,
+      trained,
       packed,
       memory,
       KEY,
@@ -250,22 +252,22 @@ def test_gradients_may_be_packed(rng, name):
 def test_lowers_for_cuda_in_place(name, dtype):
   shape = (shapes.NAMED | shapes.SMALL)[name]
   leaf = leaves.StratifiedLeaf(shape, KEPT)
-  live = jax.ShapeDtypeStruct(shape, dtype)
-  memory = jax.eval_shape(lambda: init(live, kept=KEPT))
+  trained = jax.ShapeDtypeStruct(shape, dtype)
+  memory = jax.eval_shape(lambda: init(trained, kept=KEPT))
   scalar = jax.ShapeDtypeStruct((), jnp.float32)
   text = cuda_module(
-    lambda live, memory, *rest: mosaic_gpu.packed_step(
+    lambda trained, memory, *rest: mosaic_gpu.packed_step(
       leaf,
-      live,
+      trained,
       rest[0],
       memory,
       Scalars(*rest[2:]),
       rest[1],
       divisor=leaf.kept_fraction,
     ),
-    live,
+    trained,
     memory,
-    live,
+    trained,
     jax.ShapeDtypeStruct((3,), jnp.uint32),
     *[scalar] * len(Scalars._fields),
     donate=(0, 1),
@@ -277,7 +279,7 @@ def test_lowers_for_cuda_in_place(name, dtype):
 
 
 def test_scan_with_traced_rates_and_flags(rng):
-  live, gradient, memory = middle_of_an_episode(rng, (3, 127), jnp.float32)
+  trained, gradient, memory = middle_of_an_episode(rng, (3, 127), jnp.float32)
   rates = jnp.linspace(0.1, 0.3, 3)
 
   def steps(name):
@@ -299,7 +301,7 @@ def test_scan_with_traced_rates_and_flags(rng):
 
     return jax.jit(
       lambda carry: jax.lax.scan(step, carry, (rates, jnp.arange(3)))[0]
-    )((live, memory))
+    )((trained, memory))
 
   with dispatch.interpreted():
     ours = steps("mosaic_gpu")
@@ -310,13 +312,13 @@ def test_scan_with_traced_rates_and_flags(rng):
 
 
 def test_vmap_over_leaves_and_keys(rng):
-  live, gradient, _ = middle_of_an_episode(rng, (2, 3, 127), jnp.float32)
-  memory = init(live, kept=KEPT)
+  trained, gradient, _ = middle_of_an_episode(rng, (2, 3, 127), jnp.float32)
+  memory = init(trained, kept=KEPT)
   keys = jax.random.split(KEY, 2)
 
-  def step(name, live, gradient, memory, key):
+  def step(name, trained, gradient, memory, key):
     return packed_step(
-      live,
+      trained,
       gradient,
       memory,
       key,
@@ -329,12 +331,12 @@ def test_vmap_over_leaves_and_keys(rng):
 
   with dispatch.interpreted():
     ours = jax.vmap(lambda *leaf: step("mosaic_gpu", *leaf))(
-      live, gradient, memory, keys
+      trained, gradient, memory, keys
     )
   for i in range(2):
     one = step(
       "xla",
-      live[i],
+      trained[i],
       gradient[i],
       jax.tree.map(lambda part, i=i: part[i], memory),
       keys[i],
@@ -346,23 +348,26 @@ def test_vmap_over_leaves_and_keys(rng):
 
 
 def test_what_does_not_fit_is_named():
-  live = jnp.zeros((4, 40))
-  memory = init(live, kept=KEPT)
-  step = lambda live, gradient, memory, **options: packed_step(
-    live, gradient, memory, KEY, count=1, learning_rate=0.1, kept=KEPT,
+  trained = jnp.zeros((4, 40))
+  memory = init(trained, kept=KEPT)
+  step = lambda trained, gradient, memory, **options: packed_step(
+    trained, gradient, memory, KEY, count=1, learning_rate=0.1, kept=KEPT,
     **options,
   )  # fmt: skip
   for call, message in [
-    (lambda: step(live, live[:2], memory), r"gradient.*\(4, 40\).*\(2, 40\)"),
-    (lambda: step(live, live, memory, packed_gradient=True), r"\(4, 4\)"),
-    (lambda: step(live, live, memory._replace(mu=live)), "memory.mu"),
     (
-      lambda: step(live.astype(jnp.bfloat16), live, memory),
+      lambda: step(trained, trained[:2], memory),
+      r"gradient.*\(4, 40\).*\(2, 40\)",
+    ),
+    (lambda: step(trained, trained, memory, packed_gradient=True), r"\(4, 4\)"),
+    (lambda: step(trained, trained, memory._replace(mu=trained)), "memory.mu"),
+    (
+      lambda: step(trained.astype(jnp.bfloat16), trained, memory),
       "memory.learned must be an array.*bfloat16",
     ),
     (
       lambda: step(
-        live, live, memory._replace(nu=memory.nu.astype(jnp.bfloat16))
+        trained, trained, memory._replace(nu=memory.nu.astype(jnp.bfloat16))
       ),
       "memory.nu must be float32",
     ),

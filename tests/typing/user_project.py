@@ -42,8 +42,8 @@ def transformations(key: jax.Array) -> None:
     updates, state = tx.update(grads, state, PARAMS)
     if isinstance(state, gx.GMixoutState):
       assert_type(state.count, jax.Array)
-    deployed: Params = gx.gmixout_eval_params(state, PARAMS)
-    masks: Params = gx.gmixout_masks(state, deployed)
+    evaluated: Params = gx.gmixout_eval_params(state, PARAMS)
+    masks: Params = gx.gmixout_masks(state, evaluated)
     print(jax.tree.map(jnp.sum, masks), updates)
   optax.partition(
     {

@@ -42,7 +42,7 @@ def affinity(*cpus):
   program = (
     f"import os; os.sched_setaffinity(0, {cpus});"
     "from experiments.data.workers import *;"
-    "print(allowed_cpus(), *Workers().told())"
+    "print(allowed_cpus(), *Workers().resolved())"
   )
   done = subprocess.run(
     [sys.executable, "-c", program],
@@ -106,14 +106,14 @@ def test_a_share_limits_the_threads(monkeypatch):
 
 
 def test_threads_and_processes_share_the_cpus():
-  assert Workers().told(cpus=1) == (1, 0)
-  assert Workers().told(cpus=16) == (16, 0)
-  assert Workers().told(cpus=17) == (8, 2)
-  assert Workers().told(cpus=224) == (16, 14)
-  assert Workers(threads=40).told(cpus=64) == (40, 0)
-  assert Workers(processes=0).told(cpus=64) == (64, 0)
-  assert Workers(processes=3).told(cpus=2) == (1, 3)
-  assert Workers(threads=5, processes=3).told(cpus=2) == (5, 3)
+  assert Workers().resolved(cpus=1) == (1, 0)
+  assert Workers().resolved(cpus=16) == (16, 0)
+  assert Workers().resolved(cpus=17) == (8, 2)
+  assert Workers().resolved(cpus=224) == (16, 14)
+  assert Workers(threads=40).resolved(cpus=64) == (40, 0)
+  assert Workers(processes=0).resolved(cpus=64) == (64, 0)
+  assert Workers(processes=3).resolved(cpus=2) == (1, 3)
+  assert Workers(threads=5, processes=3).resolved(cpus=2) == (5, 3)
 
 
 @pytest.mark.parametrize(

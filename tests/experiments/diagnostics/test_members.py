@@ -182,8 +182,8 @@ def test_a_summary_has_the_intervals_of_its_runs(found):
   summary = by_setting.summary(found, ["id", "far"])
   variances = [found["sets"][name]["variance"] for name in ("id", "far")]
   expected = metrics.interval(np.mean(variances, axis=0))
-  away = summary["ood"]["variance"]
-  assert (away["mean"], away["low"], away["high"]) == pytest.approx(
+  variance = summary["ood"]["variance"]
+  assert (variance["mean"], variance["low"], variance["high"]) == pytest.approx(
     expected[:3], rel=1e-5
   )
   assert set(summary["sets"]) == {"id", "far"}

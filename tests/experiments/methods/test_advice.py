@@ -105,8 +105,12 @@ def test_the_progress_bound_is_passed_through_compositions():
   expected = 1 - (1 - 0.5 * 0.2) ** (40 / 5)
   assert method.progress_bound(40) == pytest.approx(expected, rel=1e-12)
   assert WiseFT(of=method).progress_bound(40) == method.progress_bound(40)
-  assert WiseFT(of=method).advice_on(40) == method.advice_on(40) is not None
+  assert (
+    WiseFT(of=method).advice_on_length(40)
+    == method.advice_on_length(40)
+    is not None
+  )
   unscaled = GMixout(rescale=False)
   assert unscaled.progress_bound(40) == pytest.approx(1 - 0.3**4, rel=1e-12)
   assert FullFinetuning().progress_bound(40) == 1.0
-  assert FullFinetuning().advice_on(40) is None
+  assert FullFinetuning().advice_on_length(40) is None

@@ -130,7 +130,7 @@ def test_full_finetuning_changes_everything(probed, fit):
 
 # One episode: GMixout's last mask is its first, a quarter of each matrix. Of
 # Mixout's three masks of a quarter each, 1 − 0.75³ = 58 % have learnt, while
-# its live weights differ from the pretrained ones in a quarter only. A unit
+# its training weights differ from the pretrained ones in a quarter only. A unit
 # that is never active has no gradient, so the lower bounds are loose.
 GMIXOUT = GMixout(resample_every=STEPS + 1, sparsity=0.75)
 SHARES = {
@@ -212,7 +212,7 @@ def test_runs_are_packed_where_that_gives_the_same_weights(
 
 
 def test_gmixout_evaluates_the_anchor(probed, fit):
-  # λ = 1 never moves the anchor, whatever the live weights did.
+  # λ = 1 never moves the anchor, whatever the training weights did.
   fitted = fit(GMixout(anchor_decay=1.0, resample_every=2))
   before, after = leaves(probed), leaves(fitted.model)
   for name in mixed(probed):

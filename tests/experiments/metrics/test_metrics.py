@@ -190,33 +190,5 @@ def test_mean_corruption_accuracy_is_a_plain_mean_of_a_full_grid():
     metrics.mean_corruption_accuracy({})
 
 
-def test_models_on_a_line_have_no_effective_robustness():
-  x = np.array([0.55, 0.7, 0.8, 0.9])
-  y = 1 / (1 + np.exp(-(0.8 * np.log(x / (1 - x)) - 0.5)))
-  line = metrics.Baseline.fit(x.tolist(), y.tolist())
-  assert line.slope == pytest.approx(0.8)
-  assert line.intercept == pytest.approx(-0.5)
-  assert line.r == pytest.approx(1)
-  assert line.models == 4
-  assert line.effective_robustness(0.8, y[2]) == pytest.approx(0)
-  assert line.effective_robustness(0.8, y[2] + 0.05) == pytest.approx(0.05)
+def test_relative_robustness_is_a_difference():
   assert metrics.relative_robustness(0.5, 0.6) == pytest.approx(-0.1)
-
-
-def test_a_line_is_the_least_squares_one(rng):
-  x, noise = rng.uniform(0.3, 0.9, 12), 0.02 * rng.standard_normal(12)
-  y = 0.8 * x + 0.05 + noise
-  line = metrics.Baseline.fit(x.tolist(), y.tolist())
-  slope, intercept = np.polyfit(np.log(x / (1 - x)), np.log(y / (1 - y)), 1)
-  assert (line.slope, line.intercept) == pytest.approx((slope, intercept))
-
-
-def test_a_line_needs_models():
-  with pytest.raises(ValueError, match="at least three"):
-    metrics.Baseline.fit([0.5, 0.6], [0.4, 0.5])
-  with pytest.raises(ValueError, match=r"\(0, 1\)"):
-    metrics.Baseline.fit([0.5, 0.6, 1.0], [0.4, 0.5, 0.6])
-  with pytest.raises(ValueError, match=r"all ID accuracies are 0\.5"):
-    metrics.Baseline.fit([0.5, 0.5, 0.5], [0.4, 0.5, 0.6])
-  with pytest.raises(ValueError, match=r"got 0"):
-    metrics.Baseline(1.0, 0.0, 1.0, 3).expected(0)

@@ -100,8 +100,8 @@ def test_what_was_chosen_is_told_and_whether_at_an_edge():
     for alpha in (0.2, 0.9)
   ]
   lines += [line("zero_shot", 0)]
-  assert chosen_rates.told([]) == []
-  assert chosen_rates.told(lines) == [
+  assert chosen_rates.sentences([]) == []
+  assert chosen_rates.sentences(lines) == [
     "Full fine-tuning: lr 0.001 is chosen of 0.0001, 0.001, 0.01.",
     "Full fine-tuning: lr 0.0001 is chosen of 0.0001, 0.001, 0.01. It is the"
     " smallest: try smaller ones.",

@@ -246,7 +246,7 @@ def test_a_finished_run_is_the_one_that_is_asked_for(tmp_path):
 
 
 def test_configurations_are_compared_in_the_words_of_today():
-  for name, usual in records.USUAL.items():
+  for name, usual in records.DEFAULTS.items():
     assert records.comparable(CONFIG | {name: usual}) == CONFIG
     other = CONFIG | {name: "unusual"}
     assert records.comparable(other) == other

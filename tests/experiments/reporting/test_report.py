@@ -29,15 +29,17 @@ def details(rng, names):
   return found
 
 
-def run(name, seed, id_accuracy, ood, data="digits", rng=None, **settings):
+def run(
+  name, seed, id_accuracy, ood_accuracy, data="digits", rng=None, **settings
+):
   record = {
     "config": {"method": {"name": name, **settings}, "data": data},
     "seed": seed,
     "metrics": {
       "id": id_accuracy,
-      "ood": {"art": ood + 0.1, "photo": ood - 0.1},
-      "mean_ood": ood,
-      "worst_ood": ood - 0.1,
+      "ood": {"art": ood_accuracy + 0.1, "photo": ood_accuracy - 0.1},
+      "mean_ood": ood_accuracy,
+      "worst_ood": ood_accuracy - 0.1,
     },
     "stats": {
       "steps": 0 if name == "zero_shot" else 5,
@@ -179,8 +181,8 @@ def test_methods_keep_their_colours_and_no_two_look_alike(lines):
   assert styles["GMixout (p 0.9)"] == ("#009E73", "D")
   many = [run("m", 0, 0.5, 0.4, rank=i) for i in range(40)]
   styles = figures.styles_of(entries.group([*many, *lines]))
-  told_apart = [s for s in styles.values() if s != figures.OTHERS]
-  assert len(set(told_apart)) == len(told_apart) == figures.TOLD_APART
+  distinct = [s for s in styles.values() if s != figures.OTHERS]
+  assert len(set(distinct)) == len(distinct) == figures.DISTINCT
   assert styles["Full fine-tuning"] == ("#D55E00", "s")
 
 

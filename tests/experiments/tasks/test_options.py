@@ -7,7 +7,7 @@ import pytest
 from experiments import train
 from experiments.task_options import TaskOptions
 from experiments.tasks.domains import Domains
-from experiments.tasks.experiment import Case
+from experiments.tasks.experiment import ExperimentImages
 from experiments.tasks.image_task import Setup
 from experiments.tasks.user_images import UserImages
 from gmixout_jax import clip
@@ -88,7 +88,7 @@ def test_training_is_set_up_as_the_flags_say(vit_file):
 def test_an_experiment_has_what_is_not_asked_for(vit_file, imagenet):
   which = ("--backbone", vit_file, "--root", imagenet)
   task = told(*which, "--data", "imagenet").task()
-  assert isinstance(task.images, Case)
+  assert isinstance(task.images, ExperimentImages)
   assert task.images.title == "imagenet"
   assert task.setup.batch_size == 512
   assert task.setup.steps is None

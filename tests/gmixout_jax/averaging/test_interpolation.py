@@ -51,8 +51,8 @@ def test_the_mean_is_numpys(rng):
   soup = averaging.mean(trees, [1, 0, 3])
   expected = np.average(stacked[0], axis=0, weights=[1, 0, 3])
   np.testing.assert_allclose(soup["a"], expected, atol=1e-6)
-  for weights in ([1, 2], [0, 0, 0]):
-    with pytest.raises(ValueError, match="weights must be 3 numbers"):
+  for weights in ([1, 2], [0, 0, 0], [np.inf, 1, 1], [np.nan, 1, 1]):
+    with pytest.raises(ValueError, match="weights must be 3 finite numbers"):
       averaging.mean(trees, weights)
   with pytest.raises(ValueError, match="at least one tree"):
     averaging.mean([])

@@ -1,5 +1,7 @@
 """Tests `gmixout_jax/averaging/soups.py`, `components.py` and `manifold.py`."""
 
+import math
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -50,6 +52,15 @@ def test_known_scores_are_not_measured_again():
     averaging.greedy_soup([], validate)
 
 
+def test_a_run_without_a_score_is_named():
+  # NaN sorts anywhere: such a run could come first, and be the soup.
+  scores = [float("nan"), 80.0, 90.0, 80.0]
+  with pytest.raises(ValueError, match=r"the score of trees\[0\] is NaN"):
+    averaging.greedy_soup(TREES, score, scores=scores)
+  with pytest.raises(ValueError, match=r"the score of trees\[0\] is NaN"):
+    averaging.manifold_soup(TREES, score, powell, scores=scores)
+
+
 def test_a_greedy_soup_of_small_types_is_the_mean_of_its_ingredients(rng):
   trees = [jnp.asarray(rng.uniform(1, 2, 200), jnp.bfloat16) for _ in range(20)]
   seen = []
@@ -91,6 +102,11 @@ def test_a_learned_soup_finds_the_shares_that_least_squares_finds(per_leaf):
   assert soup.losses[-1] < soup.losses[0]
   weights = soup.weights["b"] if per_leaf else soup.weights
   assert float(weights.sum()) == pytest.approx(1.0)
+
+
+def test_a_learned_soup_of_no_batches_is_refused():
+  with pytest.raises(ValueError, match="at least one batch, got none"):
+    averaging.learned_soup(TREES, lambda *_: jnp.zeros([]), iter([]))
 
 
 def test_components_hold_the_leaves_that_differ():
@@ -223,6 +239,7 @@ SEARCHES = [
   ((0.81, 0.82, 0.815), 0.815, 3),
   ((0.80, 0.80), 0.80, 2),
   ((0.7999,), 0.80, 1),
+  ((math.nan,), 0.80, 1),
 ]
 
 

@@ -81,12 +81,12 @@ def test_the_average_is_of_evaluation_weights():
     inner, averaging.uniform(), deploy=gx.gmixout_eval_params
   )
   weights, averages, states = walk(tx, 5)
-  deployed = [
-    gx.gmixout_eval_params(state, live)
-    for state, live in zip(states, weights[1:], strict=True)
+  evaluated = [
+    gx.gmixout_eval_params(state, trained)
+    for state, trained in zip(states, weights[1:], strict=True)
   ]
   np.testing.assert_allclose(
-    averages[-1]["w"], stack(deployed).mean(0), atol=1e-6
+    averages[-1]["w"], stack(evaluated).mean(0), atol=1e-6
   )
   assert np.abs(averages[-1]["w"] - stack(weights[1:]).mean(0)).max() > 1e-3
 
@@ -119,9 +119,9 @@ def test_the_average_in_an_nnx_optimizer_is_read():
     optimizer.update(model, gradient)
     seen.append(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
   expected = jax.tree.map(lambda *leaves: np.mean(leaves, axis=0), *seen)
-  live = nnx.state(model, nnx.Param)
-  found = averaging.average_params(optimizer.opt_state, live)
-  assert jax.tree.structure(found) == jax.tree.structure(live)
+  trained = nnx.state(model, nnx.Param)
+  found = averaging.average_params(optimizer.opt_state, trained)
+  assert jax.tree.structure(found) == jax.tree.structure(trained)
   # A plain dict of the same names does as well.
   plain = averaging.average_params(optimizer.opt_state, seen[-1])
   for tree in (nnx.to_pure_dict(found), plain):
