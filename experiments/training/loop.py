@@ -138,7 +138,12 @@ def fit(
       )
     trail.patience = watcher.patience(steps, before)
   if checkpointer is not None:
-    like = jax.eval_shape(lambda: weights_of(method.export(model)))
+    # Of a model that is made in this trace: one of outside cannot enter another
+    # `nnx.jit` in it.
+    like = jax.eval_shape(
+      lambda state: weights_of(method.export(nnx.merge(graphdef, state, rest))),
+      state,
+    )
     trail = checkpointer.resumed(trail, snapshots, like)
   record = _Record(
     trail=trail,

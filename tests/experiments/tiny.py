@@ -15,7 +15,11 @@ from PIL import Image
 from experiments.data.images import ImageSet, Pixels
 from experiments.data.source import Source
 from experiments.data.split import Split
-from experiments.models.classifier import Classifier
+from experiments.models.classifier import (
+  Classifier,
+  ClipImageEncoder,
+  Prompts,
+)
 from experiments.task_options import TaskOptions
 from experiments.tasks import length
 from experiments.tasks.task import Opened
@@ -160,3 +164,26 @@ def classifier(*, classes: int = 3, dtype: str | None = None) -> Classifier:
   """A classifier on the MLP; its logits are all 0."""
   backbone = Mlp(dtype=dtype)
   return Classifier.with_zero_head(backbone, width=16, classes=classes)
+
+
+def words() -> Classifier:
+  """A classifier of words on a tiny CLIP, and its tokens."""
+  tower = dict(width=8, depth=1, heads=2, mlp_width=16)
+  config = clip.CLIPConfig(
+    vision=clip.VisionConfig(image_size=SIZE, patch_size=8, **tower),
+    text=clip.TextConfig(vocab_size=20, eos_token_id=19, **tower),
+    projection_dim=4,
+  )
+  model = filled(lambda: clip.CLIP(config, rngs=nnx.Rngs(0)))
+
+  def tokenizer(texts):
+    return np.array([[18, 1 + "abc".index(t[0]), len(t), 19] for t in texts])
+
+  templates = ("{}", "{} a")
+  head = clip.zero_shot_head(model, tokenizer, ["a", "b", "c"], templates)
+  texts = [t.replace("{}", name) for name in "abc" for t in templates]
+  tokens = tokenizer(texts).reshape(3, 2, -1)
+  scaled = head * jnp.exp(model.logit_scale[...])
+  return Classifier(
+    ClipImageEncoder(model), scaled, prompts=Prompts(model, tokens)
+  )

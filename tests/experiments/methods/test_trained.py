@@ -260,26 +260,7 @@ def test_flyp_trains_a_siglip_with_its_own_loss(tmp_path):
 
 @pytest.fixture(scope="module")
 def worded():
-  """A classifier of words on a tiny CLIP, and its tokens."""
-  tower = dict(width=8, depth=1, heads=2, mlp_width=16)
-  config = clip.CLIPConfig(
-    vision=clip.VisionConfig(image_size=tiny.SIZE, patch_size=8, **tower),
-    text=clip.TextConfig(vocab_size=20, eos_token_id=19, **tower),
-    projection_dim=4,
-  )
-  model = tiny.filled(lambda: clip.CLIP(config, rngs=nnx.Rngs(0)))
-
-  def tokenizer(texts):
-    return np.array([[18, 1 + "abc".index(t[0]), len(t), 19] for t in texts])
-
-  templates = ("{}", "{} a")
-  head = clip.zero_shot_head(model, tokenizer, ["a", "b", "c"], templates)
-  texts = [t.replace("{}", name) for name in "abc" for t in templates]
-  tokens = tokenizer(texts).reshape(3, 2, -1)
-  scaled = head * jnp.exp(model.logit_scale[...])
-  return Classifier(
-    ClipImageEncoder(model), scaled, prompts=Prompts(model, tokens)
-  )
+  return tiny.words()
 
 
 def test_flyp_trains_both_towers_and_makes_the_head_anew(worded, tmp_path):

@@ -11,6 +11,7 @@ import pytest
 
 from experiments import methods, train
 from experiments.methods import Method
+from experiments.methods.flyp import FLYP
 from experiments.methods.gmixout import GMixout
 from experiments.methods.model_soups import UniformSoup
 from experiments.reporting import records
@@ -36,13 +37,11 @@ class Snapping(Method):
     return (2, 5, 10)  # not in the order of their names
 
 
-def task(steps=STEPS):
-  return Opened(
-    model=tiny.classifier(), source=tiny.source(), steps=steps, batch_size=4
-  )
+def task(steps=STEPS, model=tiny.classifier):
+  return Opened(model=model(), source=tiny.source(), steps=steps, batch_size=4)
 
 
-def run(method, folder=None, stops=(), **saving):
+def run(method, folder=None, stops=(), model=tiny.classifier, **saving):
   """A run that is stopped after each of some steps, and then goes on."""
   for stop in (*stops, None):
     at = None
@@ -50,7 +49,7 @@ def run(method, folder=None, stops=(), **saving):
       at = Saving(
         folder, every=3, stop=lambda step, s=stop: step == s, **saving
       )
-    runs = Runs(task(), [method], saving=at)
+    runs = Runs(task(model=model), [method], saving=at)
     if stop is None:
       return runs.outcome(method), runs
     with pytest.raises(Stopped, match=f"after {stop} of {STEPS} steps"):
@@ -62,18 +61,21 @@ def weights(outcome):
 
 
 @pytest.mark.parametrize(
-  "method",
+  ("method", "model"),
   [
-    GMixout(resample_every=2),
-    GMixout(resample_every=2, compact=True),
-    Snapping(),
+    (GMixout(resample_every=2), tiny.classifier),
+    (GMixout(resample_every=2, compact=True), tiny.classifier),
+    (Snapping(), tiny.classifier),
+    (FLYP(), tiny.words),  # trains another model than it exports
   ],
-  ids=["gmixout", "compact", "snapshots"],
+  ids=["gmixout", "compact", "snapshots", "flyp"],
 )
-def test_a_resumed_run_ends_as_one_left_alone(tmp_path, monkeypatch, method):
+def test_a_resumed_run_ends_as_one_left_alone(
+  tmp_path, monkeypatch, method, model
+):
   monkeypatch.setitem(methods.METHODS, "snapping", Snapping)
-  alone, alone_runs = run(method)
-  resumed, resumed_runs = run(method, tmp_path, stops=(1, 10))
+  alone, alone_runs = run(method, model=model)
+  resumed, resumed_runs = run(method, tmp_path, stops=(1, 10), model=model)
   for ours, theirs in zip(weights(alone), weights(resumed), strict=True):
     np.testing.assert_array_equal(ours, theirs)
   np.testing.assert_array_equal(alone.losses, resumed.losses)
