@@ -341,10 +341,13 @@ class _Group:
       yield
     except Stopped:
       raise
-    except Exception:
+    except Exception as error:
       places = self._places
       logs = places.checkpoint or places.results.parent
       log = logs / "failed" / f"{cell.folder}.log"
       log.parent.mkdir(parents=True, exist_ok=True)
-      log.write_text(traceback.format_exc())
+      # The error once more, in a line of its own: jax ends tracebacks with a
+      # note, and messages of XLA have many lines.
+      said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+      log.write_text(f"{traceback.format_exc()}\n{said}\n")
       self._failures.append(Failure(cell.title, log))
