@@ -25,15 +25,16 @@ class Config(options.Options):
   """Accuracy on lines and on the plane of zero-shot, fine-tuned and anchor.
 
   Where no words made the head, a linear probe is in the place of zero-shot. The
-  lines are of full fine-tuning, Mixout and GMixout, the plane is of the
-  first and the last. Every point is one evaluation of all images.
+  lines are of full fine-tuning, of that of the blocks, of Mixout and GMixout;
+  the plane is of the first and the last. Every point is one evaluation of all
+  images.
 
   Attributes:
     seed: Of the runs.
     points: Of the lines, and per axis of the plane.
     set: Hyperparameters, NAME.FIELD=VALUE. On the digits they are the demo's
       unless they are given; elsewhere the learning rates of full_finetuning and
-      gmixout must be, and mixout has a line if its are.
+      gmixout must be, and another method has a line if its are.
   """
 
   seed: int = 0
@@ -83,10 +84,9 @@ def weights(config: Config) -> records.Record:
   trained = config.trained()
   task = config.task()
   described = options.described(task)
-  if config.set or not config.is_of_digits:
-    described["methods"] = [
-      records.plain(methods.described(method)) for method in trained.values()
-    ]
+  described["methods"] = [
+    records.plain(methods.described(method)) for method in trained.values()
+  ]
   subject = Subject.of(task, config.seed)
   steps = subject.opened.steps
   runs = {
@@ -95,7 +95,7 @@ def weights(config: Config) -> records.Record:
       subject.prepared(method, config.seed),
       config.seed,
       every=steps,
-      members_per_run=1,
+      members_per_run=0,
     )
     for name, method in trained.items()
   }

@@ -35,6 +35,7 @@ def plan_of(
       **task,
       "every": config.every,
       "members": config.members_per_run,
+      "members_are": "subnetworks",  # of 0.1.0, what was left after an episode
       "rate": "falling" if config.falling else "held",
     },
     "seeds": list(config.seeds),

@@ -1,11 +1,9 @@
 """Runs whose snapshots are the members of an ensemble.
 
-Members are live weights after whole episodes, and what is deployed is compared
-with their plain average and with the average of their predictions. Of Mixout,
-whose residual is kept, these are sub-networks: W = A + M ⊙ Δ / (1 − p) under a
-mask that was just drawn. GMixout merges its residual in the last step of an
-episode, so that after it W = A: its members are the anchors of their time, each
-the evaluation weights had the run ended there, and no masked weights.
+Members are sub-networks: training weights W = A + M ⊙ Δ / (1 − p) one step
+before the end of an episode. After its end GMixout has merged its residual, and
+W = A. What is evaluated is compared with their plain average and with the
+average of their predictions.
 """
 
 import itertools
@@ -37,7 +35,7 @@ class Trajectory(NamedTuple):
 
   Attributes:
     initial: The weights that it started from.
-    members: The live weights after the last episodes, earliest first.
+    members: The sub-networks of the last episodes, earliest first.
     deployed: What the method deploys.
   """
 
@@ -59,7 +57,7 @@ def collect(
   recipe: Recipe = Recipe(),  # noqa: B008 (it is frozen)
   skip_nonfinite: int = 0,
 ) -> Trajectory:
-  """Trains a prepared model by `loop.fit`, and keeps live weights on the way.
+  """Trains a prepared model by `loop.fit`, and keeps sub-networks on the way.
 
   Where the learning rate falls to 0, the last episodes hardly move and their
   members are one model: what is said of an ensemble wants a rate that is held.
@@ -69,8 +67,8 @@ def collect(
     model: From `method.prepare`.
     batches: As for `loop.fit`.
     steps: Optimizer steps, a multiple of `every`.
-    every: Steps between snapshots, a number of whole episodes.
-    members: How many snapshots to keep, the last ones.
+    every: Steps between members, a number of whole episodes.
+    members: How many to keep, the last ones; none if 0.
     key: Of all randomness.
     schedule: Of the learning rate; `Schedule(steps)` if None.
     recipe: As for `loop.fit`.
@@ -80,7 +78,7 @@ def collect(
     ValueError: If there are fewer episodes than members, if `steps` is no
       multiple of `every`, or the method does not train; or as `loop.fit`.
   """
-  if steps % every or not 0 < members <= steps // every:
+  if steps % every or not 0 <= members <= steps // every:
     raise ValueError(
       f"steps must be a multiple of every, of at least as many episodes as"
       f" members; got {steps} steps, every {every}, {members} members."
@@ -92,12 +90,12 @@ def collect(
     steps=steps,
     schedule=schedule or Schedule(steps),
     key=key,
-    snapshots=range(steps - (members - 1) * every, steps + 1, every),
+    snapshots=[steps - i * every - 1 for i in reversed(range(members))],
     live=True,
     recipe=recipe,
     skip_nonfinite=skip_nonfinite,
   )
-  if not fitted.snapshots:
+  if not len(fitted.losses):
     raise ValueError(f"{type(method).__name__} does not train: no members.")
   return Trajectory(
     _on_host(method.export(model)),

@@ -17,7 +17,7 @@ METHODS: dict[str, Setting] = {
   "gmixout": GMixout(learning_rate=1e-2, head_learning_rate=1e-4),
   "mixout": SlowMixout(learning_rate=1e-3, head_learning_rate=1e-4),
 }
-"""With the learning rates of the demo."""
+"""With the learning rates of the demo of 0.1.0."""
 
 Knob = Literal[
   "sparsity",
@@ -43,8 +43,8 @@ class Config(Options):
   see the same images, see `experiments.diagnostics.subject`.
 
   Attributes:
-    method: Whose live weights after whole episodes are the members: of Mixout
-      sub-networks, of GMixout anchors.
+    method: Whose sub-networks are the members, each taken one step before the
+      end of an episode.
     knob: The setting to vary: p, λ, k, how masks are drawn, what becomes of
       GMixout's moments, or whether it rescales.
     values: Of it; of the last three, words ("true" and "false" of the last).
@@ -126,6 +126,11 @@ class Config(Options):
         raise ValueError(
           "resample_every must be at least 1 and divide every, got"
           f" {setting.resample_every} and {self.every}."
+        )
+      if setting.resample_every == 1 and self.method == "gmixout":
+        raise ValueError(
+          "resample_every must be at least 2 for gmixout, whose weights are at"
+          " the anchor before and after an episode of one step; got 1."
         )
       tried.append(setting)
     return tried
