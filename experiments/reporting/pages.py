@@ -2,6 +2,8 @@
 
   python -m experiments.reporting.pages
 
+And experiments/results/equal_id.csv; `experiments.report` draws the pictures.
+
 A page has a source, docs/results/NAME.md.in: text with expressions in double
 braces, each a word and names with bars between them:
 
@@ -10,7 +12,7 @@ braces, each a word and names with bars between them:
   {{p | TASK | METHOD}}               its p, corrected for the task's methods
   {{cost | TASK | METHOD | COST}}     a ratio to full fine-tuning's
   {{rate | TASK | METHOD}}            the learning rate that was chosen
-  {{table | TASK | accuracy}}         or equal_id, cost: a whole table
+  {{table | TASK | accuracy}}         or rates, equal_id, cost: a whole table
   {{lines}}                           how many lines all this is from
   {{demo | METHOD | id}}              as accuracy, of the demo's own lines
   {{bench | NAME | FIGURE}}           of bench_NAME_cpu.json, with two digits
@@ -28,14 +30,21 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from experiments.command_line import typed_errors
-from experiments.reporting import cost_figure, document, kinds, sections
+from experiments.reporting import (
+  cost_figure,
+  document,
+  kinds,
+  rates_table,
+  sections,
+)
 from experiments.reporting.entries import Entry, group
-from experiments.reporting.equal_id import Comparison, Overall
+from experiments.reporting.equal_id import Comparison, Overall, to_csv
 from experiments.reporting.knobs import RATE, setting
 
 ROOT = pathlib.Path(__file__).parents[2]
 RESULTS = ROOT / "experiments" / "results"
 PAGES = ROOT / "docs" / "results"
+EQUAL_ID = RESULTS / "equal_id.csv"
 
 _EXPRESSION = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 
@@ -57,7 +66,7 @@ class Facts:
     found = sections.analysed(runs, "brier")
     self.count = len(runs)
     self._demo = group(kinds.read([demo]).runs)
-    self._chosen = found.chosen
+    self._tasks, self._chosen = found.tasks, found.chosen
     self._comparisons = {each.task: each for each in found.comparisons}
     self._words: Mapping[str, Callable[..., str]] = {
       "accuracy": self.accuracy,
@@ -70,6 +79,11 @@ class Facts:
       "demo": self.demo,
       "bench": bench,
     }
+
+  @property
+  def equal_id(self) -> str:
+    """OOD accuracy at equal ID score on all tasks, see `equal_id.to_csv`."""
+    return to_csv(list(self._comparisons.values()))
 
   def text(self, expression: str) -> str:
     """The text of an expression.
@@ -116,6 +130,11 @@ class Facts:
       made = document.summary(self._task(task))
     elif name == "cost":
       made = cost_figure.table(self._task(task))
+    elif name == "rates":
+      self._task(task)  # which sees whether there is such a task
+      made = rates_table.table(self._tasks[task])
+      if made is None:
+        raise LookupError(f"no method ran at several rates on {task!r}.")
     elif name == "equal_id":
       made = sections.equal_id_table(self._comparison(task), "brier")
     else:
@@ -203,6 +222,8 @@ def main() -> None:
     for page, source in sources().items():
       page.write_text(rendered(source, facts), encoding="utf-8")
       print(f"wrote {page.relative_to(ROOT)}")
+    EQUAL_ID.write_text(facts.equal_id, encoding="utf-8")
+    print(f"wrote {EQUAL_ID.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":

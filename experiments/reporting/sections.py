@@ -23,6 +23,7 @@ from experiments.reporting import (
   equal_id_figure,
   figures,
   knob_figures,
+  rates_table,
 )
 from experiments.reporting.document import Picture, Section, Table
 from experiments.reporting.entries import Entry, by_task
@@ -230,7 +231,8 @@ def _of_task(
   summary = document.summary(picked)
   if not parts:
     summary = summary._replace(note=summary.note + settings)
-  parts += [cost_figure.table(picked), summary]
+  along = rates_table.table(entries)
+  parts += [cost_figure.table(picked), summary, *([along] if along else [])]
   if tested:
     parts.append(document.by_domain(tested))
   return [*parts, *_comparisons(picked, references)]
