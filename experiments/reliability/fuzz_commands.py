@@ -53,7 +53,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     *("--results", "runs/pretraining.jsonl", "--checkpoint", "saved"),
   ),
   "diagnostics": (
-    *("bvcl", "gmixout", "--knob", "resample_every", "--values", "1", "5"),
+    *("bvcl", "gmixout", "--knob", "resample_every", "--values", "2", "5"),
     *("--seeds", "0", "1", "2", "--members-per-run", "2", "--every", "10"),
     *("--steps", "20", "--out", "runs/diagnostics.jsonl"),
   ),

@@ -247,7 +247,7 @@ def test_a_length_in_epochs_is_known_when_images_are(
       ),
       "--set mixout.head_learning_rate=RATE must be given",
     ),
-    (("lora.rank=2",), "--set must be of one of full_finetuning, mixout,"),
+    (("lora.rank=2",), "must be of one of full_finetuning, full_finetuning_of"),
   ],
 )
 def test_a_landscape_needs_rates_of_its_own(
