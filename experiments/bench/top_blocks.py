@@ -47,10 +47,10 @@ def run(
     temporary = memory.bytes_of(compiled, batch)["temporary_bytes"]
     results |= {f"{name}_flops": flops, f"{name}_temporary_bytes": temporary}
   for name in list(steps)[1:]:
-    for key in ("flops", "temporary"):
-      of = key if key == "flops" else f"{key}_bytes"
-      ratio = results[f"{name}_{of}"] / results[f"full_{of}"]
-      results[f"{name}_{key}_ratio"] = ratio
+    for ratio, of in (("flops", "flops"), ("temporary", "temporary_bytes")):
+      results[f"{name}_{ratio}_ratio"] = (
+        results[f"{name}_{of}"] / results[f"full_{of}"]
+      )
   title = f"A train step of {depth} and of {depth - depth // 2} blocks, {model}"
   figures.report(title, results, TARGETS, json)
 

@@ -142,31 +142,29 @@ class Facts:
     return document.markdown_table(made)
 
   def _task(self, task: str) -> Sequence[Entry]:
-    if task not in self._chosen:
-      raise LookupError(f"no task {task!r}: {', '.join(self._chosen)}.")
-    return self._chosen[task]
+    return _found(self._chosen, task, f"no task {task!r}")
 
   def _entry(self, task: str, method: str) -> Entry:
     return _named(self._task(task), method, task)
 
   def _comparison(self, task: str) -> Comparison:
-    if task not in self._comparisons:
-      known = ", ".join(self._comparisons)
-      raise LookupError(f"no curves on {task!r}: {known}.")
-    return self._comparisons[task]
+    return _found(self._comparisons, task, f"no curves on {task!r}")
 
   def _overall(self, task: str, method: str) -> Overall:
-    found = {e.curve.label: e for e in self._comparison(task).overall}
-    if method not in found:
-      raise LookupError(f"no curve of {method!r}: {', '.join(found)}.")
-    return found[method]
+    curves = {e.curve.label: e for e in self._comparison(task).overall}
+    return _found(curves, method, f"no curve of {method!r}")
 
 
 def _named(entries: Sequence[Entry], method: str, where: str) -> Entry:
-  found = {entry.label: entry for entry in entries}
-  if method not in found:
-    raise LookupError(f"no {method!r} in {where}: {', '.join(found)}.")
-  return found[method]
+  labelled = {entry.label: entry for entry in entries}
+  return _found(labelled, method, f"no {method!r} in {where}")
+
+
+def _found[T](known: Mapping[str, T], name: str, lacking: str) -> T:
+  """What has a name; else an error says what is lacking, and what is there."""
+  if name not in known:
+    raise LookupError(f"{lacking}: {', '.join(known)}.")
+  return known[name]
 
 
 def bench(name: str, figure: str, form: str = "2") -> str:
@@ -183,12 +181,9 @@ def bench(name: str, figure: str, form: str = "2") -> str:
   path = RESULTS / f"bench_{name}_cpu.json"
   if not path.is_file():
     raise LookupError(f"there is no {path.relative_to(ROOT)}.")
-  found = json.loads(path.read_text(encoding="utf-8"))
-  if figure not in found:
-    raise LookupError(f"no {figure!r} in {path.name}: {', '.join(found)}.")
-  if form == "MB":
-    return f"{found[figure] / 1e6:.0f} MB"
-  return f"{found[figure]:.{int(form)}f}"
+  figures = json.loads(path.read_text(encoding="utf-8"))
+  value = _found(figures, figure, f"no {figure!r} in {path.name}")
+  return f"{value / 1e6:.0f} MB" if form == "MB" else f"{value:.{int(form)}f}"
 
 
 def rendered(source: str, facts: Facts) -> str:

@@ -6,8 +6,6 @@ from experiments.reporting import chosen_rates
 from experiments.reporting.document import Table
 from experiments.reporting.entries import Entry
 
-DASH = "–"
-
 
 def table(entries: Sequence[Entry]) -> Table | None:
   """ID / OOD accuracy along the rates (of WiSE-FT along α), a row per method.
@@ -27,7 +25,7 @@ def table(entries: Sequence[Entry]) -> Table | None:
   for label, curve in zip(labels, curves, strict=True):
     rates = [chosen_rates.rate_of(entry.config) or 0.0 for entry in curve]
     cells = [_accuracies(entry) for entry in curve]
-    cells += [DASH] * (most - len(cells))
+    cells += ["–"] * (most - len(cells))
     rows.append((label, f"{rates[0]:g} to {rates[-1]:g}", *cells))
   return Table(
     "ID / OOD accuracy along the learning rate",
