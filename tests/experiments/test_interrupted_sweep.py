@@ -109,7 +109,7 @@ def interrupted(monkeypatch, where, count):
   [
     pytest.param("in a run", 3, False, marks=EXHAUSTIVE),
     ("in a run", 3, True),
-    ("before a cell", 6, False),
+    pytest.param("before a cell", 6, False, marks=EXHAUSTIVE),
     pytest.param("before a cell", 6, True, marks=EXHAUSTIVE),
     ("before a line is noted", 6, True),
     pytest.param("before a line is appended", 6, False, marks=EXHAUSTIVE),

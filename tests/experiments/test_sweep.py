@@ -201,7 +201,7 @@ def test_every_model_is_exported_and_read_again(tmp_path, pacs, vit_file):
   assert len(records.read(given.results)) == 2
 
 
-@pytest.mark.parametrize("workers", tried([0, 2], lambda workers: workers == 2))
+@pytest.mark.parametrize("workers", tried([0, 2], lambda workers: workers == 0))
 def test_a_cell_that_fails_is_reported_and_stops_no_other(
   tmp_path, pacs, vit_file, workers, capsys
 ):

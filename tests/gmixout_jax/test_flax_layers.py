@@ -215,7 +215,9 @@ def layer_function(library, name, kernel):
   return lambda x: layer.apply({"params": {"kernel": kernel}}, x)
 
 
-@both
+@pytest.mark.parametrize(
+  "library", tried(["nnx", "linen"], lambda library: library == "nnx")
+)
 def test_neurons_are_whole_inputs(library):
   before, after, _, losses = stepped(library, "neuron")
   assert losses[1] < losses[0]

@@ -16,6 +16,7 @@ from flax import nnx
 
 import gmixout_jax as gx
 from pallas_kernels import dispatch
+from tests.combinations import tried
 from tests.gmixout_jax.compiling import jit
 from tests.pallas_kernels.kernels import TOLERANCE, cuda_module, gpu
 
@@ -123,7 +124,8 @@ def test_kernels_in_gmixout():
 
 
 @pytest.mark.parametrize(
-  ("dtype", "fused"), [(jnp.float32, False), (jnp.bfloat16, True)]
+  ("dtype", "fused"),
+  tried([(jnp.float32, False), (jnp.bfloat16, True)], lambda _, fused: fused),
 )
 def test_kernels_in_the_wrapper(dtype, fused):
   params = make_params(dtype)

@@ -1,6 +1,7 @@
 """Tests labels on real models of Linen, NNX, Equinox and Haiku."""
 
 import functools
+import itertools
 
 import equinox as eqx
 import haiku as hk
@@ -14,7 +15,7 @@ from flax import nnx
 
 import gmixout_jax as gx
 from gmixout_jax import labels
-from tests.combinations import every_value, tried
+from tests.combinations import tried
 
 WIDTH, DEPTH, CLASSES = 20, 2, 3
 X = jnp.linspace(-1, 1, 2 * 4 * WIDTH).reshape(2, 4, WIDTH)
@@ -114,7 +115,10 @@ class LinenViT(nn.Module):
 
 
 @pytest.mark.parametrize(
-  ("scan", "partitioned"), every_value([False, True], [False, True])
+  ("scan", "partitioned"),
+  tried(
+    itertools.product([False, True], [False, True]), lambda *case: all(case)
+  ),
 )
 def test_linen(scan, partitioned):
   model = LinenViT(scan, partitioned)

@@ -40,7 +40,7 @@ from tests.gmixout_jax.mixed_runs import (
       *(("adamw", sampler, "reset") for sampler in SAMPLERS),
       *(("sgd", sampler, "keep") for sampler in SAMPLERS),
     ],
-    lambda inner, sampler, _: inner == "adamw" or sampler == "neuron",
+    lambda _, sampler, residual: (sampler == "neuron") == (residual == "keep"),
   ),
 )
 def test_the_trajectory_is_that_of_gmixout(inner, sampler, residual):

@@ -23,7 +23,7 @@ from experiments.bench import (
   update,
 )
 from experiments.bench import compile as compiling
-from tests.combinations import every_value
+from tests.combinations import EXHAUSTIVE, every_value, tried
 from tests.experiments import tiny
 
 TINY = {"patch_size": 16, "width": 20, "depth": 1, "heads": 2, "mlp_width": 40}
@@ -43,6 +43,7 @@ def test_figures_are_written(tmp_path):
   assert found["flops_ratio_neuron"] < found["flops_ratio_stratified"]
 
 
+@EXHAUSTIVE  # it compiles eight steps
 def test_the_upper_blocks_alone_take_less(tmp_path, monkeypatch):
   monkeypatch.setitem(train_steps.VITS, "two_blocks", TINY | {"depth": 2})
   monkeypatch.setenv("XLA_FLAGS", "")
@@ -109,6 +110,7 @@ def test_what_devices_send_each_other(tmp_path, monkeypatch):
   assert 1 / 8 < found["fsdp_bytes_ratio"] < 1
 
 
+@EXHAUSTIVE  # with LLVM's optimizations, again and again
 def test_compile_figures(tmp_path):
   path = tmp_path / "figures.json"
   compiling.run(
@@ -229,7 +231,8 @@ def test_the_steps_train_what_they_say():
   assert all(loss == pytest.approx(np.log(1000)) for loss in losses.values())
 
 
-def test_scale_figures(tmp_path, monkeypatch):
+@pytest.mark.parametrize("compiled", tried([False, True], lambda it: not it))
+def test_scale_figures(tmp_path, monkeypatch, compiled):
   # More tokens, or pixels and logits outweigh what lies between them.
   monkeypatch.setitem(train_steps.VITS, "vit_b16", TINY | {"patch_size": 2})
   # Three programs for eight devices: of a ViT they would be many times longer.
@@ -237,12 +240,15 @@ def test_scale_figures(tmp_path, monkeypatch):
   monkeypatch.setattr(run_step, "classifier", small)
   path = tmp_path / "figures.json"
   sizes = {"batch_size": 32, "image_size": tiny.SIZE}
-  scale.run(path, **sizes)
+  scale.run(path, **sizes, compiled=compiled)
   found = json.loads(path.read_text())
-  assert set(scale.TARGETS) <= set(found)
   ratio = found["residual_bfloat16_bytes"] / found["residual_float32_bytes"]
   assert found["residual_bytes_ratio"] == pytest.approx(ratio)
   assert 0 < ratio < 1
+  assert any("temporary" in name for name in found) == compiled
+  if not compiled:
+    return
+  assert set(scale.TARGETS) <= set(found)
   # Every gradient of full fine-tuning is sent, and the loss.
   model = run_step.classifier("vit_b16", 32)
   dense = figures.tree_bytes(nnx.to_pure_dict(nnx.state(model))) + 4
@@ -250,10 +256,6 @@ def test_scale_figures(tmp_path, monkeypatch):
   assert found["allreduce_bytes"] < dense
   assert 1 / 8 < found["fsdp_bytes_ratio"] < 1
   assert found["programs_per_rate"] == 1
-  scale.run(path, **sizes, compiled=False)
-  counted = json.loads(path.read_text())
-  assert counted.items() <= found.items()
-  assert not any("temporary" in name for name in counted)
 
 
 def test_what_waits_for_the_backward_pass_is_counted_once():

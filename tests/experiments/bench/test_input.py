@@ -3,15 +3,15 @@
 import json
 
 import numpy as np
-import pytest
 
 from experiments.bench import input as input_bench
 from experiments.bench import pictures
 from experiments.data import workers
 from experiments.data.workers import Workers
+from tests.combinations import EXHAUSTIVE
 
 
-@pytest.mark.slow
+@EXHAUSTIVE
 def test_all_figures_are_written(tmp_path, monkeypatch):
   monkeypatch.setenv("NPROC", "2")  # which the bench changes
   monkeypatch.setattr(input_bench, "ROWS", 50)

@@ -9,6 +9,7 @@ import pytest
 from experiments.bench import figures, kernels
 from pallas_kernels import clip_shapes
 from pallas_kernels.workload import Workload
+from tests.combinations import EXHAUSTIVE
 
 SMALL = {"large": (4, 40), "small": (2, 20)}
 
@@ -35,6 +36,7 @@ def labels(results, suffix="_us"):
   return [n.removesuffix(suffix) for n in results if n.endswith(suffix)]
 
 
+@EXHAUSTIVE
 def test_what_is_timed_and_in_which_order(tmp_path):
   path = tmp_path / "figures.json"
   only = (kernels.BLOCKS, "masked_mix", "packed_step")

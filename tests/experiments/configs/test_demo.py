@@ -20,6 +20,7 @@ from experiments.task_options import TaskOptions
 from experiments.tasks import digits
 from experiments.training.stats import Stats
 from gmixout_jax import clip
+from tests.combinations import EXHAUSTIVE
 from tests.experiments.tiny import filled
 
 # On the scanned test digits, measured when the folder was made.
@@ -179,6 +180,7 @@ def test_what_the_demo_does_not_take_is_said(option, value, tmp_path):
     sweep.main(sweep.parse(given))
 
 
+@EXHAUSTIVE
 def test_pretraining_learns_and_leaves_its_input_alone(tiny):
   images, _, captions = rendered_digits.render(0, range(20))
   encodings = pretrain_demo.make_tokenizer().encode_batch(captions)
@@ -196,6 +198,7 @@ def test_pretraining_learns_and_leaves_its_input_alone(tiny):
   assert float(loss_of(trained)) < 0.7 * before
 
 
+@EXHAUSTIVE
 def test_a_report_has_a_line_for_every_set(tiny, tmp_path):
   save(tiny, tmp_path)
   assert pretrain_demo.report(tmp_path).row_count == 10

@@ -15,6 +15,7 @@ from experiments.data.batches import batches, stream
 from experiments.data.decode import View
 from experiments.data.images import Files, ImageSet
 from experiments.data.workers import Workers
+from tests.combinations import EXHAUSTIVE
 
 ROOT = pathlib.Path(__file__).parents[3]
 
@@ -189,7 +190,7 @@ print(json.dumps(seen))
 """
 
 
-@pytest.mark.slow
+@EXHAUSTIVE
 def test_twenty_thousand_files_are_trained_on_in_the_memory_of_a_few(tmp_path):
   """Over more than an epoch, and with no growth after the first steps."""
   pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)

@@ -17,6 +17,7 @@ from experiments.reporting import records
 from experiments.tasks.digits import Digits
 from experiments.tasks.recipe import Recipe
 from experiments.training import loop
+from tests.combinations import EXHAUSTIVE
 
 RESULTS = pathlib.Path(options.__file__).parents[1] / "results"
 # As if measured today: those of 0.1.0 took members after the end of an episode,
@@ -50,6 +51,7 @@ def art(pacs, vit_file):
   )
 
 
+@EXHAUSTIVE
 def test_bvcl_of_a_vit_on_ones_own_images(art, tmp_path, monkeypatch, capsys):
   fits, diagnosed = [], []
   fit, diagnose = loop.fit, members.diagnose

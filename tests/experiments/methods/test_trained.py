@@ -24,6 +24,7 @@ from experiments.models.classifier import Classifier, ClipImageEncoder, Prompts
 from experiments.training import loop
 from gmixout_jax import clip
 from gmixout_jax.clip.model import normalize
+from tests.combinations import EXHAUSTIVE
 from tests.experiments import tiny
 
 KEY = jax.random.key(0)
@@ -219,6 +220,7 @@ def test_siglips_loss_is_a_sigmoid_of_every_pair():
   np.testing.assert_allclose(got, expected / 3, rtol=1e-5)
 
 
+@EXHAUSTIVE
 def test_flyp_trains_a_siglip_with_its_own_loss(tmp_path):
   config = clip.CLIPConfig(
     vision=clip.VisionConfig(

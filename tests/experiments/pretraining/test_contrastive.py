@@ -10,6 +10,7 @@ from experiments.pretraining import contrastive
 from experiments.training.run_checkpoints import Stopped
 from gmixout_jax import clip
 from gmixout_jax.checkpoint import Checkpoints
+from tests.combinations import EXHAUSTIVE, tried
 from tests.experiments import tiny
 
 STEPS = 6
@@ -84,7 +85,9 @@ def leaves(model):
   return jax.tree.map(np.asarray, nnx.to_pure_dict(nnx.state(model, nnx.Param)))
 
 
-@pytest.mark.parametrize("locked", [True, False])
+@pytest.mark.parametrize(
+  "locked", tried([True, False], lambda locked: not locked)
+)
 def test_the_image_tower_is_updated_unless_locked(model, locked):
   before = leaves(model)
   trained, losses = fit(model, locked=locked)
@@ -117,6 +120,7 @@ def test_features_are_embedded_as_their_pixels_are(model):
   )
 
 
+@EXHAUSTIVE
 def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(model, tmp_path):
   whole, losses = fit(model)
   with (

@@ -23,6 +23,7 @@ from experiments.pretraining import (
 from experiments.reporting import records
 from experiments.training.run_checkpoints import Stopped
 from gmixout_jax import clip
+from tests.combinations import EXHAUSTIVE
 from tests.experiments import tiny
 
 SIZE = tiny.SIZE
@@ -225,6 +226,7 @@ def test_nothing_is_left_of_a_folder_that_failed(tmp_path):
   assert os.listdir(tmp_path) == []
 
 
+@EXHAUSTIVE
 def test_a_free_tower_from_scratch_trains(data, tmp_path):
   record = pretrain_clip.run(
     config(

@@ -21,6 +21,7 @@ from experiments.training import loop
 from experiments.training.run_checkpoints import Stopped
 from experiments.training.runs import Runs, Saving
 from gmixout_jax import clip
+from tests.combinations import EXHAUSTIVE
 from tests.experiments import tiny
 
 COMPACT = GMixout(
@@ -51,6 +52,7 @@ def test_bfloat16_reaches_the_loss_of_float32():
     np.testing.assert_allclose(narrow, wide, atol=0.005)
 
 
+@EXHAUSTIVE
 def test_a_resumed_run_in_bfloat16_ends_as_one_left_alone(tmp_path):
   """Linear probe, validation and all."""
   model = tiny.classifier(dtype="bfloat16")

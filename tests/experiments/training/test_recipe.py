@@ -81,7 +81,7 @@ MIXED = [
 @pytest.mark.parametrize(
   ("method", "recipe"),
   [
-    (Descent(), MIXED[1]),
+    pytest.param(Descent(), MIXED[1], marks=EXHAUSTIVE),
     pytest.param(Descent(), MIXED[2], marks=EXHAUSTIVE),
     pytest.param(GMixout(resample_every=2), MIXED[0], marks=EXHAUSTIVE),
     (GMixout(resample_every=2, compact=True), MIXED[2]),

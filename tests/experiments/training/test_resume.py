@@ -21,6 +21,7 @@ from experiments.training.run_checkpoints import Stopped
 from experiments.training.runs import Runs, Saving
 from gmixout_jax.checkpoint import Checkpoints
 from gmixout_jax.clip import CheckpointError
+from tests.combinations import EXHAUSTIVE
 from tests.experiments import tiny
 
 STEPS = 11
@@ -63,10 +64,11 @@ def weights(outcome):
 @pytest.mark.parametrize(
   ("method", "model"),
   [
-    (GMixout(resample_every=2), tiny.classifier),
+    pytest.param(GMixout(resample_every=2), tiny.classifier, marks=EXHAUSTIVE),
     (GMixout(resample_every=2, compact=True), tiny.classifier),
-    (Snapping(), tiny.classifier),
-    (FLYP(), tiny.words),  # trains another model than it exports
+    pytest.param(Snapping(), tiny.classifier, marks=EXHAUSTIVE),
+    # Trains another model than it exports.
+    pytest.param(FLYP(), tiny.words, marks=EXHAUSTIVE),
   ],
   ids=["gmixout", "compact", "snapshots", "flyp"],
 )

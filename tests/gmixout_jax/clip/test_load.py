@@ -14,7 +14,7 @@ from flax import nnx
 from gmixout_jax import clip
 from gmixout_jax.clip import huggingface_vit, open_clip, timm_config
 from gmixout_jax.clip.config import VisionConfig
-from tests.combinations import every_value
+from tests.combinations import EXHAUSTIVE, every_value
 
 SMALL = {
   "image_size": 16, "patch_size": 8, "width": 12, "depth": 2, "heads": 3,
@@ -44,15 +44,12 @@ DINOS = {
 
 def made(**fields):
   """A ViT whose parameters all matter: none is left at one or zero."""
-  model = clip.ViT(VisionConfig.vit(**SMALL | fields), rngs=nnx.Rngs(0))
+  config = VisionConfig.vit(**SMALL | fields)
+  model = nnx.eval_shape(lambda: clip.ViT(config, rngs=nnx.Rngs(0)))
   graphdef, state = nnx.split(model)
-  leaves, treedef = jax.tree.flatten(state)
-  keys = jax.random.split(jax.random.key(1), len(leaves))
-  moved = [
-    leaf + 0.3 * jax.random.normal(key, leaf.shape)
-    for key, leaf in zip(keys, leaves, strict=True)
-  ]
-  return nnx.merge(graphdef, jax.tree.unflatten(treedef, moved))
+  rng = np.random.default_rng(0)
+  drawn = lambda leaf: jnp.asarray(rng.normal(0.2, 0.4, leaf.shape), leaf.dtype)
+  return nnx.merge(graphdef, jax.tree.map(drawn, state))
 
 
 def assert_same(first, second):
@@ -80,6 +77,7 @@ def test_a_vit_is_read_again_in_timms_form(tmp_path, name, target):
   np.testing.assert_array_equal(again(pixels), model(pixels))
 
 
+@EXHAUSTIVE  # a test of these models, which do not change
 @pytest.mark.parametrize("name", VITS)
 def test_every_part_matters(name):
   """So that what is read wrongly shows in the features."""

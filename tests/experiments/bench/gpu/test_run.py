@@ -214,7 +214,7 @@ FIGURES = {
     # `bench memory` has a test of its own, and takes the longest.
     sorted(FIGURES.keys() - {"float32", "memory"}),
     # What the others run, these do or tests of the benches.
-    lambda name: name not in ("images", "masked_mix", "pack"),
+    lambda name: name == "packed_step",
   ),
 )
 def test_a_part_measures(name, tmp_path, monkeypatch):
