@@ -58,8 +58,8 @@ study: $(READY)
 
 docs: $(READY)
 	@echo "==> The documentation (build/site)"
-	$(BIN)/python docs/draw_episode.py
-	$(BIN)/python docs/draw_augmentations.py
+	$(BIN)/python -m docs.draw_episode
+	$(BIN)/python -m docs.draw_augmentations
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 	@echo "file://$(CURDIR)/build/site/index.html"
 

@@ -1,6 +1,6 @@
 """Draws `docs/pictures/augmentations.png`: what training sees of an image.
 
-  python docs/draw_augmentations.py
+  python -m docs.draw_augmentations
 
 One drawing, as evaluation sees it and as each augmentation shows it.
 """

@@ -1,6 +1,6 @@
 """Draws `docs/pictures/episodes.png`: what GMixout does to one row of weights.
 
-  python docs/draw_episode.py
+  python -m docs.draw_episode
 
 Thirty weights learn a random target by SGD, a fifth of them at a time, in
 episodes of ten steps.

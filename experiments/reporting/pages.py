@@ -18,6 +18,8 @@ braces, each a word and names with bars between them:
   {{bench | NAME | FIGURE}}           of bench_NAME_cpu.json, with two digits
                                       after the point; | MB, | 1, | 3: in
                                       megabytes, or with so many digits
+  {{bound | STEPS | K}}               how far GMixout's anchor can come
+  {{hours | STEPS | BATCH}}           of a GPU, for a run of ViT-B/16
 
 Tasks and methods are called as the report calls them. What is not there is an
 error, so a page cannot outlive its lines; a test renders all pages again.
@@ -29,6 +31,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
+import gmixout_jax as gx
 from experiments.command_line import typed_errors
 from experiments.reporting import (
   cost_figure,
@@ -45,6 +48,12 @@ ROOT = pathlib.Path(__file__).parents[2]
 RESULTS = ROOT / "experiments" / "results"
 PAGES = ROOT / "docs" / "results"
 EQUAL_ID = RESULTS / "equal_id.csv"
+
+GPU_FLOPS = 1e14
+"""Floating-point operations per second that `hours` counts on."""
+
+BATCH_OF_FLOPS = 8
+"""Images of a step whose operations `bench flops` counts by default."""
 
 _EXPRESSION = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 
@@ -78,6 +87,8 @@ class Facts:
       "lines": lambda: str(self.count),
       "demo": self.demo,
       "bench": bench,
+      "bound": bound,
+      "hours": hours,
     }
 
   @property
@@ -178,12 +189,36 @@ def bench(name: str, figure: str, form: str = "2") -> str:
   Raises:
     LookupError: If there is no such file or figure.
   """
+  value = _measured(name, figure)
+  return f"{value / 1e6:.0f} MB" if form == "MB" else f"{value:.{int(form)}f}"
+
+
+def _measured(name: str, figure: str) -> float:
   path = RESULTS / f"bench_{name}_cpu.json"
   if not path.is_file():
     raise LookupError(f"there is no {path.relative_to(ROOT)}.")
   figures = json.loads(path.read_text(encoding="utf-8"))
-  value = _found(figures, figure, f"no {figure!r} in {path.name}")
-  return f"{value / 1e6:.0f} MB" if form == "MB" else f"{value:.{int(form)}f}"
+  return _found(figures, figure, f"no {figure!r} in {path.name}")
+
+
+def bound(steps: str, k: str) -> str:
+  """The progress bound of the paper's λ 0.3 and p 0.9, with rescaling.
+
+  Example:
+    >>> bound("100", "10")
+    '0.52'
+  """
+  share = gx.gmixout_progress(
+    int(steps), resample_every=int(k), anchor_decay=0.3, sparsity=0.9
+  )
+  return f"{share:.2f}" if share < 0.995 else "> 0.99"
+
+
+def hours(steps: str, batch_size: str) -> str:
+  """Of full fine-tuning of ViT-B/16 at 224 pixels, at `GPU_FLOPS`."""
+  of_an_image = _measured("flops", "full_flops") / BATCH_OF_FLOPS
+  work = int(steps) * int(batch_size) * of_an_image
+  return f"{work / GPU_FLOPS / 3600:.1f}"
 
 
 def rendered(source: str, facts: Facts) -> str:

@@ -76,6 +76,16 @@ def test_figures_are_those_that_the_benchmarks_wrote(facts):
   )
 
 
+def test_predictions_are_computed(facts):
+  # Of ten episodes each leaves the anchor 0.3 + 0.7 x 0.9 of the way.
+  assert facts.text("bound | 100 | 10") == f"{1 - 0.93**10:.2f}"
+  assert facts.text("bound | 24500 | 10") == "> 0.99"
+  flops = json.loads((pages.RESULTS / "bench_flops_cpu.json").read_text())
+  images = 100 * 512
+  found = images * flops["full_flops"] / 8 / 1e14 / 3600
+  assert facts.text("hours | 100 | 512") == f"{found:.1f}"
+
+
 @pytest.mark.parametrize(
   ("expression", "message"),
   [
