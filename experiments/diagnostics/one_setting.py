@@ -14,10 +14,10 @@ from experiments.run_options import check_seed
 Setting = GMixout | SlowMixout
 
 METHODS: dict[str, Setting] = {
-  "gmixout": GMixout(learning_rate=1e-2, head_learning_rate=1e-4),
+  "gmixout": GMixout(learning_rate=2.5e-2, head_learning_rate=1e-4),
   "mixout": SlowMixout(learning_rate=1e-3, head_learning_rate=1e-4),
 }
-"""With the learning rates of the demo of 0.1.0."""
+"""As in the demo."""
 
 Knob = Literal[
   "sparsity",
