@@ -72,7 +72,7 @@ def headline(metrics: Metrics) -> dict[str, float]:
 
 
 FULL = FullFinetuning(learning_rate=3e-5)
-GMIXOUT = GMixout(learning_rate=1e-4, head_learning_rate=3e-5)
+GMIXOUT = GMixout.as_published(learning_rate=1e-4, head_learning_rate=3e-5)
 
 EXPERIMENT = Experiment(
   open=open_data,

@@ -18,7 +18,7 @@ best. Accuracy in percent, 150 steps:
   full fine-tuning          0.001    94.4   96.3   97.4   98.1   96.7
   of blocks                 0.001    94.8   96.7   97.4   97.8   95.9
   Mixout                    0.001    91.5   94.8   97.0   95.9   10.4
-  GMixout, no rescale       0.025    94.4   95.2   97.4   95.9   90.4
+  GMixout                   0.025    94.4   95.2   97.4   95.9   90.4
 
 The runs are in experiments/results/curves_digits_cpu.jsonl, where Mixout with
 these settings is called High-Rate Mixout.
@@ -72,7 +72,7 @@ EXPERIMENT = Demo(
     FullFinetuning(learning_rate=1e-3),
     FullFinetuningOfBlocks(learning_rate=1e-3),
     Mixout(learning_rate=1e-3, head_learning_rate=1e-4),
-    GMixout(learning_rate=2.5e-2, head_learning_rate=1e-4, rescale=False),
+    GMixout(learning_rate=2.5e-2, head_learning_rate=1e-4),
   ),
   seeds=(0, 1, 2),
 )

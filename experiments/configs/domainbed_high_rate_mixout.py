@@ -38,6 +38,6 @@ EXPERIMENT = dataclasses.replace(
     VeryLargeDropout(of=FULL),
     HighRateMixout(),
     NeuronMixout(learning_rate=3e-5, head_learning_rate=3e-5),
-    GMixout(learning_rate=1e-4, head_learning_rate=3e-5),
+    GMixout.as_published(learning_rate=1e-4, head_learning_rate=3e-5),
   ),
 )

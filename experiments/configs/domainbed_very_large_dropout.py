@@ -65,7 +65,7 @@ EXPERIMENT = Experiment(
   methods=(
     FULL,
     *(VeryLargeDropout(of=FULL, rate=rate) for rate in (0.5, 0.9, 0.95)),
-    GMixout(learning_rate=1e-4, head_learning_rate=3e-5),
+    GMixout.as_published(learning_rate=1e-4, head_learning_rate=3e-5),
   ),
   steps=10_000,
   warmup=0.0,

@@ -49,7 +49,7 @@ def open_data(root: pathlib.Path, view: View, case: str, seed: int) -> Sets:
 
 
 FULL = FullFinetuning(learning_rate=3e-5)
-GMIXOUT = GMixout(learning_rate=1e-4, head_learning_rate=3e-5)
+GMIXOUT = GMixout.as_published(learning_rate=1e-4, head_learning_rate=3e-5)
 
 EXPERIMENT = Experiment(
   open=open_data,

@@ -47,7 +47,7 @@ from experiments.tasks.image_task import Sets
 from gmixout_jax import clip
 
 FULL = FullFinetuning(learning_rate=3e-5, weight_decay=0.1)
-GMIXOUT = GMixout(learning_rate=1e-4, head_learning_rate=3e-5)
+GMIXOUT = GMixout.as_published(learning_rate=1e-4, head_learning_rate=3e-5)
 
 
 def open_data(root: pathlib.Path, view: View, case: str, seed: int) -> Sets:

@@ -62,7 +62,7 @@ def headline(metrics: Metrics) -> dict[str, Any]:
 
 
 FULL = FullFinetuning(learning_rate=3e-5, weight_decay=0.01)
-GMIXOUT = GMixout(learning_rate=1e-4, head_learning_rate=3e-5)
+GMIXOUT = GMixout.as_published(learning_rate=1e-4, head_learning_rate=3e-5)
 
 EXPERIMENT = Experiment(
   open=open_data,

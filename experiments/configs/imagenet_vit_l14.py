@@ -26,7 +26,7 @@ from experiments.methods.wise_ft import WiseFT
 from experiments.methods.zero_shot import ZeroShot
 
 FULL = FullFinetuning(learning_rate=1e-5, weight_decay=0.1)
-GMIXOUT = GMixout(learning_rate=3e-5, head_learning_rate=1e-5)
+GMIXOUT = GMixout.as_published(learning_rate=3e-5, head_learning_rate=1e-5)
 
 EXPERIMENT = dataclasses.replace(
   imagenet.EXPERIMENT,

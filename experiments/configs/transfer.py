@@ -78,7 +78,7 @@ EXPERIMENT = Experiment(
     FULL,
     FullFinetuningOfBlocks.control_of(FULL),
     WiseFT(of=FULL),
-    GMixout(learning_rate=1e-4, head_learning_rate=3e-5),
+    GMixout.as_published(learning_rate=1e-4, head_learning_rate=3e-5),
   ),
   batch_size=128,
   steps=2_000,

@@ -7,22 +7,32 @@ import gmixout_jax as gx
 
 _FAR_ABOVE, _FAR_BELOW = 3.0, 10.0
 
+UNSCALED = 25.0
+"""Times full fine-tuning's rate, where training weights are not rescaled: so
+much the study chose on the digits at k 10."""
+
 LOW_PROGRESS = 0.8
 """A bound below which short runs fell behind full fine-tuning."""
 
 
 def check_learning_rate(
-  learning_rate: float, *, full_finetuning_lr: float, resample_every: int
+  learning_rate: float,
+  *,
+  full_finetuning_lr: float,
+  resample_every: int,
+  rescale: bool,
 ) -> None:
-  """Warns if a rate is far from `gmixout_jax.gmixout_learning_rate`.
+  """Warns if a rate is far from the rule of thumb.
 
-  In our runs, three times that rate lost OOD accuracy or diverged, and a tenth
-  of it hardly changed the anchor.
+  It is `gmixout_jax.gmixout_learning_rate`, or `UNSCALED` times full
+  fine-tuning's. In our runs, three times that rate lost OOD accuracy or
+  diverged, and a tenth of it hardly changed the anchor.
 
   Args:
     learning_rate: The peak, above 0.
     full_finetuning_lr: The peak of full fine-tuning on the task, above 0.
     resample_every: k, the steps of an episode.
+    rescale: Whether training weights are rescaled.
 
   Warns:
     UserWarning: It names both rates and what to expect.
@@ -37,6 +47,8 @@ def check_learning_rate(
   rule = gx.gmixout_learning_rate(
     full_finetuning_lr, resample_every=resample_every
   )
+  if not rescale:
+    rule = UNSCALED * full_finetuning_lr
   if learning_rate > _FAR_ABOVE * rule:
     consequence = "the training weights may diverge within an episode"
   elif learning_rate < rule / _FAR_BELOW:
@@ -46,7 +58,7 @@ def check_learning_rate(
   warnings.warn(
     f"GMixout's learning rate is {learning_rate:g}, but {full_finetuning_lr:g}"
     f" for full fine-tuning and {resample_every} steps an episode suggest"
-    f" {rule:.1g}: {consequence}.",
+    f" {rule:.2g}: {consequence}.",
     stacklevel=2,
   )
 

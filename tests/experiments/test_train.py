@@ -112,18 +112,18 @@ def test_the_recipe_and_the_watching_are_flags(sketch):
 
 
 def test_a_rate_far_from_the_recipes_is_warned_of(tmp_path, sketch):
-  # The default of 1e-3 at k = 10, where 5e-5 would follow.
+  # The default of 2.5e-3, where 2.5e-4 would follow.
   config = train.parse([*map(str, ("gmixout", *sketch)), "--recipe", "1e-5"])
   with pytest.warns(
-    UserWarning, match="is 0.001, but 1e-05 for full fine-tuning"
+    UserWarning, match="is 0.0025, but 1e-05 for full fine-tuning"
   ):
     config.method.check_learning_rate(config.recipe)
-  with pytest.warns(UserWarning, match="is 0.001"):
+  with pytest.warns(UserWarning, match="is 0.0025"):
     WiseFT(of=config.method).check_learning_rate(1e-5)
   config.method.check_learning_rate(2e-4)  # no warning, or this fails
   missing = dataclasses.replace(config, backbone=tmp_path / "none")
   with (
-    pytest.warns(UserWarning, match="is 0.001"),
+    pytest.warns(UserWarning, match="is 0.0025"),
     pytest.raises(SystemExit, match="no weights"),
   ):
     train.main(missing)

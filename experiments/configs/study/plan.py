@@ -107,10 +107,10 @@ def grids(full: Sequence[float], head: float = 1e-4) -> dict[str, Grid]:
     "full_finetuning_of_blocks": grid(
       1, lambda r: FullFinetuningOfBlocks(learning_rate=r)
     ),
-    "gmixout": mixed(5, GMixout),
-    "gmixout_each_step": mixed(15, GMixout, resample_every=1),
-    "gmixout_without_rescale": mixed(25, GMixout, rescale=False),
-    "gmixout_neurons": mixed(25, GMixout, rescale=False, sampler="neuron"),
+    "gmixout": mixed(5, GMixout, rescale=True),
+    "gmixout_each_step": mixed(15, GMixout, resample_every=1, rescale=True),
+    "gmixout_without_rescale": mixed(25, GMixout),
+    "gmixout_neurons": mixed(25, GMixout, sampler="neuron"),
     "neuron_mixout": mixed(1, NeuronMixout),
     "high_rate_mixout": mixed(1, HighRateMixout),
     "random_mask": mixed(5, RandomMask),

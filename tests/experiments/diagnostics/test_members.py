@@ -21,7 +21,7 @@ from experiments.tasks.recipe import Recipe
 from experiments.training import loop
 from tests.experiments import tiny
 
-METHOD = GMixout(learning_rate=1e-2, resample_every=3)
+METHOD = GMixout(learning_rate=1e-2, resample_every=3, rescale=True)
 
 
 def data(steps, seed=0):

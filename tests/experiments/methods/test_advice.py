@@ -13,13 +13,14 @@ from experiments.methods.gmixout import GMixout
 from experiments.methods.wise_ft import WiseFT
 
 
-def far(learning_rate, full_finetuning_lr, resample_every):
+def far(learning_rate, full_finetuning_lr, resample_every, rescale=True):
   with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     advice.check_learning_rate(
       learning_rate,
       full_finetuning_lr=full_finetuning_lr,
       resample_every=resample_every,
+      rescale=rescale,
     )
   return [str(warning.message) for warning in caught]
 
@@ -44,6 +45,22 @@ def test_what_failed_is_warned_of(
   learning_rate, full_finetuning_lr, resample_every, warned
 ):
   assert bool(far(learning_rate, full_finetuning_lr, resample_every)) == warned
+
+
+# Digits, where full fine-tuning has 1e-3: curves_digits_cpu.jsonl.
+@pytest.mark.parametrize(
+  ("learning_rate", "warned"),
+  [
+    (2.5e-2, False),  # 97 %, as chosen
+    (7.5e-2, False),  # 96 %
+    (2.5e-1, True),  # 90 %
+    (1e-3, True),
+  ],
+)
+def test_without_rescaling_the_rule_is_another(learning_rate, warned):
+  found = far(learning_rate, 1e-3, 10, rescale=False)
+  assert bool(found) == warned
+  assert all("suggest 0.025:" in each for each in found)
 
 
 def test_a_warning_names_both_rates_and_what_to_expect():
@@ -101,7 +118,9 @@ def test_nothing_is_said_where_the_bound_is_high_enough():
 
 
 def test_the_progress_bound_is_passed_through_compositions():
-  method = GMixout(anchor_decay=0.5, resample_every=5, sparsity=0.8)
+  method = GMixout(
+    anchor_decay=0.5, resample_every=5, sparsity=0.8, rescale=True
+  )
   expected = 1 - (1 - 0.5 * 0.2) ** (40 / 5)
   assert method.progress_bound(40) == pytest.approx(expected, rel=1e-12)
   assert WiseFT(of=method).progress_bound(40) == method.progress_bound(40)

@@ -183,7 +183,7 @@ def test_a_pool_starts_with_the_methods_own_run_and_equal_pools_share():
 def test_rates_are_found_where_they_are():
   nested = VeryLargeDropout(of=GMixout(learning_rate=2.0))
   half = with_rates_times(nested, 0.5)
-  assert half.of == GMixout(learning_rate=1.0, head_learning_rate=5e-4)
+  assert half.of == GMixout(learning_rate=1.0, head_learning_rate=5e-5)
   assert half.rate == nested.rate
   with pytest.raises(ValueError, match="ZeroShot has no learning rate"):
     with_rates_times(methods.METHODS["zero_shot"](), 0.5)

@@ -16,9 +16,9 @@ def lines():
     luck = 0.01 * seed
     found += [
       line(FullFinetuning(), seed, top1=0.9 + luck),
-      line(GMixout(), seed, top1=0.7 + luck),
-      line(GMixout(resample_every=1), seed, top1=0.9 + luck),
-      line(GMixout(rescale=False), seed, top1=0.94 + luck),
+      line(GMixout(rescale=True), seed, top1=0.7 + luck),
+      line(GMixout(resample_every=1, rescale=True), seed, top1=0.9 + luck),
+      line(GMixout(), seed, top1=0.94 + luck),
     ]
   return found
 

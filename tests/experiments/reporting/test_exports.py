@@ -23,8 +23,8 @@ def tasks(rng):
          data="50%_a&b")
     for i, (method, top1, ood) in enumerate((
       (FullFinetuning(), 0.95, 0.5),
-      (GMixout(), 0.9, 0.6),
-      (GMixout(anchor_decay=0.5), 0.9, 0.6005),
+      (GMixout(rescale=True), 0.9, 0.6),
+      (GMixout(anchor_decay=0.5, rescale=True), 0.9, 0.6005),
     ))
     for seed in range(3)
   ]  # fmt: skip

@@ -38,7 +38,7 @@ def test_a_curve_is_over_one_setting_whatever_the_rate(entries):
   assert values(entries, "rank") == {"LoRA": (2, 8, 32)}
   assert values(entries, "sparsity") == {"GMixout": (0.5, 0.9, 0.97)}
   assert values(entries, "learning_rate") == {
-    "GMixout": (1e-4, 1e-3, 1e-2),
+    "GMixout": (1e-4, 2.5e-3, 1e-2),
     "L2-SP": (1e-4, 1e-3),
   }
   assert values(entries, "alpha") == {"WiSE-FT": (0.2, 0.5, 0.9)}

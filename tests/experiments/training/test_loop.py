@@ -203,6 +203,7 @@ def test_live_snapshots_are_the_weights_as_they_train(compact):
     sparsity=0.75,
     anchor_decay=0.2,
     resample_every=4,
+    rescale=True,
     compact=compact,
   )
   model = tiny.filled(tiny.classifier)

@@ -57,8 +57,8 @@ def test_wise_ft_is_a_curve_of_one_run():
 
 
 def test_the_bound_is_held_against_all_its_settings():
-  scaled = GMixout(learning_rate=1e-2)
-  unscaled = GMixout(learning_rate=2e-2, rescale=False)
+  scaled = GMixout(learning_rate=1e-2, rescale=True)
+  unscaled = GMixout(learning_rate=2e-2)
   found = plan.bounded(scaled, unscaled)
   settings = {(m.resample_every, m.anchor_decay, m.rescale) for m in found}
   assert len(settings) == len(found) == 4 * 3 * 2
