@@ -6,7 +6,12 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib import figure
 
-from experiments.reporting import diagnosed_figures, display_names, records
+from experiments.reporting import (
+  chosen_rates,
+  diagnosed_figures,
+  display_names,
+  records,
+)
 from experiments.reporting.document import Table
 from experiments.reporting.entries import labels, task_of
 from experiments.reporting.knobs import KNOBS
@@ -110,10 +115,32 @@ def _tables(results: Sequence[records.Record], on: str) -> list[Table]:
   return found
 
 
+_SUMMARY = ("bias2", "variance", "covariance", "member", "ensemble",
+            "deployed", "residual")  # fmt: skip
+
+
+def summary(results: Sequence[records.Record]) -> Table:
+  """The terms out of distribution, and disagreement, whatever the rates."""
+  configs = [chosen_rates.without_rate(record["config"]) for record in results]
+  rows = []
+  for name, record in zip(labels(configs), results, strict=True):
+    terms = record["bvcl"]["ood"]
+    found = [terms[term] for term in (*_SUMMARY, "disagreement")]
+    cells = [f"{each['mean']:.3f} ± {_half(each):.3f}" for each in found]
+    rows.append((name, *cells))
+  words = [_SCORES[term].removeprefix("Brier, ") for term in _SUMMARY]
+  return Table("", "", ("", *words, "disagreement"), rows)
+
+
+def _half(found: Mapping[str, float]) -> float:
+  """Of an interval."""
+  return (found["high"] - found["low"]) / 2
+
+
 def _cell(found: Mapping[str, float] | None) -> str:
   if found is None:
     return "–"
-  half = (found["high"] - found["low"]) / 2
+  half = _half(found)
   # Two digits of the interval are known at best, and no more of the mean.
   digits = max(0, 1 - math.floor(math.log10(half))) if half else 4
   return f"{found['mean']:.{digits}f} ± {half:.{digits}f}"

@@ -4,7 +4,7 @@
 
 And experiments/results/equal_id.csv; `experiments.report` draws the pictures.
 
-A page has a source, docs/results/NAME.md.in: text with expressions in double
+A page has a source beside it, NAME.md.in: text with expressions in double
 braces, each a word and names with bars between them:
 
   {{accuracy | TASK | METHOD | id}}   ID accuracy, mean ± half its interval
@@ -18,6 +18,8 @@ braces, each a word and names with bars between them:
   {{bench | NAME | FIGURE}}           of bench_NAME_cpu.json, with two digits
                                       after the point; | MB, | 1, | 3: in
                                       megabytes, or with so many digits
+  {{bvcl}}                            the table of bvcl's lines
+  {{bvcl | METHOD | TERM}}            one cell of it
   {{bound | STEPS | K}}               how far GMixout's anchor can come
   {{hours | STEPS | BATCH}}           of a GPU, for a run of ViT-B/16
 
@@ -35,9 +37,11 @@ import gmixout_jax as gx
 from experiments.command_line import typed_errors
 from experiments.reporting import (
   cost_figure,
+  diagnosed,
   document,
   kinds,
   rates_table,
+  records,
   sections,
 )
 from experiments.reporting.entries import Entry, group
@@ -46,7 +50,7 @@ from experiments.reporting.knobs import RATE, setting
 
 ROOT = pathlib.Path(__file__).parents[2]
 RESULTS = ROOT / "experiments" / "results"
-PAGES = ROOT / "docs" / "results"
+PAGES = ROOT / "docs"
 EQUAL_ID = RESULTS / "equal_id.csv"
 
 GPU_FLOPS = 1e14
@@ -87,6 +91,7 @@ class Facts:
       "lines": lambda: str(self.count),
       "demo": self.demo,
       "bench": bench,
+      "bvcl": bvcl,
       "bound": bound,
       "hours": hours,
     }
@@ -201,6 +206,25 @@ def _measured(name: str, figure: str) -> float:
   return _found(figures, figure, f"no {figure!r} in {path.name}")
 
 
+def bvcl(*names: str) -> str:
+  """The table of the published lines of bvcl, or one cell of it.
+
+  Args:
+    *names: None for the table; else a method and a term, as it has them.
+
+  Raises:
+    LookupError: If there is no such method or term.
+  """
+  table = diagnosed.summary(records.read(RESULTS / "bvcl_digits_cpu.jsonl"))
+  if not names:
+    return document.markdown_table(table)
+  method, term = names
+  rows = {row[0]: row for row in table.rows}
+  row = _found(rows, method, f"no {method!r} in bvcl's lines")
+  cells = dict(zip(table.header, row, strict=True))
+  return _found(cells, term, f"no {term!r} of {method}")
+
+
 def bound(steps: str, k: str) -> str:
   """The progress bound of the paper's λ 0.3 and p 0.9, with rescaling.
 
@@ -234,7 +258,7 @@ def sources(folder: pathlib.Path = PAGES) -> dict[pathlib.Path, str]:
   """The sources by the page that they make."""
   return {
     file.with_suffix(""): file.read_text(encoding="utf-8")
-    for file in sorted(folder.glob("*.md.in"))
+    for file in sorted(folder.rglob("*.md.in"))
   }
 
 

@@ -76,6 +76,18 @@ def test_figures_are_those_that_the_benchmarks_wrote(facts):
   )
 
 
+def test_cells_of_bvcl_are_those_of_its_table(facts):
+  header, _, *rows = facts.text("bvcl").splitlines()
+  assert header.startswith("|  | bias² | variance | covariance | member |")
+  assert len(rows) == len(records.read(pages.RESULTS / "bvcl_digits_cpu.jsonl"))
+  name, first, *_ = rows[0].strip("| ").split(" | ")
+  assert facts.text(f"bvcl | {name} | bias²") == first
+  with pytest.raises(LookupError, match="no 'SWA' in bvcl's lines: GMixout"):
+    facts.text("bvcl | SWA | bias²")
+  with pytest.raises(LookupError, match="no 'speed' of GMixout: , bias²"):
+    facts.text("bvcl | GMixout | speed")
+
+
 def test_predictions_are_computed(facts):
   # Of ten episodes each leaves the anchor 0.3 + 0.7 x 0.9 of the way.
   assert facts.text("bound | 100 | 10") == f"{1 - 0.93**10:.2f}"
@@ -106,7 +118,7 @@ def test_what_is_not_there_is_an_error(facts, expression, message):
 
 def test_published_pages_are_made_of_published_lines():
   sources = pages.sources()
-  assert len(sources) == 3
+  assert len(sources) == 4
   facts = pages.published()
   for page, source in sources.items():
     assert page.read_text(encoding="utf-8") == pages.rendered(source, facts)
