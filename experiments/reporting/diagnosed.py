@@ -127,7 +127,7 @@ def summary(results: Sequence[records.Record]) -> Table:
     terms = record["bvcl"]["ood"]
     found = [terms[term] for term in (*_SUMMARY, "disagreement")]
     cells = [f"{each['mean']:.3f} ± {_half(each):.3f}" for each in found]
-    rows.append((name, *cells))
+    rows.append((name, *(cell.replace("0.", ".") for cell in cells)))
   words = [_SCORES[term].removeprefix("Brier, ") for term in _SUMMARY]
   return Table("", "", ("", *words, "disagreement"), rows)
 
