@@ -256,6 +256,8 @@ def test_scale_figures(tmp_path, monkeypatch, compiled):
   assert found["allreduce_bytes"] < dense
   assert 1 / 8 < found["fsdp_bytes_ratio"] < 1
   assert found["programs_per_rate"] == 1
+  scale.run(path, **sizes, compiled=False)
+  assert json.loads(path.read_text()).items() <= found.items()
 
 
 def test_what_waits_for_the_backward_pass_is_counted_once():

@@ -68,9 +68,9 @@ EXPECTED = {
     {"ID", "real", "painting", "clipart", "mean OOD"},
   ),
   "iwildcam": Expected(
-    *("iwildcam", "clip_folder", ("zero_shot",), 3, {"new traps": 3}),
+    *("iwildcam", "clip_folder", ("flyp",), 3, {"new traps": 3}),
     {"ID macro-F1", "OOD macro-F1"},
-    ("zero_shot",),
+    ("flyp",),
   ),
   "cifar100_c": Expected(
     *("cifar", "vit_file", ONE, 3),

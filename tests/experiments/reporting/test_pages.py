@@ -1,9 +1,11 @@
 """Tests `experiments/reporting/pages.py`, and that published pages are its."""
 
+import inspect
 import json
 
 import pytest
 
+from experiments.bench import flops as flops_bench
 from experiments.methods.full_finetuning import FullFinetuning
 from experiments.methods.gmixout import GMixout
 from experiments.reporting import pages, records
@@ -96,6 +98,8 @@ def test_predictions_are_computed(facts):
   images = 100 * 512
   found = images * flops["full_flops"] / 8 / 1e14 / 3600
   assert facts.text("hours | 100 | 512") == f"{found:.1f}"
+  counted = inspect.signature(flops_bench.run).parameters["batch_size"]
+  assert counted.default == pages.BATCH_OF_FLOPS
 
 
 @pytest.mark.parametrize(
