@@ -67,37 +67,74 @@ def first_at(curve: Curve, level: float) -> float:
   return math.nan
 
 
-def levels(curves: Mapping[int, Curve], count: int = 5) -> tuple[float, ...]:
-  """ID scores that every seed's curve of a method comes down to.
+def levels(
+  curves: Mapping[int, Curve], count: int = 5
+) -> dict[int, tuple[float, ...]]:
+  """ID scores that the curves of a method come down to, seed by seed.
+
+  Where seeds hold out other images, their scores are not of one scale: the best
+  of one may be out of reach for another. So every seed has its own, by the same
+  steps down from its first run.
 
   Args:
     curves: By seed.
     count: How many, at least 1.
 
   Returns:
-    The best of them last, equally far apart: from the worst score that all
-    seeds begin above, which is left out, to the best that all of them reach.
-    Empty where there is no such range.
+    By seed, the best last: equally far apart, from the score of the first run,
+    which is left out, down by as much as every seed's curve comes down. Empty
+    where the first run of some seed is its best.
+
+  Example:
+    >>> import numpy as np
+    >>> easy = Curve(np.array([0.4, 0.2, 0.3]), np.array([0.5, 0.7, 0.1]))
+    >>> hard = Curve(np.array([0.9, 0.6, 0.5]), np.array([0.4, 0.5, 0.3]))
+    >>> for seed, own in levels({0: easy, 1: hard}, 2).items():
+    ...   print(seed, [round(level, 2) for level in own])
+    0 [0.3, 0.2]
+    1 [0.8, 0.7]
   """
-  if not curves:
-    return ()
-  worst = min(float(curve.id_score[0]) for curve in curves.values())
-  best = max(float(np.min(curve.id_score)) for curve in curves.values())
-  if not best < worst:
-    return ()
-  return tuple(np.linspace(worst, best, count + 1)[1:].tolist())
+  starts = {seed: float(each.id_score[0]) for seed, each in curves.items()}
+  falls = [
+    starts[seed] - float(np.min(each.id_score)) for seed, each in curves.items()
+  ]
+  fall = min(falls, default=0.0)
+  if not fall > 0:
+    return {}
+  found = {}
+  for seed, start in starts.items():
+    own = np.linspace(start, start - fall, count + 1)[1:]
+    # Rounding must not put the last below what it is the best of.
+    found[seed] = tuple(np.maximum(own, np.min(curves[seed].id_score)).tolist())
+  return found
 
 
 def at_levels(
-  curves: Mapping[int, Curve], wanted: Sequence[float]
+  curves: Mapping[int, Curve], wanted: Mapping[int, Sequence[float]]
 ) -> list[dict[int, float]]:
   """The OOD accuracies at some ID scores, by seed.
 
+  Args:
+    curves: Of a method, by seed.
+    wanted: As many ID scores for every seed.
+
   Returns:
-    One dict a level, without the seeds whose curve does not get there.
+    One dict for the first scores of all seeds, one for the second, and so on,
+    without the seeds that lack a curve, or whose curve does not get there.
   """
   found = []
-  for level in wanted:
-    values = {seed: first_at(curve, level) for seed, curve in curves.items()}
+  for each in zip(*wanted.values(), strict=True):
+    values = {
+      seed: first_at(curves[seed], level)
+      for seed, level in zip(wanted, each, strict=True)
+      if seed in curves
+    }
     found.append({s: v for s, v in values.items() if not math.isnan(v)})
   return found
+
+
+def means(wanted: Mapping[int, Sequence[float]]) -> tuple[float, ...]:
+  """Of the first ID scores over seeds, of the second, and so on."""
+  return tuple(
+    float(np.mean(each)) for each in zip(*wanted.values(), strict=True)
+  )

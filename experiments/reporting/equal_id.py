@@ -2,7 +2,8 @@
 
 Every method has a curve through its learning rates (WiSE-FT through its α), and
 is compared where it is as good in distribution as full fine-tuning: see
-`experiments.metrics.equal_score`. Differences are paired by seed.
+`experiments.metrics.equal_score`. Differences are paired by seed, and each seed
+is compared at ID scores of its own.
 """
 
 import csv
@@ -15,7 +16,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from experiments import metrics
-from experiments.metrics.equal_score import Curve, at_levels, levels
+from experiments.metrics import equal_score
+from experiments.metrics.equal_score import Curve, at_levels
 from experiments.reporting import chosen_rates, records
 from experiments.reporting.display_names import FULL
 from experiments.reporting.entries import Entry, corrected, labels
@@ -53,11 +55,11 @@ class MethodCurve:
 
 
 class Row(NamedTuple):
-  """A method at one ID score.
+  """A method at one ID score of every seed.
 
   Attributes:
     method: As a curve's label.
-    id_score: The score.
+    id_score: The score, a mean over all seeds.
     ood: Mean accuracy over the seeds that get there.
     paired: The difference from the reference on the seeds of both; None of the
       reference itself, and where no seed is in both.
@@ -100,7 +102,7 @@ class Comparison:
     task: What it is called.
     reference: The curve of full fine-tuning.
     others: The others'.
-    levels: The ID scores that are compared at.
+    levels: The ID scores that are compared at, means over seeds.
     rows: Method by method, the reference first.
     overall: Of the others that share two seeds with the reference at some ID
       score, the best first.
@@ -202,12 +204,13 @@ def _but_for_steps(curve: MethodCurve) -> str:
 def _compared(
   task: str, reference: MethodCurve, others: Sequence[MethodCurve]
 ) -> Comparison:
-  wanted = levels(reference.runs)
+  wanted = equal_score.levels(reference.runs)
+  levels = equal_score.means(wanted)
   base = at_levels(reference.runs, wanted)
   rows: list[Row] = []
   for curve in (reference, *others):
     for level, at_base, own in zip(
-      wanted, base, at_levels(curve.runs, wanted), strict=True
+      levels, base, at_levels(curve.runs, wanted), strict=True
     ):
       if not own:
         continue
@@ -222,7 +225,7 @@ def _compared(
     task,
     reference,
     tuple(others),
-    wanted,
+    levels,
     tuple(row._replace(p=q) for row, q in zip(rows, p, strict=True)),
     _overall(base, others, wanted),
   )
@@ -231,7 +234,7 @@ def _compared(
 def _overall(
   base: Sequence[Mapping[int, float]],
   others: Sequence[MethodCurve],
-  wanted: Sequence[float],
+  wanted: Mapping[int, Sequence[float]],
 ) -> tuple[Overall, ...]:
   found = []
   for curve in others:

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib import figure, ticker
 
 from experiments import metrics
-from experiments.metrics.equal_score import at_levels, levels
+from experiments.metrics import equal_score
 from experiments.reporting import display_names
 from experiments.reporting.equal_id import Comparison, MethodCurve, Overall
 from experiments.reporting.figures import tidy
@@ -81,9 +81,10 @@ def _styles(comparison: Comparison) -> dict[str, tuple[str, str]]:
 def _curve(
   view: Any, curve: MethodCurve, style: tuple[str, str] | None, width: float
 ) -> None:
-  """The mean over seeds where all are, with its interval."""
-  at = levels(curve.runs, 40)
-  found = at_levels(curve.runs, at)
+  """From the first run to the best in ID score, a mean over seeds."""
+  own = equal_score.levels(curve.runs, 40)
+  at = equal_score.means(own)
+  found = equal_score.at_levels(curve.runs, own)
   means = [metrics.interval(list(values.values())) for values in found]
   if not means:
     return

@@ -11,6 +11,7 @@ from experiments.metrics.equal_score import (
   at_levels,
   first_at,
   levels,
+  means,
 )
 
 
@@ -59,22 +60,52 @@ def test_a_curve_that_crosses_twice_counts_at_its_first_crossing():
 def test_levels_are_where_the_curves_of_all_seeds_are():
   curves = {
     0: curve((0.5, 0.6), (0.2, 0.7), (0.9, 0.1)),
-    1: curve((0.4, 0.6), (0.1, 0.7), (0.9, 0.1)),
+    1: curve((0.4, 0.6), (0.2, 0.7), (0.9, 0.1)),
   }
   found = levels(curves, 4)
-  assert found == pytest.approx((0.35, 0.3, 0.25, 0.2))
-  for level in found:
-    for each in curves.values():
-      assert not math.isnan(first_at(each, level))
-  assert levels({0: curve((0.2, 0.5), (0.3, 0.6))}) == ()
-  assert levels({}) == ()
-  apart = {0: curve((0.5, 0.1), (0.4, 0.1)), 1: curve((0.3, 0.1), (0.2, 0.1))}
-  assert levels(apart) == ()
+  assert found[0] == pytest.approx((0.45, 0.4, 0.35, 0.3))
+  assert found[1] == pytest.approx((0.35, 0.3, 0.25, 0.2))
+  for seed, own in found.items():
+    for level in own:
+      assert not math.isnan(first_at(curves[seed], level))
+  assert means(found) == pytest.approx((0.4, 0.35, 0.3, 0.25))
+
+
+def test_seeds_of_other_images_have_levels_of_their_own():
+  hard, easy = curve((0.9, 0.1), (0.7, 0.2)), curve((0.3, 0.4), (0.2, 0.6))
+  found = levels({0: hard, 1: easy}, 2)
+  assert found[0] == pytest.approx((0.85, 0.8))
+  assert found[1] == pytest.approx((0.25, 0.2))
+  at = at_levels({0: hard, 1: easy}, found)
+  assert at == [
+    {0: pytest.approx(0.125), 1: pytest.approx(0.5)},
+    {0: pytest.approx(0.15), 1: pytest.approx(0.6)},
+  ]
+
+
+def test_there_are_no_levels_where_a_first_run_is_the_best():
+  rising, falling = curve((0.2, 0.5), (0.3, 0.6)), curve((0.3, 0.5), (0.2, 0.6))
+  assert levels({0: rising}) == {}
+  assert levels({0: falling, 1: rising}) == {}
+  assert levels({}) == {}
+  assert means({}) == ()
+  assert at_levels({0: falling}, {}) == []
+
+
+@pytest.mark.parametrize("start", [0.1, 0.3, 0.7])
+def test_rounding_takes_no_seed_below_its_best(start):
+  """Which subtracting a fall from a start would, as 0.3 - (0.3 - 0.1) does."""
+  best = np.linspace(0.0, start, 50)[:-1]
+  for number in best:
+    own = {0: curve((start, 0.6), (float(number), 0.5))}
+    last = levels(own)[0][-1]
+    assert first_at(own[0], last) == pytest.approx(0.5)
 
 
 def test_a_seed_that_never_gets_there_is_left_out():
   curves = {3: TYPICAL, 8: curve((0.5, 0.6), (0.2, 0.6))}
-  found = at_levels(curves, (0.15, 0.3))
+  wanted = {3: (0.15, 0.3), 8: (0.15, 0.3), 9: (0.15, 0.3)}
+  found = at_levels(curves, wanted)
   assert found[0] == {3: pytest.approx(0.55)}
   assert found[1] == {3: pytest.approx(0.7), 8: pytest.approx(0.6)}
 
@@ -108,7 +139,8 @@ def test_intervals_of_five_paired_seeds_cover_the_true_difference(rng):
         noise = rng.normal(0, 0.01, 3)
         accuracies = np.array([0.7, 0.65, 0.3]) + shift + luck + noise
         curves[seed] = Curve(np.array([0.4, 0.2, 0.6]), accuracies)
-    (first,), (second,) = at_levels(own, (0.25,)), at_levels(base, (0.25,))
+    wanted = dict.fromkeys(own, (0.25,))
+    (first,), (second,) = at_levels(own, wanted), at_levels(base, wanted)
     found = metrics.interval([first[s] - second[s] for s in first])
     covered += found.low <= difference <= found.high
     widths.append(found.high - found.low)
