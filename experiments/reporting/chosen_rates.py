@@ -71,6 +71,11 @@ def without_rate(config: Record) -> Record:
   return without(config, _knob(config))
 
 
+def is_over_rates(config: Record) -> bool:
+  """Whether its curve is over the learning rate."""
+  return _knob(config) == RATE
+
+
 def _knob(config: Record) -> str:
   return "alpha" if config["method"]["name"].endswith("wise_ft") else RATE
 

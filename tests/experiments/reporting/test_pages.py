@@ -8,6 +8,7 @@ import pytest
 from experiments.bench import flops as flops_bench
 from experiments.methods.full_finetuning import FullFinetuning
 from experiments.methods.gmixout import GMixout
+from experiments.reporting import facts as facts_of
 from experiments.reporting import pages, records
 from tests.experiments.reporting.lines import line
 
@@ -33,7 +34,7 @@ def facts(tmp_path, rng):
         if make is GMixout:
           made["stats"]["optimizer_bytes"] //= 4
         records.append(path, made)
-  return pages.Facts([path], pages.RESULTS / "demo_cpu.jsonl")
+  return facts_of.Facts([path], pages.RESULTS / "demo_cpu.jsonl")
 
 
 def test_expressions_are_what_the_lines_say(facts):
@@ -44,6 +45,20 @@ state {{cost | digits | GMixout | state (bytes)}}, rate
   found = pages.rendered(source, facts)
   assert found.startswith("ID 90.0 ± 0.0 %, 18 lines,\n+2.0 ± 0.0 (p ")
   assert found.endswith("state 0.25, rate\n0.001")
+
+
+def test_methods_are_compared_at_their_chosen_rates(facts):
+  ours = "paired | digits | GMixout | Full fine-tuning"
+  assert facts.text(f"{ours} | mean_ood") == "+2.0 ± 0.0"
+  assert facts.text(f"{ours} | id") == "+0.0 ± 0.0"
+  back = "paired | digits | Full fine-tuning | GMixout | mean_ood"
+  assert facts.text(back) == "-2.0 ± 0.0"
+
+
+def test_the_rule_is_compared_with_the_best(facts):
+  assert facts.text("rule | digits | methods") == "2"
+  assert facts.text("rule | digits | best_id") == "90.0"
+  assert facts.text("rule | digits | smaller_better") == "0"
 
 
 def test_tables_are_those_of_the_report(facts):
@@ -99,17 +114,19 @@ def test_predictions_are_computed(facts):
   found = images * flops["full_flops"] / 8 / 1e14 / 3600
   assert facts.text("hours | 100 | 512") == f"{found:.1f}"
   counted = inspect.signature(flops_bench.run).parameters["batch_size"]
-  assert counted.default == pages.BATCH_OF_FLOPS
+  assert counted.default == facts_of.BATCH_OF_FLOPS
 
 
 @pytest.mark.parametrize(
   ("expression", "message"),
   [
-    ("mean | digits", "'mean' is none of accuracy, difference"),
+    ("mean | digits", "'mean' is none of accuracy, paired, rule, "),
     ("accuracy | pacs | GMixout | id", "no task 'pacs': digits"),
     ("accuracy | digits | Mixout | id", "no 'Mixout' in digits: Full"),
     ("difference | digits | SWA", "no curve of 'SWA': GMixout"),
     ("table | digits | times", "no table 'times'"),
+    ("rule | pacs | methods", "no task 'pacs': digits"),
+    ("rule | digits | worst", "the rule's effect has no 'worst': methods, "),
     ("demo | SWA | id", "no 'SWA' in the demo: Zero-shot, Full fine-tuning, "),
     ("bench | nothing | seconds", "no experiments/results/bench_nothing_cpu"),
     ("bench | flops | seconds", "no 'seconds' in bench_flops_cpu.json: full_"),
@@ -122,7 +139,7 @@ def test_what_is_not_there_is_an_error(facts, expression, message):
 
 def test_published_pages_are_made_of_published_lines():
   sources = pages.sources()
-  assert len(sources) == 4
+  assert len(sources) == 5
   facts = pages.published()
   for page, source in sources.items():
     assert page.read_text(encoding="utf-8") == pages.rendered(source, facts)

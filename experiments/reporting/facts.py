@@ -1,0 +1,238 @@
+"""What published lines and benchmarks say, word by word: see `pages`."""
+
+import functools
+import json
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+
+import gmixout_jax as gx
+from experiments import metrics
+from experiments.reporting import (
+  cost_figure,
+  diagnosed,
+  document,
+  kinds,
+  rates_table,
+  records,
+  rule_effect,
+  sections,
+)
+from experiments.reporting.document import Table
+from experiments.reporting.entries import Entry, group
+from experiments.reporting.equal_id import Comparison, Overall, to_csv
+from experiments.reporting.knobs import RATE, setting
+
+ROOT = pathlib.Path(__file__).parents[2]
+RESULTS = ROOT / "experiments" / "results"
+
+GPU_FLOPS = 1e14
+"""Floating-point operations per second that `hours` counts on."""
+
+BATCH_OF_FLOPS = 8
+"""Images of a step whose operations `bench flops` counts by default."""
+
+
+class Facts:
+  """What published lines say, by the names of tasks and methods."""
+
+  def __init__(self, files: Sequence[pathlib.Path], demo: pathlib.Path):
+    """Reads result files.
+
+    Args:
+      files: Of the study.
+      demo: Of the demo.
+
+    Raises:
+      ValueError: If they hold no runs.
+    """
+    runs = kinds.read(files).runs
+    found = sections.analysed(runs, "brier")
+    self.count = len(runs)
+    self._demo = group(kinds.read([demo]).runs)
+    self._tasks, self._chosen = found.tasks, found.chosen
+    self._comparisons = {each.task: each for each in found.comparisons}
+    self._words: Mapping[str, Callable[..., str]] = {
+      "accuracy": self.accuracy,
+      "paired": self.paired,
+      "rule": self.rule,
+      "difference": self.difference,
+      "p": self.p,
+      "cost": self.cost,
+      "rate": self.rate,
+      "table": self.table,
+      "lines": lambda: str(self.count),
+      "demo": self.demo,
+      "bench": bench,
+      "bvcl": bvcl,
+      "bound": bound,
+      "hours": hours,
+    }
+
+  @property
+  def equal_id(self) -> str:
+    """OOD accuracy at equal ID score on all tasks, see `equal_id.to_csv`."""
+    return to_csv(list(self._comparisons.values()))
+
+  def text(self, expression: str) -> str:
+    """The text of an expression.
+
+    Raises:
+      LookupError: If it names something that is not there.
+    """
+    word, *names = (part.strip() for part in expression.split("|"))
+    if word not in self._words:
+      raise LookupError(f"{word!r} is none of {', '.join(self._words)}.")
+    return self._words[word](*names)
+
+  def accuracy(self, task: str, method: str, metric: str) -> str:
+    """A mean in percent ± half its 95 % interval."""
+    return self._entry(task, method).percent(metric)
+
+  def demo(self, method: str, metric: str) -> str:
+    """Likewise, of the demo."""
+    return _named(self._demo, method, "the demo").percent(metric)
+
+  def difference(self, task: str, method: str) -> str:
+    """From full fine-tuning at equal ID score, in points, with its sign."""
+    return _signed(self._overall(task, method).paired.difference)
+
+  def paired(self, task: str, method: str, reference: str, metric: str) -> str:
+    """From another method, each at its chosen rate, in points, by seed."""
+    own, other = (self._entry(task, each) for each in (method, reference))
+    found = metrics.paired(own.values(metric), other.values(metric))
+    return _signed(found.difference)
+
+  def rule(self, task: str, what: str) -> str:
+    """A figure of `rule_effect.Effect`, accuracies in percent."""
+    self._task(task)  # which sees whether there is such a task
+    found = rule_effect.effect(self._tasks[task])._asdict()
+    value = _found(found, what, f"the rule's effect has no {what!r}")
+    return str(value) if isinstance(value, int) else f"{100 * value:.1f}"
+
+  def p(self, task: str, method: str) -> str:
+    """The corrected p of that difference."""
+    value = self._overall(task, method).p
+    return f"{value:.2f}" if value >= 0.01 else f"{value:.1g}"
+
+  def cost(self, task: str, method: str, name: str) -> str:
+    """A cost as a ratio to full fine-tuning's."""
+    label = self._entry(task, method).label
+    return f"{cost_figure.ratios(self._task(task))[label][name]:.2f}"
+
+  def rate(self, task: str, method: str) -> str:
+    """The learning rate."""
+    return f"{setting(self._entry(task, method).config['method'], RATE):g}"
+
+  def table(self, task: str, name: str) -> str:
+    """A table as Markdown, without its heading and note."""
+    if name == "accuracy":
+      made = document.summary(self._task(task))
+    elif name == "cost":
+      made = cost_figure.table(self._task(task))
+    elif name == "rates":
+      self._task(task)  # which sees whether there is such a task
+      made = rates_table.table(self._tasks[task])
+      if made is None:
+        raise LookupError(f"no method ran at several rates on {task!r}.")
+    elif name == "equal_id":
+      made = sections.equal_id_table(self._comparison(task), "brier")
+    else:
+      raise LookupError(f"there is no table {name!r}.")
+    return document.markdown_table(made)
+
+  def _task(self, task: str) -> Sequence[Entry]:
+    return _found(self._chosen, task, f"no task {task!r}")
+
+  def _entry(self, task: str, method: str) -> Entry:
+    return _named(self._task(task), method, task)
+
+  def _comparison(self, task: str) -> Comparison:
+    return _found(self._comparisons, task, f"no curves on {task!r}")
+
+  def _overall(self, task: str, method: str) -> Overall:
+    curves = {e.curve.label: e for e in self._comparison(task).overall}
+    return _found(curves, method, f"no curve of {method!r}")
+
+
+def _signed(difference: metrics.Interval) -> str:
+  text = difference.percent()
+  return text if text.startswith("-") else f"+{text}"
+
+
+def _named(entries: Sequence[Entry], method: str, where: str) -> Entry:
+  labelled = {entry.label: entry for entry in entries}
+  return _found(labelled, method, f"no {method!r} in {where}")
+
+
+def _found[T](known: Mapping[str, T], name: str, lacking: str) -> T:
+  """What has a name; else an error says what is lacking, and what is there."""
+  if name not in known:
+    raise LookupError(f"{lacking}: {', '.join(known)}.")
+  return known[name]
+
+
+def bench(name: str, figure: str, form: str = "2") -> str:
+  """A figure that `experiments.bench NAME --json` wrote.
+
+  Args:
+    name: Of the benchmark.
+    figure: Its name in there.
+    form: How many digits after the point, or "MB" for bytes in megabytes.
+
+  Raises:
+    LookupError: If there is no such file or figure.
+  """
+  value = _measured(name, figure)
+  return f"{value / 1e6:.0f} MB" if form == "MB" else f"{value:.{int(form)}f}"
+
+
+def _measured(name: str, figure: str) -> float:
+  path = RESULTS / f"bench_{name}_cpu.json"
+  if not path.is_file():
+    raise LookupError(f"there is no {path.relative_to(ROOT)}.")
+  figures = json.loads(path.read_text(encoding="utf-8"))
+  return _found(figures, figure, f"no {figure!r} in {path.name}")
+
+
+def bvcl(*names: str) -> str:
+  """The table of the published lines of bvcl, or one cell of it.
+
+  Args:
+    *names: None for the table; else a method and a term, as it has them.
+
+  Raises:
+    LookupError: If there is no such method or term.
+  """
+  table = _bvcl()
+  if not names:
+    return document.markdown_table(table)
+  method, term = names
+  rows = {row[0]: row for row in table.rows}
+  row = _found(rows, method, f"no {method!r} in bvcl's lines")
+  cells = dict(zip(table.header, row, strict=True))
+  return _found(cells, term, f"no {term!r} of {method}")
+
+
+@functools.cache
+def _bvcl() -> Table:
+  return diagnosed.summary(records.read(RESULTS / "bvcl_digits_cpu.jsonl"))
+
+
+def bound(steps: str, k: str) -> str:
+  """The progress bound of the paper's λ 0.3 and p 0.9, with rescaling.
+
+  Example:
+    >>> bound("100", "10")
+    '0.52'
+  """
+  share = gx.gmixout_progress(
+    int(steps), resample_every=int(k), anchor_decay=0.3, sparsity=0.9
+  )
+  return f"{share:.2f}" if share < 0.995 else "> 0.99"
+
+
+def hours(steps: str, batch_size: str) -> str:
+  """Of full fine-tuning of ViT-B/16 at 224 pixels, at `GPU_FLOPS`."""
+  of_an_image = _measured("flops", "full_flops") / BATCH_OF_FLOPS
+  work = int(steps) * int(batch_size) * of_an_image
+  return f"{work / GPU_FLOPS / 3600:.1f}"
