@@ -1,4 +1,4 @@
-"""An NNX model on the compact path: gradients as small as the mask.
+"""An NNX model with packed gradients, as small as the mask.
 
   python examples/nnx_model.py
 
@@ -42,7 +42,7 @@ def dense_step(model, optimizer, images, labels):
 
 
 @nnx.jit
-def compact_step(model, optimizer, images, labels):
+def packed_step(model, optimizer, images, labels):
   _, grads = optimizer.value_and_grad(loss)(model, images, labels)  # packed
   optimizer.update(model, grads)
 
@@ -76,7 +76,7 @@ def main():
   mixed = gx.nnx.MixedOptimizer(
     trained, optax.adam(1e-2), key=0, resample_every=10, sampler="neuron"
   )
-  train(compact_step, trained, mixed, swapped[:1200], labels[:1200])
+  train(packed_step, trained, mixed, swapped[:1200], labels[:1200])
   robust = mixed.eval_model(trained)
 
   def accuracy(model, images):

@@ -84,10 +84,12 @@ class FusedAdamW:
       The weights and the optimizer's state after the step.
 
     Raises:
-      ValueError: If `mixed` is of another kind, or `grads` does not fit.
+      ValueError: If `mixed` is of another kind, or `grads` or `opt_state` does
+        not fit.
     """
     begun = mixed._begun()
     tree = begun.tree
+    self._check_state(opt_state, mixed._trainable(begun))
     gradients = mixed._leaves_of(begun, grads, "grads")
     weights, moments, state = self._step_dense(begun, gradients, opt_state)
     rate = self.learning_rate
@@ -131,6 +133,17 @@ class FusedAdamW:
       params=tree.treedef.unflatten(weights),
     )
     return mixed, (state[0]._replace(mu=mus, nu=nus), *state[1:])
+
+  def _check_state(self, opt_state: Any, trainable: Any) -> None:
+    wanted = jax.eval_shape(self.init, trainable)
+    structures = jax.tree.structure(wanted), jax.tree.structure(opt_state)
+    if structures[0] != structures[1]:
+      rate = "a schedule" if callable(self.learning_rate) else "a constant"
+      raise ValueError(
+        "opt_state must be that of optax.adamw, with"
+        f" {rate} as learning rate, for mixed.trainable(): make it by the init"
+        f" of this FusedAdamW; got {structures[1]}."
+      )
 
   @property
   def _adamw(self) -> optax.GradientTransformation:

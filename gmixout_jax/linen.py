@@ -1,4 +1,4 @@
-"""Linen modules on the compact path: the variables to apply them to.
+"""Linen modules with packed gradients: the variables to apply them to.
 
 Any Linen module works unchanged: its gradients come out packed. To also save
 work and memory with the "neuron" sampler, the layers need another product: give

@@ -57,8 +57,10 @@ class MixedParams(steps.MixState):
 
   where ``opt_state = tx.init(mixed.trainable())``. At evaluation use
   `mixed.eval_params()`. With the same key, data and inner optimizer the weights
-  follow those of ``gmixout(tx, ...)``; see there for the method. Jit the whole
-  step and donate `mixed`, so that the weights are updated in place.
+  follow those of ``gmixout(tx, ...)``; see there for the method. (With
+  `optax.MultiSteps` as `tx`, those of ``MultiSteps(gmixout(...))``: an episode
+  is k optimizer steps.) Jit the whole step and donate `mixed`, so that the
+  weights are updated in place.
 
   The gradients are a tree like `trainable`: they may be averaged over devices,
   clipped, or summed over micro-batches. Loops that need the pieces have
@@ -182,14 +184,20 @@ class MixedParams(steps.MixState):
       The weights and the optimizer's state after the step.
 
     Raises:
-      ValueError: If `grads` does not fit, or the optimizer holds weights that
-        gmixout does not know how to restart; see `gmixout`.
+      ValueError: If `grads` does not fit, the optimizer holds weights that
+        gmixout does not know how to restart (see `gmixout`), or `FusedAdamW`
+        is given extra arguments.
     """
     if not (hasattr(tx, "update") or hasattr(tx, "step")):
       raise ValueError(
         f"tx must be an Optax optimizer or FusedAdamW, got {tx!r}."
       )
     if not hasattr(tx, "update"):
+      if extra_args:
+        raise ValueError(
+          f"extra arguments go to the update of an Optax optimizer, got"
+          f" {', '.join(extra_args)} for {type(tx).__name__}, which takes none."
+        )
       return tx.step(self, grads, opt_state)  # pyright: ignore
     transformation = with_extra_args(tx)
     begun = self._begun()

@@ -1,4 +1,4 @@
-"""NNX modules on the compact path: two functions and an optimizer.
+"""NNX modules with packed gradients: two functions and an optimizer.
 
 `split` and `merge` replace `flax.nnx.split` and `flax.nnx.merge` in a
 functional training step. `MixedOptimizer` replaces `flax.nnx.Optimizer` in a

@@ -5,6 +5,7 @@ import math
 from typing import Any, Unpack
 
 import jax
+import jax.numpy as jnp
 
 from gmixout_jax._core import axes
 from gmixout_jax._core.settings import MixSettings, Settings, takes_settings
@@ -137,7 +138,7 @@ def gmixout_summary(params: Any, **settings: Unpack[MixSettings]) -> Summary:
   for i, ((path, leaf), label) in enumerate(
     zip(named_leaves(params), labels, strict=True)
   ):
-    shape = tuple(leaf.shape)
+    shape = tuple(jnp.shape(leaf))
     active = math.prod(shape) if label == "dense" else 0
     kept, state, letters = float(label == "dense"), 0, None
     if i in mixes:

@@ -334,6 +334,12 @@ def _representable(
   difference of two such numbers is exact if neither is twice the other.
   """
   info, weights = jnp.finfo(dtype), weights.astype(change.dtype)
+  wanted = weights + change
   # Not astype, there and back: XLA takes that for the identity.
-  nearest = jax.lax.reduce_precision(weights + change, info.nexp, info.nmant)
+  nearest = jax.lax.reduce_precision(wanted, info.nexp, info.nmant)
+  if info.tiny > jnp.finfo(change.dtype).tiny:
+    # Which takes subnormal numbers for zero; in float16 those are weights.
+    step = jnp.asarray(info.smallest_subnormal, change.dtype)
+    subnormal = jnp.abs(wanted) < jnp.asarray(info.tiny, change.dtype)
+    nearest = jnp.where(subnormal, jnp.round(wanted / step) * step, nearest)
   return nearest - weights

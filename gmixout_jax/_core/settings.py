@@ -6,6 +6,7 @@ as metadata.
 """
 
 import dataclasses
+import difflib
 import functools
 import inspect
 import numbers
@@ -227,7 +228,8 @@ def takes_settings[F: Callable[..., Any]](function: F) -> F:
   """Lists the settings, with their defaults, in a function's signature.
 
   The function takes ``**settings``. So `help`, an editor and
-  `optax.inject_hyperparams` see every one, and none is written twice.
+  `optax.inject_hyperparams` see every one, and none is written twice. A keyword
+  that is neither a setting nor an argument of its own is a TypeError.
   """
   signature = inspect.signature(function)
   parameters = signature.parameters.values()
@@ -241,8 +243,22 @@ def takes_settings[F: Callable[..., Any]](function: F) -> F:
     )
     for field in dataclasses.fields(Settings)
   ]
-  function.__signature__ = signature.replace(parameters=[*own, *settings])  # pyright: ignore[reportFunctionMemberAccess]
-  return function
+  names = [parameter.name for parameter in (*own, *settings)]
+
+  @functools.wraps(function)
+  def checked(*args: Any, **kwargs: Any) -> Any:
+    for name in kwargs:
+      if name not in names:
+        near = difflib.get_close_matches(name, names, 1)
+        known = near or [parameter.name for parameter in settings]
+        raise TypeError(
+          f"{function.__qualname__}() got an unexpected keyword argument"
+          f" {name!r}; did you mean {' or '.join(known)}?"
+        )
+    return function(*args, **kwargs)
+
+  checked.__signature__ = signature.replace(parameters=[*own, *settings])  # pyright: ignore[reportAttributeAccessIssue]
+  return checked  # pyright: ignore[reportReturnType]
 
 
 def check_anchor_decay(anchor_decay: Any) -> None:
@@ -263,8 +279,10 @@ def raw_key(key: Any) -> np.ndarray | jax.Array:
   `optax.contrib.sam` do arithmetic on states, which typed keys refuse.
 
   Args:
-    key: Typed threefry key, uint32 key data ``[2]``, or an int, perhaps in a
-      scalar array, that `jax.random.key` takes.
+    key: Typed threefry key, uint32 key data ``[2]``, or an int of 64 bits,
+      perhaps in a scalar array. An int is the key that `jax.random.key` makes
+      of it; one that needs more than 32 bits, that which it makes in 64-bit
+      mode, whatever the mode.
 
   Returns:
     uint32 ``[2]``; a NumPy array unless traced, so that every state gets a
@@ -275,24 +293,37 @@ def raw_key(key: Any) -> np.ndarray | jax.Array:
 
   >>> raw_key(7)
   array([0, 7], dtype=uint32)
+  >>> raw_key(2**40 + 7)
+  array([256,   7], dtype=uint32)
   """
   scalar = getattr(key, "shape", None) == () and jnp.issubdtype(
     key.dtype, jnp.integer
   )
-  if scalar:  # optax.inject_hyperparams makes one of an int
+  if scalar and isinstance(key, jax.core.Tracer):
     key = jax.random.key(key, impl="threefry2x32")
-  elif isinstance(key, numbers.Integral) and not isinstance(key, bool):
-    try:
-      key = jax.random.key(int(key), impl="threefry2x32")
-    except OverflowError:
-      raise ValueError(
-        f"key must be an int from -2**63 to 2**63 - 1, got {key!r}; a longer"
-        " one can be given as key data, uint32 of shape (2,)."
-      ) from None
+  elif scalar or (
+    isinstance(key, numbers.Integral) and not isinstance(key, bool)
+  ):  # optax.inject_hyperparams makes an array of an int
+    key = _words(int(key))
   key = threefry.key_data(
     key, "a typed PRNG key, its uint32 data of shape (2,), or an int"
   )
   return key if isinstance(key, jax.core.Tracer) else np.asarray(key)
+
+
+def _words(key: int) -> np.ndarray:
+  """The halves of an int of 64 bits; without the upper one if 32 are enough.
+
+  `jax.random.key` would cut off the upper half but in 64-bit mode.
+  """
+  if not -(2**63) <= key < 2**63:
+    raise ValueError(
+      f"key must be an int from -2**63 to 2**63 - 1, got {key!r}; a longer"
+      " one can be given as key data, uint32 of shape (2,)."
+    )
+  short = -(2**31) <= key < 2**32
+  upper, lower = divmod(key % 2**64, 2**32)
+  return np.array([0 if short else upper, lower], np.uint32)
 
 
 def _is_number(value: Any) -> bool:

@@ -18,7 +18,12 @@ import optax
 from flax import struct
 
 from gmixout_jax._core import boxes, resampling, samplers
-from gmixout_jax._core.mixed_leaf import AnchorState, LeafStep, MixedLeaf
+from gmixout_jax._core.mixed_leaf import (
+  AnchorState,
+  LeafStep,
+  MixedLeaf,
+  is_low_precision,
+)
 from gmixout_jax._core.settings import Settings
 
 
@@ -74,7 +79,8 @@ class MixState:
     ]
     zeros = {i: mix.init(tree.leaves[i]) for i, mix in tree.mixes.items()}
     zero = jnp.zeros((), jnp.int32)
-    decay = settings.decay(zero, settings.anchor_decay)
+    # A copy, as of the key: who donates the state keeps what he gave.
+    decay = jnp.array(settings.decay(zero, settings.anchor_decay))
     check_decay(decay)
     return cls(
       count=zero,
@@ -185,6 +191,7 @@ def begin(state: MixState, params: optax.Params, anchor_decay: Any) -> Begun:
   steps = leaf_steps(tree.mixes, tree.leaves, state.key, episode, decay)
   for i, mix in tree.mixes.items():
     check_memory(mix, tree.leaves[i], before.get(i))
+    check_precision(mix, tree.leaves[i], before[i])
     residuals[i], before[i] = mix.begin(tree.leaves[i], before[i], steps[i])
   return Begun(
     tree=tree,
@@ -351,6 +358,17 @@ def check_memory(mix: MixedLeaf, leaf: Any, memory: AnchorState | None) -> None:
       f"leaf {mix.path!r} of shape {leaf.shape} needs an anchor of shape"
       f" {wanted}, but the state holds {found}: it is of another model, or was"
       " made with other settings (sparsity, sampler, target, axes, residual)."
+    )
+
+
+def check_precision(mix: MixedLeaf, leaf: Any, memory: AnchorState) -> None:
+  """Raises ValueError where Δ would be read off weights that round it away."""
+  if memory.learned is None and is_low_precision(leaf):
+    raise ValueError(
+      f"leaf {mix.path!r} is {leaf.dtype}, but the state was made for weights"
+      f" of {memory.anchor.dtype}, and off rounded ones it would lose what they"
+      f" learn: make it by the init of the {leaf.dtype} weights, or keep the"
+      f" weights in {memory.anchor.dtype} and cast them in the loss."
     )
 
 

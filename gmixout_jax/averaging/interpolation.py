@@ -69,7 +69,9 @@ def interpolate(start: Any, end: Any, alpha: ArrayLike) -> Any:
     between = jnp.asarray(1 - share, dtype) * a.astype(dtype) + jnp.asarray(
       share, dtype
     ) * b.astype(dtype)
-    return between.astype(a.dtype)
+    # Zero times infinity is NaN, and a buffer may hold infinities.
+    one = jnp.where(share == 0, a, between.astype(a.dtype))
+    return jnp.where(share == 1, b.astype(a.dtype), one)
 
   return average_leaves(point, [start, end], names=["start", "end"])
 
@@ -120,6 +122,8 @@ def mean(trees: Sequence[Any], weights: Sequence[float] | None = None) -> Any:
 def mix_leaves(trees: Sequence[Any], weights: Any) -> Any:
   """Σ wᵢ θᵢ with weights of its own for every leaf.
 
+  A weight of 0 leaves θᵢ out, even where it is infinite.
+
   Args:
     trees: θᵢ, pytrees of one structure; at least one.
     weights: A vector with one entry per tree, or a pytree like each of them
@@ -163,7 +167,10 @@ def mix_leaves(trees: Sequence[Any], weights: Any) -> Any:
     *leaves, own = leaves_and_own
     dtype = wide_dtype(*leaves, own)
     own = own.astype(dtype)
-    terms = [own[i] * leaf.astype(dtype) for i, leaf in enumerate(leaves)]
+    terms = [  # zero times infinity would be NaN
+      jnp.where(own[i] == 0, jnp.zeros((), dtype), own[i] * leaf.astype(dtype))
+      for i, leaf in enumerate(leaves)
+    ]
     return functools.reduce(operator.add, terms).astype(leaves[0].dtype)
 
   return average_leaves(mix, trees, own)

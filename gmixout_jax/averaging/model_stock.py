@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from gmixout_jax.averaging.averaged_leaves import (
   check_trees,
+  difference,
   has_mean,
   wide_dtype,
 )
@@ -95,7 +96,7 @@ def model_stock(pretrained: Any, tuned: Sequence[Any]) -> Stock:
     if not has_mean(start):
       return jnp.zeros([])
     wide = wide_dtype(start)
-    deltas = [(end.astype(wide) - start.astype(wide)).ravel() for end in ends]
+    deltas = [difference(end, start, wide).ravel() for end in ends]
     norms = [jnp.linalg.norm(delta) for delta in deltas]
     cosines = []
     for i, j in itertools.combinations(range(len(deltas)), 2):

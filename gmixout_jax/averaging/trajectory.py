@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from gmixout_jax.averaging.averaged_leaves import (
   check_agreement,
+  difference,
   has_mean,
   wide_dtype,
 )
@@ -200,7 +201,7 @@ def average(
       if not has_mean(mean):
         return mean
       share = jnp.asarray(weight, mean.dtype)
-      return mean + share * (new.astype(mean.dtype) - mean)
+      return mean + share * difference(new, mean, mean.dtype)
 
     average = jax.tree.map(follow, state.average, reached)
     return updates, AverageState(step, average, inner_state)

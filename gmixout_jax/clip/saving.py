@@ -3,7 +3,7 @@
 import json
 import pathlib
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 from jax.typing import DTypeLike
 
@@ -46,13 +46,16 @@ def save(
     dtype: The type to store; None keeps that of the parameters.
 
   Raises:
-    ValueError: The form has no place for something of the model, there are more
-      or fewer names than outputs, or `path` is the address of a bucket.
+    ValueError: `form` is none of these, or has no place for something of the
+      model; there are more or fewer names than outputs; or `path` is the
+      address of a bucket.
 
   Example:
     See `load`.
   """
   path = local_path("path", path)
+  if form is not None and form not in get_args(Form):
+    raise ValueError(f"form must be one of {get_args(Form)}, got {form!r}.")
   if isinstance(model, CLIP):
     if form == "timm":
       raise ValueError("form must be 'huggingface' for a CLIP, got 'timm'.")

@@ -97,7 +97,7 @@ class TextTransformer(nnx.Module):
         vocabulary (checked for NumPy arrays and lists: looking into a device
         array would wait for it).
     """
-    token_ids = self._check(token_ids)
+    token_ids = self._ids(token_ids)
     x = self.token_embedding(token_ids)
     positions = self.position_embedding[: token_ids.shape[1]]
     x = x + positions.astype(x.dtype)[None]
@@ -109,36 +109,51 @@ class TextTransformer(nnx.Module):
     """The token at the end of the text, or the last, after the final norm.
 
     Raises:
+      ValueError: As for `check`.
+    """
+    ids = self.check(token_ids)
+    x = self.tokens(ids)
+    if self.config.pool == "last":
+      return self.norm(x[:, -1])
+    end = end_of_text(ids, self.config.eos_token_id)
+    return self.norm(jnp.take_along_axis(x, end[:, None, None], axis=1)[:, 0])
+
+  def check(
+    self, token_ids: Int[ArrayLike, "batch length"]
+  ) -> Int[Array, "batch length"]:
+    """The tokens of whole texts, checked.
+
+    A jitted function sees no numbers: what goes into one is checked before.
+
+    Args:
+      token_ids: As for `tokens`.
+
+    Returns:
+      The same as int32.
+
+    Raises:
       ValueError: As for `tokens`, or a text has no end (same condition), or is
         shorter than the model was trained with, where that matters.
     """
-    if self.config.pool == "last":
-      return self._last(token_ids)
-    eos = self.config.eos_token_id
-    ids = self._check(token_ids)
-    if not isinstance(token_ids, jax.Array) and eos != LEGACY_EOS:
+    ids, config = self._ids(token_ids), self.config
+    if config.pool == "last":
+      length = config.context_length
+      if ids.shape[1] != length:
+        raise ValueError(
+          f"token_ids must be filled up to {length} tokens, the last of which"
+          f" this model reads, got {ids.shape[1]}."
+        )
+    elif not isinstance(token_ids, jax.Array):
+      eos = config.eos_token_id
       ended = (np.asarray(token_ids) == eos).any(axis=-1)
-      if not ended.all():
+      if eos != LEGACY_EOS and not ended.all():
         raise ValueError(
           f"every text must hold eos_token_id = {eos}; text "
           f"{int(np.argmin(ended))} does not."
         )
-    end = end_of_text(ids, eos)
-    x = jnp.take_along_axis(self.tokens(ids), end[:, None, None], axis=1)[:, 0]
-    return self.norm(x)
+    return ids
 
-  def _last(
-    self, token_ids: Int[ArrayLike, "batch length"]
-  ) -> Float[Array, "batch width"]:
-    ids, length = self._check(token_ids), self.config.context_length
-    if ids.shape[1] != length:
-      raise ValueError(
-        f"token_ids must be filled up to {length} tokens, the last of which"
-        f" this model reads, got {ids.shape[1]}."
-      )
-    return self.norm(self.tokens(ids)[:, -1])
-
-  def _check(self, token_ids: ArrayLike) -> Int[Array, "batch length"]:
+  def _ids(self, token_ids: ArrayLike) -> Int[Array, "batch length"]:
     config = self.config
     ids = token_ids
     if not isinstance(ids, jax.Array):

@@ -53,7 +53,7 @@ class Tokenizer:
       raise ValueError(
         f"context_length must be at {bound}, got {context_length}."
       )
-    # Both are done here, so that the result does not hang on the file's mood.
+    # Both are done here: the result does not depend on the file's settings.
     encoder.no_padding()
     encoder.no_truncation()
     with _of_rust("The tokenizer cannot encode an empty text"):

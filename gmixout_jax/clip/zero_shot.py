@@ -53,8 +53,9 @@ def zero_shot_head(
     The kernel; its columns have unit length, or exp(logit_scale) if scaled.
 
   Raises:
-    ValueError: There are no classes or templates, a template has no {}, or
-      `batch_size` is below 1.
+    ValueError: There are no classes or templates, a template has no {},
+      `batch_size` is below 1, or the tokens are not this model's: they leave
+      its vocabulary, or lack the end of a text.
 
   Example:
     >>> import numpy as np
@@ -96,7 +97,8 @@ def zero_shot_head(
   for start in range(0, len(prompts), size):
     batch = prompts[start : start + size]
     # The last batch is filled up, so that one compiled program serves all.
-    token_ids = tokenizer(batch + batch[-1:] * (size - len(batch)))
+    filled = batch + batch[-1:] * (size - len(batch))
+    token_ids = model.text.check(tokenizer(filled))
     embeddings.append(encode(state, token_ids)[: len(batch)])
   by_class = jnp.concatenate(embeddings).reshape(
     len(class_names), len(templates), -1

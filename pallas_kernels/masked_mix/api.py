@@ -35,10 +35,10 @@ def masked_mix(
   draws from `key`. Differentiable in `anchor` and `residual` (reverse mode).
 
   Args:
-    anchor: ``[..., cols]``, float32 or bfloat16.
-    residual: float32 or bfloat16. "stratified": packed at the active entries,
-      ``[..., k]`` with ``k = max(1, round(cols * kept))``; where rows are too
-      short for that, see `strata.row_view`. "bernoulli": dense,
+    anchor: ``[..., cols]``, float32 or a narrower float.
+    residual: Likewise. "stratified": packed at the active entries, ``[..., k]``
+      with k = `strata.stratum_count` (cols, kept), about ``cols * kept``; where
+      rows are too short for that, see `strata.row_view`. "bernoulli": dense,
       like `anchor`, for the number of active entries varies.
     key: Key of the leaf's mask: a typed threefry key, or its raw data.
     kept: Wanted fraction of active entries, in (0, 1].

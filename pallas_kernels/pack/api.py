@@ -26,7 +26,7 @@ def pack(
   (reverse mode).
 
   Args:
-    dense: ``[..., cols]``, float32 or bfloat16.
+    dense: ``[..., cols]``, float32 or a narrower float.
     key: Key of the leaf's mask: a typed threefry key, or its raw data.
     kept: Wanted fraction of active entries, in (0, 1].
     divisor: s > 0, static; None for the exact fraction k/cols.
@@ -35,8 +35,9 @@ def pack(
       that can run.
 
   Returns:
-    float32 ``[..., k]`` with ``k = max(1, round(cols * kept))``, each row in
-    the order of its columns.
+    float32 ``[..., k]`` with k = `strata.stratum_count` (cols, kept), each row
+    in the order of its columns; where rows are too short for that, see
+    `strata.row_view`.
 
   Raises:
     ValueError: If an argument is out of range or of another type, or a GPU

@@ -133,3 +133,50 @@ def test_moments_that_cannot_be_found(inner):
   gx.gmixout(inner, key=0).init(PARAMS)
   with pytest.raises(ValueError, match="moments='reset' needs an inner opt"):
     gx.gmixout(inner, key=0, moments="reset").init(PARAMS)
+
+
+@pytest.mark.parametrize(
+  "make",
+  [
+    gx.gmixout,
+    lambda **more: gx.MixedParams.create(PARAMS, **more),
+    lambda key, **more: gx.gmixout_summary(PARAMS, **more),
+  ],
+)
+def test_a_misspelt_setting_is_named(make):
+  with pytest.raises(TypeError, match="'sparsty'; did you mean sparsity"):
+    make(key=0, sparsty=0.5)
+  with pytest.raises(TypeError, match="'speed'; did you mean sparsity or anch"):
+    make(key=0, speed=0.5)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_weights_narrower_than_the_state_was_made_for(dtype):
+  """Δ would be read off weights that have rounded it away."""
+  params = {"kernel": jnp.ones((8, 20)), "bias": jnp.ones(20)}
+  narrow = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+  tx = gx.gmixout(optax.sgd(1e-5), key=0)
+  message = f"leaf 'kernel' is {jnp.dtype(dtype)}, but the state was made for"
+  with pytest.raises(ValueError, match=message):
+    tx.update(narrow, tx.init(params), narrow)
+  tx.update(params, tx.init(narrow), params)  # which remembers what was learned
+
+
+def test_a_donated_state_leaves_the_callers_anchor_decay():
+  decay = jnp.float32(0.3)
+  for make in (
+    lambda: gx.gmixout(key=0, anchor_decay=decay).init(PARAMS),
+    lambda: gx.MixedParams.create(
+      jax.tree.map(jnp.copy, PARAMS), key=0, anchor_decay=decay
+    ),
+  ):
+    jax.jit(lambda state: state, donate_argnums=0)(make())
+  assert float(decay) == pytest.approx(0.3)
+
+
+def test_the_summary_takes_what_gmixout_takes():
+  params = {"kernel": jnp.ones((8, 40)), "scale": 1.0}
+  gx.gmixout(key=0).init(params)
+  rows = {row.path: row for row in gx.gmixout_summary(params).leaves}
+  assert rows["scale"].shape == ()
+  assert rows["scale"].active == 1

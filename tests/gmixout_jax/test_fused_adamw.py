@@ -302,3 +302,22 @@ def test_kernels_on_the_device(name, dtype):
   for optimizer in (optax.adamw(**ADAMW), gx.FusedAdamW(**ADAMW)):
     actual, _ = wrapped(params, name, optimizer)
     close(actual.params, expected.params, dtype)
+
+
+def test_fused_adamw_needs_the_state_of_its_adamw():
+  params = {"kernel": jnp.ones((8, 40)), "bias": jnp.ones(40)}
+  mixed = gx.MixedParams.create(params, key=0)
+  grads = mixed.trainable()
+  constant, schedule = (
+    gx.FusedAdamW(learning_rate=0.1),
+    gx.FusedAdamW(learning_rate=lambda step: 0.1),
+  )
+  for fused, state, rate in (
+    (constant, optax.sgd(0.1).init(grads), "a constant"),
+    (constant, constant.init(params | {"more": jnp.ones(2)}), "a constant"),
+    (schedule, constant.init(grads), "a schedule"),
+  ):
+    with pytest.raises(ValueError, match=f"that of optax.adamw, with {rate}"):
+      mixed.apply_gradients(fused, grads, state)
+  with pytest.raises(ValueError, match="got value for FusedAdamW, which takes"):
+    mixed.apply_gradients(constant, grads, constant.init(grads), value=1.0)

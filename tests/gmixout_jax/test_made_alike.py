@@ -9,6 +9,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 from flax import serialization
@@ -156,6 +157,20 @@ def test_integer_keys_out_of_range(make, key):
     make(key=key)
   make(key=2**63 - 1)
   make(key=-(2**63))
+
+
+def test_integer_keys_of_64_bits_are_all_different():
+  keys = [0, 7, 2**32, 2**32 + 7, 2**63 - 1, -(2**40), np.int64(2**41)]
+  masks = [
+    np.asarray(gx.gmixout(key=key).init(PARAMS).key).tolist() for key in keys
+  ]
+  assert masks[:2] == [[0, 0], [0, 7]]
+  assert len({tuple(mask) for mask in masks}) == len(keys)
+  for key, found in zip(keys, masks, strict=True):
+    assert gx.gmixout(key=np.array(key)).init(PARAMS).key.tolist() == found
+    with jax.enable_x64(True):
+      assert gx.gmixout(key=key).init(PARAMS).key.tolist() == found
+      assert jax.random.key_data(jax.random.key(key)).tolist() == found
 
 
 OTHERS = [

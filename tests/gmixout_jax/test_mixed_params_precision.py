@@ -167,3 +167,30 @@ def test_float32_weights_in_a_bfloat16_computation():
   assert kernel(packed).dtype == np.float32
   # Nothing is rounded but what the computation itself has rounded.
   np.testing.assert_allclose(kernel(packed), expected, rtol=1e-6)
+
+
+SMALLEST = 2.0**-24
+"""Subnormal: the step between float16's numbers below 2^-14."""
+
+
+@pytest.mark.parametrize("residual", ["reset", "keep"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_the_smallest_weights_are_not_taken_for_zero(residual, dtype):
+  """Which rounding by XLA's `reduce_precision` does with subnormal numbers."""
+  values = SMALLEST * np.array([1, 3, 500, 1023, 1024, 1500, -700, 2**20])
+  weights = {"kernel": jnp.asarray(np.tile(values, (8, 5)), dtype)}
+  tx = gx.gmixout(
+    optax.sgd(1.0), key=0, residual=residual, rescale=False, anchor_decay=0.0
+  )
+  state, params = tx.init(weights), weights
+  still = jax.tree.map(jnp.zeros_like, params)
+  updates, state = jax.jit(tx.update)(still, state, params)
+  params = optax.apply_updates(params, updates)
+  np.testing.assert_array_equal(params["kernel"], weights["kernel"])
+  if dtype == "float16":  # a step of one such number arrives, too
+    moved = {"kernel": jnp.full((8, 40), -SMALLEST, dtype)}
+    updates, _ = jax.jit(tx.update)(moved, state, params)
+    stepped = optax.apply_updates(params, updates)["kernel"]
+    change = np.float64(stepped) - np.float64(params["kernel"])
+    small = np.abs(np.float64(params["kernel"])) < 2.0**-14
+    assert set(change[small] / SMALLEST) == {0.0, 1.0}

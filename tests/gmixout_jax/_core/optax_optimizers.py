@@ -36,7 +36,7 @@ class Row(NamedTuple):
 
 
 def holds(fields: str) -> str:
-  return f"{fields} restart with every mask"
+  return f"restarted at every redraw: {fields}"
 
 
 DENSE = "not advised: in its own copy it steps the weights off the mask, too"
@@ -71,7 +71,7 @@ OPTIMIZERS: dict[str, Row] = {
   "optax.lars": Row(lambda: optax.lars(0.05, trust_coefficient=0.1), RESIDUAL),
   "optax.lbfgs": Row(
     lambda: optax.lbfgs(0.1, linesearch=None),
-    holds("all of it") + "; without its line search, linesearch=None",
+    holds("its whole state") + "; without its line search, linesearch=None",
     DENSE,
   ),
   "optax.lion": Row(lambda: optax.lion(0.02)),
@@ -103,16 +103,16 @@ OPTIMIZERS: dict[str, Row] = {
   ),
   "optax.contrib.dadapt_adamw": Row(
     contrib.dadapt_adamw,
-    "its estimate never restarts",
+    "its estimate is kept at a redraw",
     "not advised: it counts on the steps that the mask drops",
   ),
   "optax.contrib.dog": Row(
     lambda: contrib.dog(init_step=("learning_rate", 0.01)),
-    holds("`init_params`") + ", its distance never",
+    holds("`init_params`") + "; its distance is kept",
     DENSE,
   ),
   "optax.contrib.dowg": Row(
-    contrib.dowg, holds("`init_params`") + ", its distance never", DENSE
+    contrib.dowg, holds("`init_params`") + "; its distance is kept", DENSE
   ),
   "optax.contrib.dpsgd": Row(
     lambda: contrib.dpsgd(0.3, 1.0, 0.0, seed=0), EXAMPLES, EXAMPLES
@@ -131,7 +131,7 @@ OPTIMIZERS: dict[str, Row] = {
     lambda: contrib.muon(0.05), "orthogonalizes packed matrices"
   ),
   "optax.contrib.prodigy": Row(
-    contrib.prodigy, holds("`params0`") + ", its distance never", DENSE
+    contrib.prodigy, holds("`params0`") + "; its distance is kept", DENSE
   ),
   "optax.contrib.schedule_free_adamw": Row(
     lambda: contrib.schedule_free_adamw(0.05),

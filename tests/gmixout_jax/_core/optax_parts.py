@@ -122,12 +122,12 @@ PARTS: dict[str, Row] = {
       optax.scale_by_distance_over_gradients(reps_rel=1e-2),
       optax.scale_by_learning_rate(1.0),
     ),
-    holds("`init_params`") + ", its distance never",
+    holds("`init_params`") + "; its distance is kept",
     DENSE,
   ),
   "optax.scale_by_factored_rms": Row(rated(optax.scale_by_factored_rms())),
   "optax.scale_by_lbfgs": Row(
-    rated(optax.scale_by_lbfgs(), 0.1), holds("all of it"), DENSE
+    rated(optax.scale_by_lbfgs(), 0.1), holds("its whole state"), DENSE
   ),
   "optax.scale_by_learning_rate": Row(
     lambda: optax.scale_by_learning_rate(0.3)
@@ -274,7 +274,7 @@ WRAPPERS: dict[str, Row] = {
   ),
   "optax.with_extra_args_support": wrapper(optax.with_extra_args_support),
   "optax.contrib.mechanize": wrapper(
-    contrib.mechanize, holds("`x0`") + ", its scales never", MOVES
+    contrib.mechanize, holds("`x0`") + "; its scales are kept", MOVES
   ),
   "optax.contrib.sam": wrapper(
     lambda tx: contrib.sam(

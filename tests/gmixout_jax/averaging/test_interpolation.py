@@ -198,3 +198,27 @@ def test_model_stock_of_small_types_is_rounded_once(rng):
   wanted = ratio * np.mean(exact[1:], axis=0) + (1 - ratio) * exact[0]
   found = np.asarray(stock.params["w"])
   np.testing.assert_array_equal(found, wanted.astype(jnp.bfloat16))
+
+
+MASKED = jnp.array([-jnp.inf, 0.0, jnp.inf])
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0, jnp.array(0.0)])
+def test_infinities_that_all_share_stay(alpha):
+  """As a buffer holds them that masks attention; 0 · ∞ would be NaN."""
+  trees = [{"mask": MASKED, "w": jnp.array(float(i))} for i in range(3)]
+  found = averaging.interpolate(trees[0], trees[1], alpha)
+  np.testing.assert_array_equal(found["mask"], MASKED)
+  for merged in (
+    averaging.mean(trees, weights=[0, 1, 2]),
+    averaging.model_stock(trees[0], trees[1:]).params,
+  ):
+    np.testing.assert_array_equal(merged["mask"], MASKED)
+    assert np.isfinite(merged["w"])
+
+
+def test_the_ends_are_exact_where_the_other_is_infinite():
+  start, end = {"w": MASKED}, {"w": jnp.ones(3)}
+  at = lambda alpha: averaging.interpolate(start, end, alpha)["w"]
+  np.testing.assert_array_equal(at(0.0), MASKED)
+  np.testing.assert_array_equal(at(1.0), np.ones(3))

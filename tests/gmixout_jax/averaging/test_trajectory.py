@@ -230,3 +230,16 @@ def test_swads_window_refuses_what_it_cannot_use():
     averaging.swad_window([1.0], ratio=0.9)
   with pytest.raises(ValueError, match="tolerance must be at least 1, got 0"):
     averaging.swad_window([1.0], tolerance=0)
+
+
+def test_infinities_that_never_change_stay_in_the_average():
+  params = {"mask": jnp.array([-jnp.inf, 0.0]), "w": jnp.ones(2)}
+  tx = averaging.average(optax.sgd(0.1), averaging.exponential(0.9))
+  state = tx.init(params)
+  grads = {"mask": jnp.zeros(2), "w": jnp.ones(2)}
+  for _ in range(3):
+    updates, state = tx.update(grads, state, params)
+    params = optax.apply_updates(params, updates)
+  found = averaging.average_params(state, params)
+  np.testing.assert_array_equal(found["mask"], params["mask"])
+  assert np.isfinite(found["w"]).all()

@@ -228,7 +228,7 @@ def test_two_runs_in_one_folder(tmp_path):
   assert restore(tmp_path).step == 1  # it is free again
 
 
-@pytest.mark.parametrize("keep", [0, -1])
+@pytest.mark.parametrize("keep", [0, -1, 1.5, "2"])
 def test_keep_is_checked(tmp_path, keep):
   with pytest.raises(ValueError, match=f"keep must be at least 1.*{keep}"):
     Checkpoints(tmp_path, keep=keep)

@@ -1,5 +1,6 @@
 """Tests `gmixout_jax/clip/class_names.py`, and notes of images in files."""
 
+import dataclasses
 import json
 
 import pytest
@@ -13,6 +14,10 @@ CONFIG = clip.VisionConfig.vit(
   image_size=16, patch_size=8, width=64, depth=1, heads=1, mlp_width=8,
   eps=1e-12, num_classes=3,
 )  # fmt: skip
+
+TEXT = clip.TextConfig(
+  vocab_size=9, eos_token_id=8, width=8, depth=1, heads=1, mlp_width=8
+)
 
 
 @pytest.fixture(scope="module")
@@ -117,3 +122,12 @@ def test_a_file_that_needs_its_folder_says_so(tmp_path, rng, name, whose):
     clip.from_pretrained(path)
   with pytest.raises(FileNotFoundError, match=r"a folder, which clip\.load"):
     clip.vit_from_safetensors(tmp_path)
+
+
+@pytest.mark.parametrize("form", ["hugging_face", "open_clip", "TIMM"])
+def test_there_are_no_other_forms(tmp_path, vit, form):
+  tower = dataclasses.replace(CONFIG, num_classes=0)
+  config = clip.CLIPConfig(vision=tower, text=TEXT, projection_dim=8)
+  for model in (vit, clip.CLIP(config, rngs=nnx.Rngs(0))):
+    with pytest.raises(ValueError, match=f"must be one of .*, got '{form}'"):
+      clip.save(model, tmp_path / "out", form=form)

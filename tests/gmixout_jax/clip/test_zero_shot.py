@@ -71,3 +71,17 @@ def test_wrong_words_are_refused(model, names, templates, message):
 def test_ready_made_templates_are_templates():
   for template in (*clip.PHOTO_TEMPLATES, *clip.STYLE_TEMPLATES):
     assert template.count("{}") == 1
+
+
+@pytest.mark.parametrize(
+  ("wrong", "message"),
+  [
+    (lambda ids: np.where(ids == 127, 5, ids), "eos_token_id = 127; text 0"),
+    (lambda ids: ids + 1, r"must lie in \[0, 128\), got 128"),
+    (lambda ids: ids[:, :, None], "must have shape"),
+    (lambda ids: ids.astype(float), "must be integers, got float64"),
+  ],
+)
+def test_tokens_of_another_model_are_refused(model, wrong, message):
+  with pytest.raises(ValueError, match=message):
+    clip.zero_shot_head(model, lambda t: wrong(tokenizer(t)), ["dog"])
