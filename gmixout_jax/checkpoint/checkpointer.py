@@ -21,7 +21,6 @@ objects nor optimizer states are part of the format. Nothing is pickled.
 import concurrent.futures
 import errno
 import importlib.metadata
-import numbers
 import os
 import pathlib
 import shutil
@@ -108,12 +107,10 @@ class Checkpoints:
         files.
       OSError: If the folder cannot be written to; it is named.
     """
-    if not isinstance(keep, numbers.Integral) or keep < 1:
-      raise ValueError(
-        f"keep must be at least 1, a whole number of checkpoints, got {keep!r}."
-      )
+    if not isinstance(keep, int) or keep < 1:
+      raise ValueError(f"keep must be at least 1, an int, got {keep!r}.")
     self.folder = local_path("folder", folder).absolute()
-    self.keep = int(keep)
+    self.keep = keep
     self._config = manifests.as_json("config", config or {})
     self._leads = processes.leads()
     self._lock: int | None = None
