@@ -98,7 +98,7 @@ class GMixout(Mixed):
     }
 
   def mix(
-    self, inner: optax.GradientTransformation, key: jax.Array
+    self, inner: optax.GradientTransformation, key: jax.Array | int
   ) -> optax.GradientTransformation:
     """Passes `moments` on, too."""
     return gx.gmixout(inner, key=key, moments=self.moments, **self.settings())

@@ -36,6 +36,10 @@ class Mixed(Method):
   sampler: Sampler = "stratified"
   compact: bool = dataclasses.field(default=True, compare=False)
 
+  def __post_init__(self):
+    # Sees to the settings now, and not when the images have been read.
+    self.mix(optax.identity(), key=0)
+
   @property
   def packs(self) -> bool:
     """Whether gradients and optimizer state are packed in its runs."""
@@ -68,7 +72,7 @@ class Mixed(Method):
     return jax.tree.map(lambda label: label != "frozen", block_labels(params))
 
   def mix(
-    self, inner: optax.GradientTransformation, key: jax.Array
+    self, inner: optax.GradientTransformation, key: jax.Array | int
   ) -> optax.GradientTransformation:
     """The transformation of the blocks' matrices."""
     return gx.gmixout(inner, key=key, **self.settings())

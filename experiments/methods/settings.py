@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import itertools
+import math
 import typing
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -48,12 +49,12 @@ def parse_grid(settings: Iterable[str]) -> list[Settings]:
 
   Raises:
     ValueError: If one is not of this form with a registered name, if a field is
-      given twice, or a value is.
+      given twice, or a value is, or a value is not of the field's type.
 
   Example:
-    >>> parse_grid(["gmixout.anchor_decay=0,0.3", "gmixout.sparsity=0.8"])
-    [{'gmixout': {'anchor_decay': 0, 'sparsity': 0.8}}, \
-{'gmixout': {'anchor_decay': 0.3, 'sparsity': 0.8}}]
+    >>> parse_grid(["gmixout.anchor_decay=0,0.3", "gmixout.rescale=true"])
+    [{'gmixout': {'anchor_decay': 0.0, 'rescale': True}}, \
+{'gmixout': {'anchor_decay': 0.3, 'rescale': True}}]
   """
   fields: dict[tuple[str, str], str] = {}
   choices: list[list[Any]] = []
@@ -65,7 +66,8 @@ def parse_grid(settings: Iterable[str]) -> list[Settings]:
         f" {setting!r}: give it once; several values have commas between."
       )
     fields[name, field] = setting
-    values = _values(setting)
+    kind = typing.get_type_hints(METHODS[name])[field]
+    values = [_typed(kind, value, setting) for value in _values(setting)]
     for index, value in enumerate(values):
       if value in values[:index]:
         raise ValueError(f"{setting!r} has the value {value!r} twice.")
@@ -91,18 +93,51 @@ def changed(method: Method, settings: Settings) -> Method:
   if isinstance(method, Composed):
     method = dataclasses.replace(method, of=changed(method.of, settings))
   name = name_of(method).split("+")[-1]
-  types = typing.get_type_hints(type(method))
-  given = {k: _typed(types[k], v) for k, v in settings.get(name, {}).items()}
-  return dataclasses.replace(method, **given)
+  return dataclasses.replace(method, **settings.get(name, {}))
 
 
-def _typed(kind: Any, value: Any) -> Any:
-  """1 as 1.0 where a field holds that; a line is found again by its text."""
-  if isinstance(value, tuple):
-    return tuple(_typed(kind, one) for one in value)
-  kinds = (kind, *typing.get_args(kind))
-  is_whole = isinstance(value, int) and not isinstance(value, bool)
-  return float(value) if is_whole and float in kinds else value
+def _typed(kind: Any, value: Any, setting: str) -> Any:
+  """A value as a field holds it: a line is found again by its text.
+
+  Args:
+    kind: The field's type.
+    value: A Python value, or a bare word.
+    setting: What the user wrote, for the message.
+
+  Raises:
+    ValueError: If the field holds no such value.
+  """
+  is_number = isinstance(value, int | float) and not isinstance(value, bool)
+  if typing.get_origin(kind) is typing.Literal:
+    allowed = typing.get_args(kind)
+    if value in allowed:
+      return value
+    wanted = f"one of {', '.join(allowed)}"
+  elif kind is bool:
+    words = {"true": True, "false": False, "1": True, "0": False}
+    if (word := str(value).lower()) in words:
+      return words[word]
+    wanted = "true or false"
+  elif kind is float:
+    if is_number and math.isfinite(value):
+      return float(value)
+    wanted = "a finite number"
+  elif kind is int:
+    if isinstance(value, int) and is_number:
+      return value
+    wanted = "a whole number"
+  elif typing.get_origin(kind) is tuple:
+    if isinstance(value, list | tuple):
+      one = typing.get_args(kind)[0]
+      return tuple(_typed(one, each, setting) for each in value)
+    wanted = "numbers in brackets, such as (1,2)"
+  else:
+    if isinstance(value, str):
+      return value
+    wanted = "a word"
+  raise ValueError(
+    f"--set {setting}: the value must be {wanted}, got {value!r}."
+  )
 
 
 def _nested(

@@ -2,7 +2,8 @@
 
 import pytest
 
-from experiments.methods.settings import parse_grid, parse_settings
+from experiments.methods import from_name
+from experiments.methods.settings import changed, parse_grid, parse_settings
 
 
 def test_settings_are_values_or_words_by_method():
@@ -31,24 +32,27 @@ def test_a_grid_has_every_combination_and_the_last_setting_varies_fastest():
 @pytest.mark.parametrize(
   ("given", "values"),
   [
-    ("(1,2),(1,3)", [(1, 2), (1, 3)]),
-    ("(1, 2)", [(1, 2)]),
-    ("((1,2),3),[4,5]", [((1, 2), 3), [4, 5]]),
-    ("'a,b',c", ["a,b", "c"]),
-    ('"(",x', ["(", "x"]),
-    (" 1 , 2 ", [1, 2]),
-    ("1e-3,3e-4", [1e-3, 3e-4]),
-    ("True,None", [True, None]),
-    ("uniform,neuron", ["uniform", "neuron"]),
-    ("-1,2", [-1, 2]),
-    ("a=b", ["a=b"]),
+    ("uniform_soup.factors=(1,2),[1,3.5]", [(1.0, 2.0), (1.0, 3.5)]),
+    ("uniform_soup.factors=(1, 2)", [(1.0, 2.0)]),
+    ("manifold_mixing.optimizer='a,b',c,a=b", ["a,b", "c", "a=b"]),
+    ('manifold_mixing.optimizer="(",x', ["(", "x"]),
+    ("swa.every= 1 , 2 ", [1, 2]),
+    ("swa.start=1e-3,1", [1e-3, 1.0]),
+    ("gmixout.rescale=True,false", [True, False]),
+    ("gmixout.rescale=1,0", [True, False]),
+    ("gmixout.sampler=uniform,neuron", ["uniform", "neuron"]),
+    ("gmixout.learning_rate=1,-2", [1.0, -2.0]),
   ],
 )
-def test_values_stand_between_commas_outside_of_brackets(given, values):
-  found = parse_grid([f"uniform_soup.factors={given}"])
-  assert [one["uniform_soup"]["factors"] for one in found] == values
-  kinds = [type(one["uniform_soup"]["factors"]) for one in found]
-  assert kinds == list(map(type, values))
+def test_values_stand_between_commas_and_have_the_fields_type(given, values):
+  found = [
+    value
+    for one in parse_grid([given])
+    for fields in one.values()
+    for value in fields.values()
+  ]
+  assert found == values
+  assert [type(value) for value in found] == [type(value) for value in values]
 
 
 WRONG = [
@@ -66,6 +70,18 @@ WRONG = [
   (["swa.every=1,,2"], r"'swa\.every=1,,2' has a value that is empty"),
   (["swa.every="], r"'swa\.every=' has a value that is empty"),
   (["swa.every=1,"], r"'swa\.every=1,' has a value that is empty"),
+  (["swa.every=2.5"], r"swa\.every=2\.5: .* a whole number, got 2\.5"),
+  (["swa.every=True"], "a whole number, got True"),
+  (["gmixout.rescale=off"], "true or false, got 'off'"),
+  (["gmixout.rescale=1,true"], "has the value True twice"),
+  (["gmixout.learning_rate=abc"], "a finite number, got 'abc'"),
+  (["gmixout.learning_rate=1e999"], "a finite number, got inf"),
+  (["gmixout.learning_rate=True"], "a finite number, got True"),
+  (["gmixout.sampler=foo"], "one of stratified, uniform, .* got 'foo'"),
+  (["uniform_soup.factors=2"], r"numbers in brackets, such as \(1,2\), got 2"),
+  (["uniform_soup.factors=(1,x)"], r"numbers in brackets, .* got '\(1,x\)'"),
+  (["uniform_soup.factors=(1,None)"], "a finite number, got None"),
+  (["manifold_mixing.optimizer=3"], "a word, got 3"),
 ]
 
 
@@ -85,3 +101,20 @@ def test_what_a_method_works_on_is_no_setting():
   """A word in its place would be found out in the middle of a run."""
   with pytest.raises(ValueError, match=r"wise_ft has alpha, got 'wise_ft.of="):
     parse_settings(["wise_ft.of=gmixout"])
+
+
+@pytest.mark.parametrize(
+  ("given", "message"),
+  [
+    ("gmixout.sparsity=1.5", r"sparsity must be in \[0, 1\).*1\.5"),
+    ("gmixout.resample_every=0", "resample_every must be an integer .*got 0"),
+    ("mixout.sparsity=-1", r"sparsity must be in \[0, 1\).*-1\.0"),
+    ("wise_ft.alpha=2", "alpha must be"),
+  ],
+)
+def test_what_a_method_does_not_allow_is_refused_before_images_are_read(
+  given, message
+):
+  (settings,) = parse_grid([given])
+  with pytest.raises(ValueError, match=message):
+    changed(from_name(given.split(".")[0]), settings)
