@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import tyro
 
-from experiments import command_line
+from experiments import command_line, methods
 from experiments.command_line import WRONG_INPUT
 from experiments.reporting import (
   diagnosed,
@@ -52,10 +52,13 @@ def write(
     latex: Whether to write tables.tex, tables for the package booktabs.
 
   Raises:
-    ValueError: If there are no lines in the files, or one is of no kind.
+    ValueError: If there are no lines in the files, one is of no kind, or a
+      reference is no method.
   """
   for path in (*files, out):
     local_path("files and --out", path)
+  for name in references:
+    methods.from_name(name)  # which refuses what is none
   lines = kinds.read(files)
   out.mkdir(parents=True, exist_ok=True)
   found = sections.analysed(lines.runs, id_score)
@@ -111,7 +114,7 @@ def main(arguments: list[str] | None = None) -> int:
       description=__doc__,
     )  # fmt: skip
   except WRONG_INPUT as error:
-    print(f"error: {error}")
+    print(f"error: {error}", file=sys.stderr)
     return 1
   return 0
 

@@ -17,6 +17,9 @@ from experiments.training import run_folders
 from experiments.training.sharding import Sharding
 from experiments.training.watching import Watching
 
+SAVE_EVERY = 100
+"""Steps between two checkpoints, by default."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunOptions:
@@ -27,8 +30,8 @@ class RunOptions:
       that has a line in it is not run again.
     checkpoint: A folder to save runs in. With the same folder, runs are
       resumed; SIGTERM saves and stops them.
-    save_every: Steps between two checkpoints. Each scores the weights on the
-      ID validation images; the newest two and the best are kept.
+    save_every: Steps between two checkpoints, by default 100. Each scores the
+      weights on the ID validation images; the newest two and the best are kept.
     export: Where to write the trained model, head included: a ViT is a
       safetensors file with timm's names, a CLIP a folder. A sweep writes a
       folder with one model for each cell. An ensemble is not exported.
@@ -48,7 +51,7 @@ class RunOptions:
 
   results: pathlib.Path = pathlib.Path("runs/results.jsonl")
   checkpoint: pathlib.Path | None = None
-  save_every: int = 100
+  save_every: int | None = None
   export: pathlib.Path | None = None
   decode_threads: int | None = None
   decode_processes: int | None = None
@@ -82,9 +85,14 @@ class RunOptions:
       value = getattr(self, name)
       if value is not None and not self.distributed:
         raise ValueError(f"--{name} {value} needs --distributed.")
-    if self.save_every < 1:
+    if self.save_every is not None and self.save_every < 1:
       raise ValueError(
         f"--save-every must be at least 1 step, got {self.save_every}."
+      )
+    if self.save_every is not None and self.checkpoint is None:
+      raise ValueError(
+        f"--save-every {self.save_every} needs --checkpoint, the folder to save"
+        " in."
       )
     if self.results.suffix:
       check_results(self.results)
@@ -101,7 +109,7 @@ class RunOptions:
       "results": self.results,
       "checkpoint": self.checkpoint,
       "export": self.export,
-      "save_every": self.save_every,
+      "save_every": self.save_every or SAVE_EVERY,
       "sharding": sharding,
       "workers": Workers(self.decode_threads, self.decode_processes),
       "watching": self.watching,
@@ -130,6 +138,23 @@ def check_writable(flag: str, folder: pathlib.Path) -> None:
     raise ValueError(
       f"--{flag}: files cannot be written to {folder}: {error.strerror}."
     ) from None
+
+
+def check_picture(path: pathlib.Path) -> None:
+  """Makes the folder of a picture, and sees whether it can be drawn there.
+
+  Raises:
+    ValueError: If not.
+  """
+  from matplotlib.backends import backend_agg  # a second that few need
+
+  known = sorted(backend_agg.FigureCanvasAgg.get_supported_filetypes())
+  if path.suffix.removeprefix(".").lower() not in known or path.is_dir():
+    raise ValueError(
+      f"--picture must be a file whose name ends in .{', .'.join(known)}, got"
+      f" {path}."
+    )
+  check_writable("picture", path.absolute().parent)
 
 
 def check_results(path: pathlib.Path, flag: str = "results") -> None:

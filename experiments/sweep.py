@@ -49,8 +49,8 @@ from experiments.reporting.entries import group
 from experiments.reporting.records import Record
 from experiments.run_options import (
   RunOptions,
+  check_picture,
   check_seed,
-  check_writable,
   one_each,
 )
 from experiments.task_options import TaskOptions
@@ -181,6 +181,12 @@ def stages_of(config: Config, started: Session) -> Stages:
         " `experiments.reporting.tables FILE --picture` draws one, not"
         f" --picture {config.picture}."
       )
+    _refuse(config, found)
+    if config.watching.patience is not None:
+      raise ValueError(
+        f"--config {config.config} compares runs of one length, got --patience"
+        f" {config.watching.patience}."
+      )
     return found.stages(config, config.cases, config.seeds, started.display.say)
   _refuse(config, found)
   seeds = config.seeds or found.seeds
@@ -207,7 +213,8 @@ def _refuse(config: Config, found: Any) -> None:
       f"--checkpoints has no meaning for {config.config}, which trains; got"
       f" {config.checkpoints}."
     )
-  if config.cases and not isinstance(found, Experiment):
+  has_cases = isinstance(found, Experiment) or hasattr(found, "stages")
+  if config.cases and not has_cases:
     raise ValueError(
       f"--cases has no meaning for {config.config}, which has one task; got"
       f" {' '.join(config.cases)}."
@@ -298,7 +305,7 @@ def main(config: Config) -> None:
     if config.partition is not None and config.cluster != "slurm":
       raise ValueError(f"--partition {config.partition} needs --cluster slurm.")
     if config.picture is not None:
-      check_writable("picture", config.picture.absolute().parent)
+      check_picture(config.picture)
     if config.workers and config.distributed:
       raise ValueError(
         "--workers are processes of their own, and --distributed makes one run"
@@ -339,19 +346,10 @@ def _show(
   for own in lines.values():
     for table in tables.by_task(own, choose=config.choose):
       started.console.print(table)
-    for sentence in chosen_rates.sentences(own) if config.choose else ():
-      started.display.say(sentence)
-  drawn = [line for own in lines.values() for line in own]
-  if config.picture is not None and drawn:
-    entries = [entry for entry in group(drawn) if entry.has_targets]
-    if not entries:
-      raise ValueError(
-        f"nothing was tested out of distribution, which --picture"
-        f" {config.picture} was to show."
-      )
-    config.picture.parent.mkdir(parents=True, exist_ok=True)
-    figures.ood_against_id(entries).savefig(config.picture)
-    started.display.say(f"The picture is {config.picture}.")
+    if config.choose:
+      none = ["Nothing was chosen: no method ran at several learning rates."]
+      for sentence in chosen_rates.sentences(own) or none:
+        started.display.say(sentence)
   for path, own in lines.items():
     started.display.say(f"{len(own)} lines are in {path}.")
   for path, count in missing.items():
@@ -363,6 +361,16 @@ def _show(
     started.display.say(
       " ".join([f"failed: {failure.title}, see {failure.log}", *end])
     )
+  drawn = [line for own in lines.values() for line in own]
+  if config.picture is not None and drawn:
+    entries = [entry for entry in group(drawn) if entry.has_targets]
+    if not entries:
+      raise ValueError(
+        f"nothing was tested out of distribution, which --picture"
+        f" {config.picture} was to show."
+      )
+    figures.ood_against_id(entries).savefig(config.picture)
+    started.display.say(f"The picture is {config.picture}.")
 
 
 def parse(arguments: Sequence[str] | None = None) -> Config:

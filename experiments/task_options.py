@@ -222,8 +222,15 @@ class TaskOptions:
           (flag, value), *_ = value.described().items()
         else:
           flag = field.name
+        known = [
+          "those of a train step"
+          if name == "training"
+          else f"--{name.replace('_', '-')}"
+          for name in names
+        ]
         raise ValueError(
-          f"--{flag.replace('_', '-')} has no meaning here, got {value}."
+          f"--{flag.replace('_', '-')} has no meaning here, got {value}: of"
+          f" what is trained on, only {', '.join(known)} can be given."
         )
 
   def _refuse(self, given: str, *names: str) -> None:

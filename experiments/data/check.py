@@ -1,6 +1,7 @@
 """Tells whether a copy of a data set is complete."""
 
 import pathlib
+import sys
 from typing import Annotated
 
 import numpy as np
@@ -105,13 +106,15 @@ def check(
     0 if all is there, 1 if something differs, 2 if the copy cannot be read.
   """
   if as_ not in KNOWN:
-    print(f"error: --as must be one of {', '.join(KNOWN)}; got {as_!r}.")
+    allowed = ", ".join(KNOWN)
+    said = f"error: --as must be one of {allowed}; got {as_!r}."
+    print(said, file=sys.stderr)
     return 2
   known = KNOWN[as_]
   try:
     parts = known.parts(local_path("the copy", path), View(32))
   except WRONG_INPUT as error:
-    print(f"error: {error}\n{as_} is {known.layout}.")
+    print(f"error: {error}\n{as_} is {known.layout}.", file=sys.stderr)
     return 2
   rich.print(table(parts, known))
   problems = compare(parts, known)

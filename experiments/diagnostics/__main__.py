@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
     else:
       between_weights.weights(config)
   except WRONG_INPUT as error:
-    print(f"error: {error}")
+    print(f"error: {error}", file=sys.stderr)
     return 1
   return 0
 

@@ -63,7 +63,8 @@ def run(
     places: Where.
     display: What shows it.
     failures: Cells that fail are put into it, and stop no other; without it
-      the first error is raised.
+      the first error is raised. So is one of images or weights that cannot be
+      read, if there is no other task.
 
   Returns:
     The lines of the cells, in order; without those that another command is at,
@@ -76,6 +77,7 @@ def run(
   workers.choose(places.workers)
   cells = list({cell.identity: cell for cell in cells}.values())
   done = already_in(cells, places, display)
+  others = len({repr(cell.task.config) for cell in cells}) > 1
   with display.counted("lines", len(cells), len(done)) as row:
     for group in by_task_and_seed(cells):
       opened = _Once(group[0], display)
@@ -89,7 +91,7 @@ def run(
             continue
           # Another command may have run some since the file was read.
           done |= _done(some, places)
-          runner = _Group(some, opened, places, display, failures)
+          runner = _Group(some, opened, places, display, failures, others)
           for line in runner.lines(done):
             done[identity_of(line["config"], line["seed"])] = line
             row.update(completed=len(done))
@@ -179,11 +181,18 @@ class _Once:
   def __init__(self, cell: Cell, display: Display):
     self._cell, self._display = cell, display
     self._opened: Opened | None = None
+    self._error: Exception | None = None
 
   def __call__(self) -> Opened:
+    if self._error is not None:  # other cells have met it
+      raise self._error
     if self._opened is None:
-      with self._display.reading("images and weights"):
-        self._opened = self._cell.task.open(self._cell.seed)
+      try:
+        with self._display.reading("images and weights"):
+          self._opened = self._cell.task.open(self._cell.seed)
+      except Exception as error:
+        self._error = error
+        raise
       for note in self._opened.notes:
         self._display.note(note)
     return self._opened
@@ -199,9 +208,11 @@ class _Group:
     places: Places,
     display: Display,
     failures: list[Failure] | None,
+    others: bool,
   ):
     self._cells, self._opened, self._places = cells, opened, places
     self._display, self._failures = display, failures
+    self._others = others
 
   def lines(self, done: dict[str, records.Record]) -> Iterator[records.Record]:
     """Those that are missing, as their cells end."""
@@ -215,8 +226,11 @@ class _Group:
       yield line
     if not left:
       return
-    first = left[0]
-    opened = self._opened()
+    first, opened = left[0], None
+    with self._logged(*left) if self._others else contextlib.nullcontext():
+      opened = self._opened()
+    if opened is None:
+      return
     for cell in left:
       if (advice := cell.method.advice_on_length(opened.steps)) is not None:
         self._display.note(advice)
@@ -332,8 +346,8 @@ class _Group:
         records.append(path, line)
 
   @contextlib.contextmanager
-  def _logged(self, cell: Cell) -> Iterator[None]:
-    """Turns an error of a cell into a failure with a log, if that is wanted."""
+  def _logged(self, *cells: Cell) -> Iterator[None]:
+    """Turns an error into a failure of cells, with logs, if that is wanted."""
     if self._failures is None or jax.process_count() > 1:
       yield
       return
@@ -343,11 +357,12 @@ class _Group:
       raise
     except Exception as error:
       places = self._places
-      logs = places.checkpoint or places.results.parent
-      log = logs / "failed" / f"{cell.folder}.log"
-      log.parent.mkdir(parents=True, exist_ok=True)
+      logs = (places.checkpoint or places.results.parent) / "failed"
+      logs.mkdir(parents=True, exist_ok=True)
       # The error once more, in a line of its own: jax ends tracebacks with a
       # note, and messages of XLA have many lines.
       said = f"{type(error).__name__}: {' '.join(str(error).split())}"
-      log.write_text(f"{traceback.format_exc()}\n{said}\n")
-      self._failures.append(Failure(cell.title, log))
+      for cell in cells:
+        log = logs / f"{cell.folder}.log"
+        log.write_text(f"{traceback.format_exc()}\n{said}\n")
+        self._failures.append(Failure(cell.title, log))

@@ -61,31 +61,37 @@ def pick(runs: Sequence[Sequence[Record]]) -> tuple[int, list[float]]:
   return metrics.one_standard_error(accuracies, images), accuracies
 
 
-def rate_of(config: Record) -> float | None:
-  """What its curve is over: the learning rate, or WiSE-FT's α."""
-  return setting(config["method"], _knob(config))
-
-
-def without_rate(config: Record) -> Record:
-  """All else of it; equal for configurations that differ in `rate_of` alone."""
-  return without(config, _knob(config))
-
-
-def is_over_rates(config: Record) -> bool:
-  """Whether its curve is over the learning rate."""
-  return _knob(config) == RATE
-
-
-def _knob(config: Record) -> str:
-  return "alpha" if config["method"]["name"].endswith("wise_ft") else RATE
-
-
 def curves(entries: Sequence[Entry]) -> list[list[Entry]]:
-  """Entries that differ in the learning rate alone, by its rising value."""
-  return [
-    sorted(same, key=lambda entry: rate_of(entry.config) or 0.0)
-    for same in grouped(entries, without_rate)
-  ]
+  """Entries that differ in one setting alone, by its rising value.
+
+  It is the learning rate; of WiSE-FT α, unless there is one α.
+  """
+  found, alone = [], []
+  for same in grouped(entries, lambda config: without(config, _usual(config))):
+    one = len(same) == 1 and _usual(same[0].config) != RATE
+    (alone if one else found).append(same)
+  single = [entry for (entry,) in alone]
+  found += grouped(single, lambda config: without(config, RATE))
+  return [_sorted(same, knob_of(same)) for same in found]
+
+
+def _sorted(same: Sequence[Entry], knob: str) -> list[Entry]:
+  return sorted(same, key=lambda entry: value_of(entry, knob))
+
+
+def knob_of(same: Sequence[Entry]) -> str:
+  """The setting that a curve is over."""
+  usual = _usual(same[0].config)
+  return usual if len({value_of(e, usual) for e in same}) > 1 else RATE
+
+
+def value_of(entry: Entry, knob: str) -> float:
+  """Of the setting that a curve is over; 0 without."""
+  return setting(entry.config["method"], knob) or 0.0
+
+
+def _usual(config: Record) -> str:
+  return "alpha" if config["method"]["name"].endswith("wise_ft") else RATE
 
 
 def choose(entries: Sequence[Entry]) -> list[Entry]:
@@ -128,16 +134,17 @@ def sentences(lines: Sequence[Record]) -> list[str]:
       taken = [entry for entry in same if entry in picked]
       if len(same) == 1 or len(taken) != 1:
         continue
-      rates = [rate_of(entry.config) for entry in same]
+      knob = knob_of(same)
+      rates = [value_of(entry, knob) for entry in same]
       (label,) = {entry.label for entry in relabelled(taken)}
-      name = SYMBOLS[_knob(taken[0].config)]
+      name = SYMBOLS[knob]
       edge = ""
       if taken[0] is same[0]:
         edge = " It is the smallest: try smaller ones."
       if taken[0] is same[-1]:
         edge = " It is the largest: try larger ones."
       found.append(
-        f"{label}: {name} {rate_of(taken[0].config):g} is chosen of"
+        f"{label}: {name} {value_of(taken[0], knob):g} is chosen of"
         f" {', '.join(f'{rate:g}' for rate in rates)}.{edge}"
       )
   return found

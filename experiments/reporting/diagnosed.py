@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 from matplotlib import figure
 
 from experiments.reporting import (
-  chosen_rates,
   diagnosed_figures,
   display_names,
   records,
 )
 from experiments.reporting.document import Table
 from experiments.reporting.entries import labels, task_of
-from experiments.reporting.knobs import KNOBS
+from experiments.reporting.knobs import KNOBS, RATE, without
 
 _SCORES = {
   "bias2": "bias²",
@@ -121,7 +120,7 @@ _SUMMARY = ("bias2", "variance", "covariance", "member", "ensemble",
 
 def summary(results: Sequence[records.Record]) -> Table:
   """The terms out of distribution, and disagreement, whatever the rates."""
-  configs = [chosen_rates.without_rate(record["config"]) for record in results]
+  configs = [without(record["config"], RATE) for record in results]
   rows = []
   for name, record in zip(labels(configs), results, strict=True):
     terms = record["bvcl"]["ood"]

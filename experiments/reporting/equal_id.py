@@ -21,6 +21,7 @@ from experiments.metrics.equal_score import Curve, at_levels
 from experiments.reporting import chosen_rates, records
 from experiments.reporting.display_names import FULL
 from experiments.reporting.entries import Entry, corrected, labels
+from experiments.reporting.knobs import without
 from experiments.reporting.records import Record
 
 Score = Literal["brier", "nll"]
@@ -172,7 +173,9 @@ def curves(entries: Sequence[Entry], score: Score) -> list[MethodCurve]:
   groups = [same for same in chosen_rates.curves(tested) if len(same) > 1]
   if not groups:
     return []
-  configs = [chosen_rates.without_rate(same[0].config) for same in groups]
+  configs = [
+    without(same[0].config, chosen_rates.knob_of(same)) for same in groups
+  ]
   found = []
   for same, config, label in zip(groups, configs, labels(configs), strict=True):
     seeds = set.intersection(*(set(entry.runs) for entry in same))

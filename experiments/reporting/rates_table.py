@@ -23,7 +23,8 @@ def table(entries: Sequence[Entry]) -> Table | None:
   most = max(map(len, curves))
   rows = []
   for label, curve in zip(labels, curves, strict=True):
-    rates = [chosen_rates.rate_of(entry.config) or 0.0 for entry in curve]
+    knob = chosen_rates.knob_of(curve)
+    rates = [chosen_rates.value_of(entry, knob) for entry in curve]
     cells = [_accuracies(entry) for entry in curve]
     cells += ["–"] * (most - len(cells))
     rows.append((label, f"{rates[0]:g} to {rates[-1]:g}", *cells))

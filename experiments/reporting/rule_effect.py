@@ -7,6 +7,7 @@ import numpy as np
 
 from experiments.reporting import chosen_rates
 from experiments.reporting.entries import Entry
+from experiments.reporting.knobs import RATE
 
 
 class Effect(NamedTuple):
@@ -45,8 +46,8 @@ def effect(entries: Sequence[Entry]) -> Effect:
   """
   best, chosen, smaller = [], [], []
   for same in chosen_rates.curves(entries):
-    over_rates = chosen_rates.is_over_rates(same[0].config)
-    if len(same) < 2 or not over_rates or not all(e.has_targets for e in same):
+    wise_ft = chosen_rates.knob_of(same) != RATE
+    if len(same) < 2 or wise_ft or not all(e.has_targets for e in same):
       continue
     seeds = sorted(set.intersection(*(set(entry.runs) for entry in same)))
     if not seeds:

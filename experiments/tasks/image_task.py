@@ -96,7 +96,8 @@ class Setup:
       gradient is not finite.
     recipe: Settings of a step that do not belong to the method.
     templates: Prompts of a CLIP.
-    tell_templates: Whether lines record them, as they are not the data's own.
+    tell_templates: Whether lines record others than CLIP's own, as they are not
+      the data's either.
     use_head: Whether to start from the head in the backbone's files.
     probe_images: From how many training images, class by class, a blank head is
       fitted; None for all. scikit-learn's solver on all of ImageNet's would
@@ -161,7 +162,7 @@ class Setup:
         found[name] = list(value) if isinstance(value, tuple) else value
     if self.augment != "none":
       found["crops"] = records.CROPS
-    if self.tell_templates:
+    if self.tell_templates and self.templates != usual["templates"]:
       found["templates"] = list(self.templates)
     if self.guessed:
       found["preprocessing"] = "CLIP's"

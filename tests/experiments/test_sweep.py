@@ -52,12 +52,34 @@ def test_flags_are_read(tmp_path):
     ),
     (
       {"config": "demo", "image_size": 28},
-      "--image-size has no meaning here, got 28",
+      "--image-size has no meaning here, got 28: .*, those of a train step can",
     ),
     (
       {"config": "study_cpu", "methods": (), "training": Recipe(mixup=0.2)},
-      "--mixup has no meaning here, got 0.2",
+      "--mixup has no meaning here, got 0.2: .* only --root, --backbone can be",
     ),
+    (
+      {
+        "config": "study_cpu",
+        "methods": (),
+        "watching": Watching(eval_every=1, patience=2),
+      },
+      "--config study_cpu compares runs of one length, got --patience 2",
+    ),
+    (
+      {
+        "config": "study_cpu",
+        "methods": (),
+        "checkpoints": pathlib.Path("models"),
+      },
+      "--checkpoints has no meaning for study_cpu, which trains; got models",
+    ),
+    ({"save_every": 50}, "--save-every 50 needs --checkpoint"),
+    (
+      {"picture": pathlib.Path("runs/x.jsonl")},
+      r"--picture must be a file whose name ends in \..*, .*got runs/x.jsonl",
+    ),
+    ({"picture": pathlib.Path("runs")}, "--picture must be .* got runs"),
     (
       {"results": pathlib.Path("runs/x")},
       r"--results must be a file NAME\.jsonl, got runs/x",
@@ -101,7 +123,7 @@ def test_a_sweep_is_what_train_would_have_written(
   shown = " ".join(capsys.readouterr().out.split())
   assert "Uniform soup" in shown
   assert "forward passes per image" in shown
-  assert f"The picture is {picture}. 4 lines are in {path}." in shown
+  assert f"4 lines are in {path}. The picture is {picture}." in shown
   assert picture.stat().st_size > 10_000
   # To `train` they are there already, and to it alone they are the same.
   single = ("gmixout", "--anchor-decay", "0", "--seed", "1")
@@ -205,12 +227,12 @@ def test_every_model_is_exported_and_read_again(tmp_path, pacs, vit_file):
 def test_a_cell_that_fails_is_reported_and_stops_no_other(
   tmp_path, pacs, vit_file, workers, capsys
 ):
-  # Stratified masks of a sparsity so high keep no entry of some matrix; and a
-  # rate is a number. The soup shares its run with the method after it.
+  # Stratified masks of a sparsity so high keep no entry of some matrix; and
+  # batches have images. The soup shares its run with the method after it.
   given = config(
     *("gmixout", "learned_soup", "full_finetuning"),
     set=(
-      *("gmixout.sparsity=0.999999", "learned_soup.rate=high"),
+      *("gmixout.sparsity=0.999999", "learned_soup.batch_size=0"),
       "learned_soup.runs=1",
     ),
     data="pacs",

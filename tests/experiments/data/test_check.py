@@ -15,7 +15,7 @@ from tests.experiments.data import disk
 
 def run(capsys, *arguments):
   status = command.main(["check", *map(str, arguments)])
-  return status, " ".join(capsys.readouterr().out.split())
+  return status, " ".join("".join(capsys.readouterr()).split())
 
 
 def test_a_complete_copy_passes(tmp_path, capsys, monkeypatch):

@@ -215,7 +215,7 @@ def test_what_cannot_be_measured_is_refused_before_training(
     *("--backbone", vit_file, "--train", pacs / "art", *given),
   )
   assert status == 1
-  assert message in " ".join(capsys.readouterr().out.split())
+  assert message in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_length_in_epochs_is_known_when_images_are(
@@ -226,7 +226,7 @@ def test_a_length_in_epochs_is_known_when_images_are(
   at = words.index("--steps")
   words[at : at + 2] = ["--epochs", "1"]  # of 9 images, 4 a step
   assert run(*words) == 1
-  assert "got 3, 2 and 2" in " ".join(capsys.readouterr().out.split())
+  assert "got 3, 2 and 2" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(
@@ -252,4 +252,4 @@ def test_a_landscape_needs_rates_of_its_own(
 ):
   given = ("--set", *settings) if settings else ()
   assert run("landscape", *art, *given, "--out", tmp_path / "x") == 1
-  assert message in " ".join(capsys.readouterr().out.split())
+  assert message in " ".join(capsys.readouterr().err.split())

@@ -221,6 +221,26 @@ def test_a_cell_that_fails_stops_no_other(tmp_path, monkeypatch):
   assert len(failures) == 2
 
 
+def test_a_task_that_cannot_be_opened_stops_no_other(tmp_path):
+  def nothing_there():
+    raise ValueError("no images there")
+
+  missing = Small("missing", meanwhile=nothing_there)
+  cells = [
+    *cells_of(missing, FULL, LinearProbe(), seeds=(0, 1)),
+    *cells_of(Small(), FULL),
+  ]
+  where, failures = places(tmp_path), []
+  (line,) = run(cells, where, display(), failures=failures)
+  assert line["config"]["data"] == "small"
+  assert missing.opened == [0, 1]  # and not again for every method
+  assert len(failures) == 4
+  for failure in failures:
+    assert failure.log.read_text().endswith("ValueError: no images there\n")
+  with pytest.raises(ValueError, match="no images there"):  # the only task
+    run(cells[:4], where, display(), failures=[])
+
+
 def test_a_run_that_is_asked_to_stop_has_not_failed(tmp_path):
   where = places(
     tmp_path, checkpoint=tmp_path / "saved", stop=lambda step: step == 1

@@ -70,6 +70,17 @@ def test_of_wise_ft_alpha_is_chosen():
   assert found.config["method"]["alpha"] == 0.5
 
 
+def test_of_wise_ft_with_one_alpha_the_inner_rate_is_chosen():
+  lines = [
+    line(WiseFT(of=full(rate), alpha=0.5), 0, top1=top1)
+    for rate, top1 in ((1e-4, 0.5), (1e-3, 0.895), (1e-2, 0.9))
+  ]
+  (found,) = chosen_rates.choose(group(lines))
+  assert found.config["method"]["of"]["learning_rate"] == 1e-3
+  (said,) = chosen_rates.sentences(lines)
+  assert "0.001 is chosen of 0.0001, 0.001, 0.01" in said
+
+
 def test_rates_that_were_only_looked_at_are_left_out():
   lines = [line(full(1e-3), seed) for seed in range(5)]
   lines += [line(full(rate), 100, top1=0.99) for rate in (1e-4, 1e-3, 1e-2)]

@@ -152,7 +152,7 @@ def test_a_line_of_a_file_that_is_no_run_is_named(lines, tmp_path, capsys):
   for line in [*lines[:2], {"config": {"method": {"name": "x"}}, "seed": 0}]:
     records.append(path, line)
   assert command.main([str(path), "--out", str(tmp_path / "report")]) == 1
-  shown = "".join(capsys.readouterr().out.split())
+  shown = "".join(capsys.readouterr().err.split())
   assert "runs.jsonl:3isnoline" in shown
   assert "lacks'metrics'" in shown
 
@@ -223,7 +223,7 @@ def test_the_report_is_one_page_and_its_pictures(lines, tmp_path, capsys):
 def test_an_empty_file_is_no_report(tmp_path, capsys):
   (tmp_path / "x.jsonl").write_text("")
   assert command.main([str(tmp_path / "x.jsonl")]) == 1
-  assert "no lines in" in capsys.readouterr().out
+  assert "no lines in" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("settings", [1, 5])
@@ -288,7 +288,7 @@ def test_wrong_files_end_in_an_error(tmp_path, capsys):
   assert command.main([str(tmp_path / "none.jsonl")]) == 1
   (tmp_path / "x.jsonl").write_text('{"seed": 0}\n')
   assert command.main([str(tmp_path / "x.jsonl")]) == 1
-  assert "lacks" in capsys.readouterr().out
+  assert "lacks" in capsys.readouterr().err
 
 
 def test_tasks_in_other_scripts_have_pictures_of_their_own(tmp_path):
@@ -321,3 +321,9 @@ def test_files_that_are_asked_for_are_written(lines, tmp_path):
   assert command.main(arguments) == 0
   assert (tmp_path / "out" / "results.csv").read_text().startswith("task,")
   assert "\\toprule" in (tmp_path / "out" / "tables.tex").read_text()
+
+
+def test_a_reference_that_is_no_method_is_refused(lines, tmp_path, capsys):
+  arguments = [str(lines), "--out", str(tmp_path / "r"), "--references", "swaa"]
+  assert command.main(arguments) == 1
+  assert "swaa" in capsys.readouterr().err
