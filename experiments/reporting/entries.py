@@ -203,7 +203,8 @@ def labels(configs: Sequence[records.Record]) -> list[str]:
   """The method's title, and the settings in which its configurations differ.
 
   Where these are several, those that a method has by default go without saying,
-  but for rates.
+  but for rates. What is not the default of the method that another works on is
+  said in any case: its name alone stands for the default.
   """
   names = []
   for config in configs:
@@ -220,6 +221,14 @@ def labels(configs: Sequence[records.Record]) -> list[str]:
       if len(differing) == 1
       or key.endswith("learning_rate")
       or own[key] != usual.get(key, _NONE)
+    }
+    said |= {
+      key: value
+      for key, value in own.items()
+      if key.startswith("of.")
+      and key in usual
+      and not key.endswith(("learning_rate", "name"))
+      and value != usual[key]
     }
     names.append(display_names.with_settings(name, said))
   return names

@@ -13,6 +13,7 @@ import sys
 import pytest
 
 from experiments.reporting import records
+from experiments.reporting.entries import by_task
 
 ROOT = pathlib.Path(__file__).parents[2]
 GUIDE = ROOT / "docs" / "guides" / "own_images.md"
@@ -78,6 +79,7 @@ def test_the_six_commands_lead_to_predictions(place, monkeypatch):
   assert [line["config"]["method"]["name"] for line in lines] == [
     "zero_shot", "full_finetuning", "gmixout",
   ]  # fmt: skip
+  assert len(by_task(lines)) == 1  # so that they stand in one table
   for line in lines:
     assert list(line["metrics"]["ood"]) == ["night"]
   assert (place / "runs" / "report" / "report.html").is_file()

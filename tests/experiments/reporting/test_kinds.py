@@ -55,7 +55,7 @@ def test_a_line_whose_accuracies_are_none_is_named(
   metrics = LINE_OF_A_RUN["metrics"] | change
   records.append(path, LINE_OF_A_RUN | {"metrics": metrics})
   assert report.main([str(path), "--out", str(tmp_path / "out")]) == 1
-  assert re.search(message, capsys.readouterr().out)
+  assert re.search(message, capsys.readouterr().err)
 
 
 def test_all_published_lines_make_one_report():
