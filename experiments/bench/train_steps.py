@@ -135,7 +135,7 @@ def compact(
   parallel: bool = False,
   target: Any = gx.VIT_RULES,
 ) -> TrainStep:
-  """GMixout on the compact path: packed gradients, state and updates.
+  """GMixout with packed gradients, state and updates.
 
   Args:
     model: From `vit`.

@@ -57,13 +57,12 @@ def compare(parts: Parts, known: Known) -> list[str]:
   return problems
 
 
-def table(parts: Parts, known: Known, *, rows: int = 40) -> rich.table.Table:
+def table(parts: Parts, known: Known) -> rich.table.Table:
   """Counts per part, and per class while they fit.
 
   Args:
     parts: What was found.
     known: What should be there.
-    rows: The most classes to list one by one.
   """
   view = rich.table.Table(title="images, found")
   view.add_column("class")
@@ -71,7 +70,7 @@ def table(parts: Parts, known: Known, *, rows: int = 40) -> rich.table.Table:
     view.add_column(escape(name), justify="right")
   classes = list(next(iter(parts.values())).class_names)
   counts = [images.counts().sum(axis=0) for images in parts.values()]
-  if len(classes) <= rows:
+  if len(classes) <= 40:
     for c, name in enumerate(classes):
       view.add_row(
         escape(name), *(str(n[c]) if c < len(n) else "" for n in counts)

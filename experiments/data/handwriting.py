@@ -96,8 +96,9 @@ def write(hand: str, digit: int, extra: int, size: int) -> np.ndarray:
   return np.asarray(small, np.float32) / 255
 
 
-def _smooth(points: np.ndarray, steps: int = 12) -> np.ndarray:
-  """A Catmull-Rom spline through `points`, [n, 2] to [(n − 1) steps + 1, 2]."""
+def _smooth(points: np.ndarray) -> np.ndarray:
+  """A Catmull-Rom spline through `points`, [n, 2] to [12 (n − 1) + 1, 2]."""
+  steps = 12
   p = np.concatenate([points[:1], points, points[-1:]])
   t = (np.arange(steps) / steps)[:, None]
   pieces = [

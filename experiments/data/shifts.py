@@ -137,11 +137,11 @@ def apply(name: str, images: np.ndarray, *, seed: int = 0) -> np.ndarray:
   return SHIFTS[name](images, rng)
 
 
-def typeset(count: int = TYPESET) -> Split:
+def typeset() -> Split:
   """Digits in the five Computer Modern faces, in the styles of pretraining."""
   images, labels, _ = rendered_digits.render(
     seed=zlib.crc32(b"typeset"),
-    indices=range(count),
+    indices=range(TYPESET),
     fonts=rendered_digits.UNSEEN_FONTS,
   )
   return Split(images, labels, rendered_digits.NAMES)

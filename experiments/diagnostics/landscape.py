@@ -72,17 +72,14 @@ class Plane:
     second = (x - third * along) / length
     return mix(self.points, [1 - second - third, second, third])
 
-  def grid(
-    self, *, points: int, margin: float = 0.2
-  ) -> tuple[np.ndarray, np.ndarray]:
-    """The axes of a grid around the three points.
+  def grid(self, *, points: int) -> tuple[np.ndarray, np.ndarray]:
+    """The axes of a grid around the three points, and a fifth beyond them.
 
     Args:
       points: Per axis.
-      margin: Beyond the points, as a share of their extent.
     """
     low, high = self.coordinates.min(axis=0), self.coordinates.max(axis=0)
-    reach = margin * (high - low).max()
+    reach = 0.2 * (high - low).max()
     x = np.linspace(low[0] - reach, high[0] + reach, points)
     return x, np.linspace(low[1] - reach, high[1] + reach, points)
 

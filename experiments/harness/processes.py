@@ -29,6 +29,9 @@ from experiments.training.run_checkpoints import Stopped
 
 Cluster = Literal["local", "slurm"]
 
+MINUTES = 24 * 60
+"""That a job on Slurm may take before it is queued again."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Pool:
@@ -38,13 +41,11 @@ class Pool:
     workers: How many at a time.
     cluster: "local" processes, or jobs on "slurm".
     partition: Of Slurm.
-    minutes: That a job on Slurm may take before it is queued again.
   """
 
   workers: int
   cluster: Cluster = "local"
   partition: str | None = None
-  minutes: int = 24 * 60
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +115,7 @@ def spread(
   executor = submitit.AutoExecutor(
     folder=places.checkpoint / "jobs", cluster=pool.cluster
   )
-  executor.update_parameters(timeout_min=pool.minutes)
+  executor.update_parameters(timeout_min=MINUTES)
   if pool.cluster == "slurm" and pool.partition is not None:
     executor.update_parameters(slurm_partition=pool.partition)
   asked = StopFile(places.checkpoint / "jobs" / f"stop-{uuid.uuid4().hex}")

@@ -23,7 +23,6 @@ from experiments.metrics.accuracy import (
 from experiments.metrics.calibration import (
   Reliability,
   brier,
-  ece,
   nll,
   reliability,
   softmax,
@@ -49,7 +48,6 @@ __all__ = [
   "Reliability",
   "brier",
   "by_group",
-  "ece",
   "groups_by_count",
   "interval",
   "macro_f1",

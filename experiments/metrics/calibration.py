@@ -69,13 +69,6 @@ def reliability(
   )
 
 
-def ece(
-  probabilities: Probabilities, labels: Labels, *, bins: int = 15
-) -> float:
-  """The expected calibration error, in [0, 1]; see `reliability`."""
-  return reliability(probabilities, labels, bins=bins).ece
-
-
 def brier(probabilities: Probabilities, labels: Labels) -> float:
   """The mean over images of ‖p − one-hot(y)‖², in [0, 2].
 

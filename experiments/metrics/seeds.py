@@ -95,8 +95,6 @@ class Paired(NamedTuple):
 def paired(
   first: Mapping[int, float],
   second: Mapping[int, float],
-  *,
-  confidence: float = 0.95,
 ) -> Paired:
   """Compares two methods seed by seed.
 
@@ -107,7 +105,6 @@ def paired(
   Args:
     first: Of one method, a value by seed.
     second: Of the other. Seeds that only one has are left out.
-    confidence: Of the interval, in (0, 1).
 
   Raises:
     ValueError: If no seed is in both.
@@ -119,7 +116,7 @@ def paired(
     )
   a = np.array([first[seed] for seed in seeds])
   b = np.array([second[seed] for seed in seeds])
-  difference = interval((a - b).tolist(), confidence=confidence)
+  difference = interval((a - b).tolist())
   if len(seeds) == 1:
     return Paired(difference, math.nan, math.nan, seeds)
   return Paired(difference, _t_test(a - b), _sign_flip(a - b), seeds)

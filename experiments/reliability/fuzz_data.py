@@ -32,8 +32,8 @@ _BYTES, _JSON, _LINES = (
 )
 
 
-def _photos(folder: Path, names: tuple[str, ...] = ("0.png", "1.png")) -> None:
-  for name in names:
+def _photos(folder: Path) -> None:
+  for name in ("0.png", "1.png"):
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (9, 9)).save(folder / name)
 

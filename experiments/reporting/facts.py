@@ -1,6 +1,7 @@
 """What published lines and benchmarks say, word by word: see `pages`."""
 
 import functools
+import itertools
 import json
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -60,6 +61,7 @@ class Facts:
       "cost": self.cost,
       "rate": self.rate,
       "table": self.table,
+      "accuracies": self.accuracies,
       "lines": lambda: str(self.count),
       "demo": self.demo,
       "bench": bench,
@@ -93,8 +95,17 @@ class Facts:
     return _named(self._demo, method, "the demo").percent(metric)
 
   def difference(self, task: str, method: str) -> str:
-    """From full fine-tuning at equal ID score, in points, with its sign."""
-    return _signed(self._overall(task, method).paired.difference)
+    """From full fine-tuning at equal ID score, in points, with its sign.
+
+    A star is behind what is significant, p < 0.05. A method that is nowhere at
+    the scores that are compared has "–".
+    """
+    label = self._entry(task, method).label
+    curves = {e.curve.label: e for e in self._comparison(task).overall}
+    if label not in curves:
+      return "–"
+    found = curves[label]
+    return _signed(found.paired.difference) + ("*" if found.p < 0.05 else "")
 
   def paired(self, task: str, method: str, reference: str, metric: str) -> str:
     """From another method, each at its chosen rate, in points, by seed."""
@@ -140,6 +151,24 @@ class Facts:
       raise LookupError(f"there is no table {name!r}.")
     return document.markdown_table(made)
 
+  def accuracies(self, *tasks_and_names: str) -> str:
+    """One table of ID and OOD accuracy on several tasks, as Markdown.
+
+    Args:
+      *tasks_and_names: A task, and what to call it; another, and so on.
+    """
+    pairs = list(itertools.batched(tasks_and_names, 2))
+    header, columns = ["method"], []
+    for task, name in pairs:
+      header += [f"{name}: ID", "OOD", "rate"]
+      columns.append({entry.label: entry for entry in self._task(task)})
+    labels = dict.fromkeys(label for column in columns for label in column)
+    rows = [
+      [label, *(cell for column in columns for cell in _cells(column, label))]
+      for label in labels
+    ]
+    return document.markdown_table(Table("", "", header, rows))
+
   def _task(self, task: str) -> Sequence[Entry]:
     return _found(self._chosen, task, f"no task {task!r}")
 
@@ -152,6 +181,18 @@ class Facts:
   def _overall(self, task: str, method: str) -> Overall:
     curves = {e.curve.label: e for e in self._comparison(task).overall}
     return _found(curves, method, f"no curve of {method!r}")
+
+
+def _cells(entries: Mapping[str, Entry], label: str) -> tuple[str, str, str]:
+  """ID and OOD accuracy and the rate of a method, if it is among them."""
+  if (entry := entries.get(label)) is None:
+    return "", "", ""
+  rate = setting(entry.config["method"], RATE)
+  return (
+    entry.percent("id"),
+    entry.percent("mean_ood"),
+    "–" if rate is None else f"{rate:g}",
+  )
 
 
 def _signed(difference: metrics.Interval) -> str:

@@ -56,10 +56,8 @@ def styles_of(entries: Sequence[Entry]) -> dict[str, tuple[str, str]]:
   return styles
 
 
-def _new(width: float = 7.2, height: float = 5.0) -> tuple[figure.Figure, Any]:
-  picture = figure.Figure(
-    figsize=(width, height), dpi=150, layout="constrained"
-  )
+def _new() -> tuple[figure.Figure, Any]:
+  picture = figure.Figure(figsize=(7.2, 5.0), dpi=150, layout="constrained")
   view = picture.add_subplot()
   tidy(view)
   return picture, view

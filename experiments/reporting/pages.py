@@ -10,11 +10,13 @@ braces, each a word and names with bars between them:
   {{accuracy | TASK | METHOD | id}}   ID accuracy, mean ± half its interval
   {{paired | TASK | METHOD | OTHER | id}}  what METHOD has more, in points
   {{rule | TASK | methods}}           or another figure of `rule_effect`
-  {{difference | TASK | METHOD}}      OOD at equal ID, from full fine-tuning's
+  {{difference | TASK | METHOD}}      OOD at equal ID, from full fine-tuning's;
+                                      * where p < 0.05
   {{p | TASK | METHOD}}               its p, corrected for the task's methods
   {{cost | TASK | METHOD | COST}}     a ratio to full fine-tuning's
   {{rate | TASK | METHOD}}            the learning rate that was chosen
   {{table | TASK | accuracy}}         or rates, equal_id, cost: a whole table
+  {{accuracies | TASK | NAME | ...}}  one table of several tasks
   {{lines}}                           how many lines all this is from
   {{demo | METHOD | id}}              as accuracy, of the demo's own lines
   {{bench | NAME | FIGURE}}           of bench_NAME_cpu.json, with two digits
@@ -51,11 +53,11 @@ def rendered(source: str, facts: Facts) -> str:
   return _EXPRESSION.sub(lambda found: facts.text(found[1]), source)
 
 
-def sources(folder: pathlib.Path = PAGES) -> dict[pathlib.Path, str]:
+def sources() -> dict[pathlib.Path, str]:
   """The sources by the page that they make."""
   return {
     file.with_suffix(""): file.read_text(encoding="utf-8")
-    for file in sorted(folder.rglob("*.md.in"))
+    for file in sorted(PAGES.rglob("*.md.in"))
   }
 
 

@@ -35,7 +35,6 @@ class Domains:
       of each other domain; else they are drawn in proportion.
     per_domain: How many images of each OOD domain to evaluate on, drawn once
       and for all; all if None.
-    train_images: How many images to train on, drawn by the seed; all if None.
     fingerprint: Whether lines record a hash of the images, beside the folder's
       name.
 
@@ -50,7 +49,6 @@ class Domains:
   skip_broken: bool = False
   balanced: bool = True
   per_domain: int | None = None
-  train_images: int | None = None
   fingerprint: bool = True
 
   def __post_init__(self):
@@ -84,7 +82,6 @@ class Domains:
       "held_out": self.held_out,
       "skip_broken": self.skip_broken or None,
       "per_domain": self.per_domain,
-      "train_images": self.train_images,
       "balanced": (option == "target" and self.balanced) or None,
     }
     if self.fingerprint:
@@ -113,10 +110,6 @@ class Domains:
     else:
       fold = folds.leave_out(images, name, fraction=self.held_out, seed=seed)
       source = fold.source
-    if (wanted := self.train_images) is not None:
-      order = np.random.default_rng((seed, 1)).permutation(len(source.train))
-      few = source.train.take(np.sort(order[:wanted]))
-      source = source._replace(train=few)
     ood = {
       domain: _some(images.domain(domain), self.per_domain)
       for domain in images.domain_names

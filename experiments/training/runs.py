@@ -48,14 +48,12 @@ class Saving:
     folder: Each run gets a folder of its own in it.
     every: Steps between two checkpoints.
     config: What the task is; JSON. Checkpoints of another one are refused.
-    keep: How many of a run's newest checkpoints stay.
     stop: See `RunCheckpointer`.
   """
 
   folder: pathlib.Path
   every: int
   config: dict[str, Any] = dataclasses.field(default_factory=dict)
-  keep: int = 2
   stop: Callable[[int], bool] = lambda step: False
 
 
@@ -290,7 +288,7 @@ class Runs:
       self.task.source.validation,
       mesh=self._mesh,
     )
-    with Checkpoints(folder, config=config, keep=self._saving.keep) as kept:
+    with Checkpoints(folder, config=config, keep=2) as kept:
       yield RunCheckpointer(
         kept,
         every=self._saving.every,

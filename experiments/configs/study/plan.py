@@ -72,7 +72,7 @@ class Grid:
     return dataclasses.replace(self, rates=(*below, *rates, *above))
 
 
-def grids(full: Sequence[float], head: float = 1e-4) -> dict[str, Grid]:
+def grids(full: Sequence[float]) -> dict[str, Grid]:
   """Every method that has a rate of its own, with grids of one size.
 
   By the first looks, what trains a fixed or a passing part of the weights wants
@@ -82,7 +82,6 @@ def grids(full: Sequence[float], head: float = 1e-4) -> dict[str, Grid]:
 
   Args:
     full: The rates of full fine-tuning, ascending.
-    head: The rate of the head, where that is one of its own.
   """
 
   def grid(factor: float, make: Callable[[float], Method]) -> Grid:
@@ -99,7 +98,7 @@ def grids(full: Sequence[float], head: float = 1e-4) -> dict[str, Grid]:
   ) -> Grid:
     return grid(
       factor,
-      lambda r: make(learning_rate=r, head_learning_rate=head, **settings),
+      lambda r: make(learning_rate=r, head_learning_rate=1e-4, **settings),
     )
 
   return {

@@ -108,9 +108,9 @@ def test_ece_by_hand():
   assert found.count[13] == 2
   assert found.count[8] == 1
   assert found.ece == pytest.approx(2 / 3 * 0.4 + 1 / 3 * 0.4)
-  assert metrics.ece(probabilities, labels, bins=1) == pytest.approx(
-    abs(2 / 3 - 0.8)
-  )
+  assert metrics.reliability(
+    probabilities, labels, bins=1
+  ).ece == pytest.approx(abs(2 / 3 - 0.8))
 
 
 def test_ece_is_its_definition(rng):
@@ -127,13 +127,13 @@ def test_ece_is_its_definition(rng):
     if inside.any():
       gap = right[inside].mean() - confidence[inside].mean()
       total += inside.mean() * abs(gap)
-  assert metrics.ece(probabilities, labels) == pytest.approx(total)
+  assert metrics.reliability(probabilities, labels).ece == pytest.approx(total)
 
 
 def test_a_calibrated_model_has_hardly_any_ece(rng):
   probabilities = rng.dirichlet(np.ones(4), 20_000)
   labels = np.array([rng.choice(4, p=p) for p in probabilities])
-  assert metrics.ece(probabilities, labels) < 0.015
+  assert metrics.reliability(probabilities, labels).ece < 0.015
 
 
 def test_brier_is_its_definition(rng):
@@ -168,7 +168,7 @@ def test_lengths_and_ranges_are_checked():
   with pytest.raises(ValueError, match="0 to 1, got 0 to 2"):
     metrics.per_class(np.zeros(2, int), np.array([0, 2]), classes=2)
   with pytest.raises(ValueError, match="bins must be at least 1, got 0"):
-    metrics.ece(np.array([[1.0]]), np.array([0]), bins=0)
+    metrics.reliability(np.array([[1.0]]), np.array([0]), bins=0)
 
 
 def test_domains_count_alike():

@@ -93,7 +93,7 @@ def test_details_hold_what_a_report_needs():
   assert found["macro_f1"] == pytest.approx(2 / 3)
   assert sum(found["reliability"]["count"]) == 3
   probabilities = metrics.softmax(logits)
-  assert found["ece"] == metrics.ece(probabilities, labels)
+  assert found["ece"] == metrics.reliability(probabilities, labels).ece
   assert found["brier"] == metrics.brier(probabilities, labels)
   json.dumps(found, allow_nan=False)
 

@@ -70,6 +70,16 @@ def test_tables_are_those_of_the_report(facts):
   assert ours.count("2.0 ± 0.0") == 5
   assert "| GMixout | 1.00 | 0.25 | 1.00 |" in facts.text("table|digits|cost")
   assert "| 90.0 ± 0.0 |" in facts.text("table | digits | accuracy")
+  header, _, full, ours = facts.text(
+    "accuracies | digits | one | digits | other"
+  ).splitlines()
+  assert header == "| method | one: ID | OOD | rate | other: ID | OOD | rate |"
+  for row, name in ((full, "Full fine-tuning"), (ours, "GMixout")):
+    first, *cells = row.strip("| ").split(" | ")
+    assert first == name
+    assert cells[0] == "90.0 ± 0.0"
+    assert cells[2] == "0.001"
+    assert cells[:3] == cells[3:]
   *_, ours = facts.text("table | digits | rates").splitlines()
   first = "| GMixout | 0.0001 to 0.01 | 80.0 / "
   assert ours.startswith(first)
@@ -123,7 +133,8 @@ def test_predictions_are_computed(facts):
     ("mean | digits", "'mean' is none of accuracy, paired, rule, "),
     ("accuracy | pacs | GMixout | id", "no task 'pacs': digits"),
     ("accuracy | digits | Mixout | id", "no 'Mixout' in digits: Full"),
-    ("difference | digits | SWA", "no curve of 'SWA': GMixout"),
+    ("difference | digits | SWA", "no 'SWA' in digits: Full fine-tuning"),
+    ("p | digits | SWA", "no curve of 'SWA': GMixout"),
     ("table | digits | times", "no table 'times'"),
     ("rule | pacs | methods", "no task 'pacs': digits"),
     ("rule | digits | worst", "the rule's effect has no 'worst': methods, "),

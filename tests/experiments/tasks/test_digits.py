@@ -9,7 +9,6 @@ from experiments import configs
 from experiments.data import scanned_digits
 from experiments.harness.cell import Cell
 from experiments.methods.zero_shot import ZeroShot
-from experiments.models import probe
 from experiments.reporting import records
 from experiments.reporting.identity import identity_of
 from experiments.tasks import digits
@@ -44,28 +43,6 @@ def test_the_scans_are_cut_alike_for_every_seed(no_shifts):
     np.testing.assert_array_equal(validation.images, parts["validation"].images)
 
 
-def test_random_weights_are_of_the_seed_and_a_probe_reads_them(
-  no_shifts, monkeypatch
-):
-  probed = []
-
-  def fit_head(model, source):
-    assert probe.is_blank(model)
-    probed.append(len(source.train))
-    return model
-
-  monkeypatch.setattr(probe, "fit_head", fit_head)
-  untrained = Digits(pretrained=False)
-  one, other, trained = (
-    task.open(seed).model.backbone.projection.kernel[...]
-    for task, seed in ((untrained, 0), (untrained, 1), (Digits(), 0))
-  )
-  assert one.shape == other.shape == trained.shape
-  assert not np.array_equal(one, other)
-  assert not np.array_equal(one, trained)
-  assert probed == [1078, 1078]
-
-
 def test_settings_reach_the_run_and_its_line(no_shifts):
   recipe = Recipe(mixup=0.2)
   asked = Digits(steps=3, batch_size=8, recipe=recipe)
@@ -79,9 +56,9 @@ def test_settings_reach_the_run_and_its_line(no_shifts):
   }
 
 
-@pytest.mark.parametrize("part", ["digits", "rule", "ablations", "untrained"])
+@pytest.mark.parametrize("part", ["digits", "rule", "ablations"])
 def test_lines_of_the_study_are_as_published(part):
-  task = Digits(pretrained=part != "untrained")
+  task = Digits()
   lines = records.read(RESULTS / f"study_{part}_cpu.jsonl")
   for line in lines:
     rest = {k: v for k, v in line["config"].items() if k != "method"}

@@ -70,20 +70,6 @@ def test_images_to_evaluate_on_are_the_same_for_every_seed(pacs):
   assert pixels(more["art"]) == pixels(every["art"])
 
 
-def test_a_smaller_training_set_is_part_of_the_whole_drawn_by_the_seed(pacs):
-  few = Domains(root=pacs, target="photo", train_images=7)
-  parts = []
-  for seed in (3, 3, 4):
-    part = few.open(VIEW, seed).source
-    whole = Domains(root=pacs, target="photo").open(VIEW, seed).source
-    assert len(part.train) == 7
-    places = [pixels(whole.train).index(image) for image in pixels(part.train)]
-    assert places == sorted(places)
-    assert pixels(part.validation) == pixels(whole.validation)
-    parts.append(places)
-  assert parts[0] == parts[1] != parts[2]
-
-
 def test_domains_may_have_any_names(pacs, tmp_path):
   shutil.copytree(pacs, tmp_path, dirs_exist_ok=True)
   (tmp_path / "sketch").rename(tmp_path / "quickdraw")

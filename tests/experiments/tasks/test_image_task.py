@@ -259,7 +259,6 @@ def test_what_is_wrong_is_said_before_images_are_read(pacs, tmp_path, vit_file):
 
 ON_PACS = {
   "sources": {"source": "cartoon"},
-  "targets": {"target": "sketch"},
   "words": {"source": "cartoon"},
 }
 
@@ -292,7 +291,10 @@ def test_the_study_differs_from_what_was_published_in_its_crops(part, tmp_path):
   assert records.comparable(cell.config) == of_now
   assert cell.identity == identity_of(of_now, 0)
   assert cell.identity != identity_of(line["config"], 0)
-  balanced = ImageTask(
-    dataclasses.replace(asked.images, balanced=True), asked.setup
-  )
-  assert (balanced.config == asked.config) == (part != "targets")
+
+
+def test_balance_is_told_where_several_domains_train(tmp_path):
+  for chosen, same in (({"source": "art"}, True), ({"target": "art"}, False)):
+    task = scales.CPU.on(tmp_path / "PACS", tmp_path / "vit.x", **chosen)
+    balanced = dataclasses.replace(task.images, balanced=True)
+    assert (ImageTask(balanced, task.setup).config == task.config) == same
