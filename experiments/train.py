@@ -63,13 +63,13 @@ class Config(TaskOptions, RunOptions):
   Attributes:
     method: The method.
     seed: The PRNG seed.
-    recipe: The peak learning rate of full fine-tuning on this data, if known:
-      a method warns if its own rate is far from the rule of thumb.
+    full_finetuning_lr: The peak learning rate of full fine-tuning on this data,
+      if known: GMixout warns if its own is far from the rule of thumb.
   """
 
   method: methods.Method
   seed: int = 0
-  recipe: float | None = None
+  full_finetuning_lr: float | None = None
 
   def cell(self) -> Cell:
     """What is run; errors as of `task`."""
@@ -86,8 +86,9 @@ class Config(TaskOptions, RunOptions):
 def main(config: Config) -> None:
   """Runs one configuration, appends its line and shows the table."""
   with config.session() as started:
-    if config.recipe is not None and not started.console.quiet:
-      config.method.check_learning_rate(config.recipe)
+    known = config.full_finetuning_lr
+    if known is not None and not started.console.quiet:
+      config.method.check_learning_rate(known)
     places = config.places(one=True, stop=started.stop)
     with started.display.shown():
       (line,) = run([config.cell()], places, started.display)

@@ -42,13 +42,19 @@ class Method:
   title: ClassVar[str] = ""  # as people write it, if not "Like its name"
 
   def check_learning_rate(self, full_finetuning_lr: float) -> None:
-    """Warns about an unusual learning rate; here about none.
+    """Warns if the learning rate is far from a rule of thumb.
 
     Args:
       full_finetuning_lr: The peak learning rate of full fine-tuning on the
         task.
+
+    Raises:
+      ValueError: If there is no rule, as there is none here.
     """
-    del full_finetuning_lr
+    raise ValueError(
+      f"--full-finetuning-lr {full_finetuning_lr} has no meaning for"
+      f" {type(self).__name__}: GMixout alone has a rule for its rate."
+    )
 
   def advice_on_length(self, steps: int) -> str | None:
     """A sentence about settings that do not fit a run's length; here None.

@@ -103,7 +103,7 @@ def test_the_recipe_and_the_watching_are_flags(sketch):
   # What is only looked at, and where, is no part of what was run.
   seen = parse(
     *("--eval-every", "5", "--log-dir", "log", "--checkpoint", "saved"),
-    *("--export", "out", "--save-every", "7", "--recipe", "1e-5"),
+    *("--export", "out", "--save-every", "7", "--full-finetuning-lr", "1e-5"),
     *("--sharding", "data", "--decode-threads", "3"),
     *("--decode-processes", "2"),
   )
@@ -111,16 +111,20 @@ def test_the_recipe_and_the_watching_are_flags(sketch):
   assert parse("--seed", "1").cell().config == plain
 
 
-def test_a_rate_far_from_the_recipes_is_warned_of(tmp_path, sketch):
+def test_a_rate_far_from_the_rule_is_warned_of(tmp_path, sketch):
   # The default of 2.5e-3, where 2.5e-4 would follow.
-  config = train.parse([*map(str, ("gmixout", *sketch)), "--recipe", "1e-5"])
+  config = train.parse(
+    [*map(str, ("gmixout", *sketch)), "--full-finetuning-lr", "1e-5"]
+  )
   with pytest.warns(
     UserWarning, match="is 0.0025, but 1e-05 for full fine-tuning"
   ):
-    config.method.check_learning_rate(config.recipe)
+    config.method.check_learning_rate(config.full_finetuning_lr)
   with pytest.warns(UserWarning, match="is 0.0025"):
     WiseFT(of=config.method).check_learning_rate(1e-5)
   config.method.check_learning_rate(2e-4)  # no warning, or this fails
+  with pytest.raises(ValueError, match="1e-05 has no meaning for FullFinetun"):
+    FullFinetuning().check_learning_rate(1e-5)
   missing = dataclasses.replace(config, backbone=tmp_path / "none")
   with (
     pytest.warns(UserWarning, match="is 0.0025"),
