@@ -150,7 +150,7 @@ def test_what_is_not_there_is_an_error(facts, expression, message):
 
 def test_published_pages_are_made_of_published_lines():
   sources = pages.sources()
-  assert len(sources) == 5
+  assert len(sources) == 6
   facts = pages.published()
   for page, source in sources.items():
     assert page.read_text(encoding="utf-8") == pages.rendered(source, facts)
