@@ -9,7 +9,7 @@ _FAR_ABOVE, _FAR_BELOW = 3.0, 10.0
 
 UNSCALED = 25.0
 """Times full fine-tuning's rate, where training weights are not rescaled: so
-much the study chose on the digits at k 10."""
+much the study chose at k 10 on PACS, and eight times on the digits."""
 
 LOW_PROGRESS = 0.8
 """A bound below which short runs fell behind full fine-tuning."""

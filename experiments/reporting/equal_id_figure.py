@@ -12,6 +12,9 @@ from experiments.reporting import display_names
 from experiments.reporting.equal_id import Comparison, MethodCurve, Overall
 from experiments.reporting.figures import tidy
 
+Styles = dict[str, tuple[str, str]]
+"""Colour and line of curves by their label."""
+
 WORDS = {"brier": "Brier score", "nll": "NLL"}
 
 _ROW, _LEAST = 0.2, 3.6  # inches: of a method on the right; of the whole
@@ -33,42 +36,54 @@ def draw(comparisons: Sequence[Comparison], score: str) -> figure.Figure:
   rows: Any = picture.subfigures(
     len(comparisons), 1, squeeze=False, height_ratios=heights
   )
+  styles = _styles(comparisons)
   for row, comparison in zip(rows[:, 0], comparisons, strict=True):
     if len(comparisons) > 1:
       row.suptitle(comparison.task, fontsize=11)
-    _row(row.subplots(1, 2, width_ratios=(1, 1.05)), comparison, score)
+    _row(row.subplots(1, 2, width_ratios=(1, 1.05)), comparison, score, styles)
   return picture
 
 
-def _row(axes: Any, comparison: Comparison, score: str) -> None:
+def _row(axes: Any, comparison: Comparison, score: str, styles: Styles) -> None:
   left, right = axes
-  styles = _styles(comparison)
   for curve in comparison.others:
     _curve(left, curve, styles.get(curve.label), width=1.4)
   _curve(left, comparison.reference, ("black", "-"), width=2.2)
   for level in comparison.levels:
     left.axvline(level, color="0.85", linewidth=0.8, zorder=0)
-  if comparison.levels:  # whatever is much worse in distribution is outside
-    left.set_xlim(2 * comparison.levels[0], 0.8 * comparison.levels[-1])
   left.set_xscale("log")
+  if comparison.levels:  # whatever is much worse in distribution is outside
+    worst, *_, best = comparison.levels
+    left.set_xlim(worst * worst / best, best * best / worst)
+  left.xaxis.set_major_locator(ticker.MaxNLocator(6))
   left.xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
-  # Not 7 and 9, whose numbers would run into those beside them.
-  left.xaxis.set_minor_locator(ticker.LogLocator(subs=(2, 3, 4, 5, 6, 8)))
-  left.xaxis.set_minor_formatter(ticker.FormatStrFormatter("%g"))
-  left.tick_params(axis="x", which="both", labelsize=8)
+  left.xaxis.set_minor_locator(ticker.NullLocator())
+  left.tick_params(axis="x", labelsize=8)
   left.set_xlabel(f"ID {WORDS.get(score, score)} (better to the right)")
   left.set_ylabel("OOD accuracy (%)")
   tidy(left)
   _differences(right, comparison.overall, styles, len(comparison.levels))
 
 
-def _styles(comparison: Comparison) -> dict[str, tuple[str, str]]:
+def _styles(comparisons: Sequence[Comparison]) -> Styles:
   """Colour and line by label, for as many as there are distinct colours.
 
-  First come the methods that have a look of their own, then the best.
+  First come the methods that have a look of their own, then those that most
+  tasks have, then the best.
   """
-  ranked = [each.curve for each in comparison.overall]
-  ranked.sort(key=lambda curve: curve.method not in display_names.STYLES)
+  tasks: dict[str, int] = {}
+  curves: dict[str, MethodCurve] = {}
+  for each in comparisons:
+    for label in (one.curve.label for one in each.overall):
+      tasks[label] = tasks.get(label, 0) + 1
+    curves = {one.curve.label: one.curve for one in each.overall} | curves
+  ranked = sorted(
+    (curves[label] for label in tasks),
+    key=lambda curve: (
+      curve.method not in display_names.STYLES,
+      -tasks[curve.label],
+    ),
+  )
   colours = (
     "#009E73", "#0072B2", "#D55E00", "#CC79A7", "#E69F00", "#56B4E9", "#8B5A2B",
   )  # fmt: skip
@@ -105,7 +120,7 @@ def _curve(
 def _differences(
   view: Any,
   overall: Sequence[Overall],
-  styles: dict[str, tuple[str, str]],
+  styles: Styles,
   count: int,
 ) -> None:
   for y, each in enumerate(overall):

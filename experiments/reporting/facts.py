@@ -13,14 +13,13 @@ from experiments.reporting import (
   diagnosed,
   document,
   kinds,
-  rates_table,
   records,
   rule_effect,
   sections,
 )
 from experiments.reporting.document import Table
 from experiments.reporting.entries import Entry, group
-from experiments.reporting.equal_id import Comparison, Overall, to_csv
+from experiments.reporting.equal_id import Comparison, to_csv
 from experiments.reporting.knobs import RATE, setting
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -48,21 +47,16 @@ class Facts:
     """
     runs = kinds.read(files).runs
     found = sections.analysed(runs, "brier")
-    self.count = len(runs)
     self._demo = group(kinds.read([demo]).runs)
     self._tasks, self._chosen = found.tasks, found.chosen
     self._comparisons = {each.task: each for each in found.comparisons}
     self._words: Mapping[str, Callable[..., str]] = {
-      "accuracy": self.accuracy,
       "paired": self.paired,
       "rule": self.rule,
       "difference": self.difference,
-      "p": self.p,
       "cost": self.cost,
       "rate": self.rate,
-      "table": self.table,
       "accuracies": self.accuracies,
-      "lines": lambda: str(self.count),
       "demo": self.demo,
       "bench": bench,
       "bvcl": bvcl,
@@ -86,12 +80,8 @@ class Facts:
       raise LookupError(f"{word!r} is none of {', '.join(self._words)}.")
     return self._words[word](*names)
 
-  def accuracy(self, task: str, method: str, metric: str) -> str:
-    """A mean in percent ± half its 95 % interval."""
-    return self._entry(task, method).percent(metric)
-
   def demo(self, method: str, metric: str) -> str:
-    """Likewise, of the demo."""
+    """A mean in percent ± half its 95 % interval, of the demo."""
     return _named(self._demo, method, "the demo").percent(metric)
 
   def difference(self, task: str, method: str) -> str:
@@ -120,11 +110,6 @@ class Facts:
     value = _found(found, what, f"the rule's effect has no {what!r}")
     return str(value) if isinstance(value, int) else f"{100 * value:.1f}"
 
-  def p(self, task: str, method: str) -> str:
-    """The corrected p of that difference."""
-    value = self._overall(task, method).p
-    return f"{value:.2f}" if value >= 0.01 else f"{value:.1g}"
-
   def cost(self, task: str, method: str, name: str) -> str:
     """A cost as a ratio to full fine-tuning's."""
     label = self._entry(task, method).label
@@ -133,23 +118,6 @@ class Facts:
   def rate(self, task: str, method: str) -> str:
     """The learning rate."""
     return f"{setting(self._entry(task, method).config['method'], RATE):g}"
-
-  def table(self, task: str, name: str) -> str:
-    """A table as Markdown, without its heading and note."""
-    if name == "accuracy":
-      made = document.summary(self._task(task))
-    elif name == "cost":
-      made = cost_figure.table(self._task(task))
-    elif name == "rates":
-      self._task(task)  # which sees whether there is such a task
-      made = rates_table.table(self._tasks[task])
-      if made is None:
-        raise LookupError(f"no method ran at several rates on {task!r}.")
-    elif name == "equal_id":
-      made = sections.equal_id_table(self._comparison(task), "brier")
-    else:
-      raise LookupError(f"there is no table {name!r}.")
-    return document.markdown_table(made)
 
   def accuracies(self, *tasks_and_names: str) -> str:
     """One table of ID and OOD accuracy on several tasks, as Markdown.
@@ -177,10 +145,6 @@ class Facts:
 
   def _comparison(self, task: str) -> Comparison:
     return _found(self._comparisons, task, f"no curves on {task!r}")
-
-  def _overall(self, task: str, method: str) -> Overall:
-    curves = {e.curve.label: e for e in self._comparison(task).overall}
-    return _found(curves, method, f"no curve of {method!r}")
 
 
 def _cells(entries: Mapping[str, Entry], label: str) -> tuple[str, str, str]:

@@ -7,18 +7,15 @@ And experiments/results/equal_id.csv; `experiments.report` draws the pictures.
 A page has a source beside it, NAME.md.in: text with expressions in double
 braces, each a word and names with bars between them:
 
-  {{accuracy | TASK | METHOD | id}}   ID accuracy, mean ± half its interval
   {{paired | TASK | METHOD | OTHER | id}}  what METHOD has more, in points
   {{rule | TASK | methods}}           or another figure of `rule_effect`
   {{difference | TASK | METHOD}}      OOD at equal ID, from full fine-tuning's;
                                       * where p < 0.05
-  {{p | TASK | METHOD}}               its p, corrected for the task's methods
   {{cost | TASK | METHOD | COST}}     a ratio to full fine-tuning's
   {{rate | TASK | METHOD}}            the learning rate that was chosen
-  {{table | TASK | accuracy}}         or rates, equal_id, cost: a whole table
   {{accuracies | TASK | NAME | ...}}  one table of several tasks
-  {{lines}}                           how many lines all this is from
-  {{demo | METHOD | id}}              as accuracy, of the demo's own lines
+  {{demo | METHOD | id}}              ID accuracy, mean ± half its interval, of
+                                      the demo's lines
   {{bench | NAME | FIGURE}}           of bench_NAME_cpu.json, with two digits
                                       after the point; | MB, | 1, | 3: in
                                       megabytes, or with so many digits

@@ -161,7 +161,7 @@ def test_the_published_lines_of_ftp_are_those_of_its_default():
   folder = pathlib.Path(records.__file__).parents[1] / "results"
   (*lines,) = (
     line["config"]["method"]
-    for file in folder.glob("study_*_cpu.jsonl")
+    for file in folder.glob("curves_*_cpu.jsonl")
     for line in records.read(file)
     if line["config"]["method"]["name"] == "ftp"
   )

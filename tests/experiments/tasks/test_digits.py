@@ -56,15 +56,17 @@ def test_settings_reach_the_run_and_its_line(no_shifts):
   }
 
 
-@pytest.mark.parametrize("part", ["digits", "rule", "ablations"])
-def test_lines_of_the_study_are_as_published(part):
+@pytest.mark.parametrize(
+  "file", ["curves_digits", "study_rule", "study_ablations"]
+)
+def test_lines_of_the_study_are_as_published(file):
   task = Digits()
-  lines = records.read(RESULTS / f"study_{part}_cpu.jsonl")
+  lines = records.read(RESULTS / f"{file}_cpu.jsonl")
   for line in lines:
     rest = {k: v for k, v in line["config"].items() if k != "method"}
     assert rest == task.config
   zero_shot = [x for x in lines if x["config"]["method"]["name"] == "zero_shot"]
-  assert bool(zero_shot) == (part == "digits")
+  assert bool(zero_shot) == (file == "curves_digits")
   for line in zero_shot:
     cell = Cell(task, ZeroShot(), line["seed"])
     assert cell.config == line["config"]
