@@ -216,7 +216,7 @@ def bvcl_of(method, **options):
   [
     ({"every": 15}, "divide every, got 10 and 15"),
     ({"every": 0}, "every must be at least 1 step, got 0"),
-    ({"knob": "resample_every", "values": (0,)}, "at least 1 .*got 0"),
+    ({"knob": "resample_every", "values": (0,)}, "integer >= 1 .*got 0"),
     ({"knob": "resample_every", "values": (2, 1)}, "at least 2 for gmixout"),
     ({"steps": 50}, "got 50, 20 and 4"),
     ({"members_per_run": 9}, "got 160, 20 and 9"),
@@ -265,11 +265,11 @@ def test_words_are_read_from_the_command_line(tmp_path, capsys):
     ["bvcl", "gmixout", *words, "--steps", "50", "--out", out]
   )
   assert status == 1  # as the steps do not fit; the words do
-  assert "got 50, 20 and 4" in " ".join(capsys.readouterr().out.split())
+  assert "got 50, 20 and 4" in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_command_line_ends_in_an_error(tmp_path, capsys):
   out = str(tmp_path / "x.jsonl")
   status = command.main(["bvcl", "mixout", "--steps", "50", "--out", out])
   assert status == 1
-  assert "got 50, 20 and 4" in " ".join(capsys.readouterr().out.split())
+  assert "got 50, 20 and 4" in " ".join(capsys.readouterr().err.split())
