@@ -17,9 +17,6 @@ from experiments.training import run_folders
 from experiments.training.sharding import Sharding
 from experiments.training.watching import Watching
 
-SAVE_EVERY = 100
-"""Steps between two checkpoints, by default."""
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunOptions:
@@ -109,11 +106,12 @@ class RunOptions:
       "results": self.results,
       "checkpoint": self.checkpoint,
       "export": self.export,
-      "save_every": self.save_every or SAVE_EVERY,
       "sharding": sharding,
       "workers": Workers(self.decode_threads, self.decode_processes),
       "watching": self.watching,
     }
+    if self.save_every is not None:
+      fields["save_every"] = self.save_every
     places = Places(**fields | more)
     if places.checkpoint is not None:
       run_folders.check(places.checkpoint, places.written)

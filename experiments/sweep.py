@@ -169,6 +169,7 @@ def stages_of(config: Config, started: Session) -> Stages:
       raise ValueError("--cases and --checkpoints belong to a --config.")
     return _once(config, [config.task()], chosen(config), config.seeds or (0,))
   found = configs.load(config.config)
+  _refuse(config, found)
   if hasattr(found, "stages"):
     if config.methods or config.set:
       raise ValueError(
@@ -181,14 +182,12 @@ def stages_of(config: Config, started: Session) -> Stages:
         " `experiments.reporting.tables FILE --picture` draws one, not"
         f" --picture {config.picture}."
       )
-    _refuse(config, found)
     if config.watching.patience is not None:
       raise ValueError(
         f"--config {config.config} compares runs of one length, got --patience"
         f" {config.watching.patience}."
       )
     return found.stages(config, config.cases, config.seeds, started.display.say)
-  _refuse(config, found)
   seeds = config.seeds or found.seeds
   compared = chosen(config, found.methods)
   if not isinstance(found, Experiment):

@@ -21,12 +21,8 @@ from gmixout_jax._core import description, packed_grad
 from gmixout_jax._core import step as steps
 from gmixout_jax._core.held_weights import restart_held_weights
 from gmixout_jax._core.inner_optimizer import wide_leaf, with_extra_args
-from gmixout_jax._core.settings import (
-  MixSettings,
-  Settings,
-  raw_key,
-  takes_settings,
-)
+from gmixout_jax._core.keys import raw_key
+from gmixout_jax._core.settings import MixSettings, Settings, takes_settings
 from gmixout_jax.labels import named_leaves
 
 

@@ -138,7 +138,7 @@ def gmixout_summary(params: Any, **settings: Unpack[MixSettings]) -> Summary:
   for i, ((path, leaf), label) in enumerate(
     zip(named_leaves(params), labels, strict=True)
   ):
-    shape = tuple(jnp.shape(leaf))
+    shape = jnp.shape(leaf)
     active = math.prod(shape) if label == "dense" else 0
     kept, state, letters = float(label == "dense"), 0, None
     if i in mixes:

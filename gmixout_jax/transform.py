@@ -15,12 +15,8 @@ from gmixout_jax._core import axes as axes_lib
 from gmixout_jax._core import description
 from gmixout_jax._core import step as steps
 from gmixout_jax._core.inner_optimizer import InnerOptimizer, with_extra_args
-from gmixout_jax._core.settings import (
-  MixSettings,
-  Settings,
-  raw_key,
-  takes_settings,
-)
+from gmixout_jax._core.keys import raw_key
+from gmixout_jax._core.settings import MixSettings, Settings, takes_settings
 from gmixout_jax.labels import Target
 from pallas_kernels.dispatch import Implementation
 

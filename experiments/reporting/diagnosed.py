@@ -6,11 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib import figure
 
-from experiments.reporting import (
-  diagnosed_figures,
-  display_names,
-  records,
-)
+from experiments.reporting import diagnosed_figures, display_names, records
 from experiments.reporting.document import Table
 from experiments.reporting.entries import labels, task_of
 from experiments.reporting.knobs import KNOBS, RATE, without

@@ -17,7 +17,7 @@ import numpy as np
 
 from experiments import metrics
 from experiments.metrics import equal_score
-from experiments.metrics.equal_score import Curve, at_levels
+from experiments.metrics.equal_score import Curve
 from experiments.reporting import chosen_rates, records
 from experiments.reporting.display_names import FULL
 from experiments.reporting.entries import Entry, corrected, labels
@@ -209,11 +209,11 @@ def _compared(
 ) -> Comparison:
   wanted = equal_score.levels(reference.runs)
   levels = equal_score.means(wanted)
-  base = at_levels(reference.runs, wanted)
+  base = equal_score.at_levels(reference.runs, wanted)
   rows: list[Row] = []
   for curve in (reference, *others):
     for level, at_base, own in zip(
-      levels, base, at_levels(curve.runs, wanted), strict=True
+      levels, base, equal_score.at_levels(curve.runs, wanted), strict=True
     ):
       if not own:
         continue
@@ -241,7 +241,7 @@ def _overall(
 ) -> tuple[Overall, ...]:
   found = []
   for curve in others:
-    own = at_levels(curve.runs, wanted)
+    own = equal_score.at_levels(curve.runs, wanted)
     by_seed: dict[int, list[float]] = {}
     for here, there in zip(own, base, strict=True):
       for seed in here.keys() & there.keys():

@@ -49,6 +49,10 @@ class Facts:
     found = sections.analysed(runs, "brier")
     self._demo = group(kinds.read([demo]).runs)
     self._tasks, self._chosen = found.tasks, found.chosen
+    # Looked at once a figure of it, of which a page has many.
+    self._effect = functools.cache(
+      lambda task: rule_effect.effect(self._tasks[task])
+    )
     self._comparisons = {each.task: each for each in found.comparisons}
     self._words: Mapping[str, Callable[..., str]] = {
       "paired": self.paired,
@@ -90,11 +94,10 @@ class Facts:
     A star is behind what is significant, p < 0.05. A method that is nowhere at
     the scores that are compared has "–".
     """
-    label = self._entry(task, method).label
     curves = {e.curve.label: e for e in self._comparison(task).overall}
-    if label not in curves:
+    if (found := curves.get(method)) is None:
+      self._entry(task, method)  # which refuses what is no method of the task
       return "–"
-    found = curves[label]
     return _signed(found.paired.difference) + ("*" if found.p < 0.05 else "")
 
   def paired(self, task: str, method: str, reference: str, metric: str) -> str:
@@ -106,8 +109,9 @@ class Facts:
   def rule(self, task: str, what: str) -> str:
     """A figure of `rule_effect.Effect`, accuracies in percent."""
     self._task(task)  # which sees whether there is such a task
-    found = rule_effect.effect(self._tasks[task])._asdict()
-    value = _found(found, what, f"the rule's effect has no {what!r}")
+    value = _found(
+      self._effect(task)._asdict(), what, f"the rule's effect has no {what!r}"
+    )
     return str(value) if isinstance(value, int) else f"{100 * value:.1f}"
 
   def cost(self, task: str, method: str, name: str) -> str:

@@ -288,7 +288,7 @@ class Runs:
       self.task.source.validation,
       mesh=self._mesh,
     )
-    with Checkpoints(folder, config=config, keep=2) as kept:
+    with Checkpoints(folder, config=config) as kept:
       yield RunCheckpointer(
         kept,
         every=self._saving.every,

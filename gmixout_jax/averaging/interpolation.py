@@ -70,8 +70,8 @@ def interpolate(start: Any, end: Any, alpha: ArrayLike) -> Any:
       share, dtype
     ) * b.astype(dtype)
     # Zero times infinity is NaN, and a buffer may hold infinities.
-    one = jnp.where(share == 0, a, between.astype(a.dtype))
-    return jnp.where(share == 1, b.astype(a.dtype), one)
+    found = jnp.where(share == 0, a, between.astype(a.dtype))
+    return jnp.where(share == 1, b.astype(a.dtype), found)
 
   return average_leaves(point, [start, end], names=["start", "end"])
 
