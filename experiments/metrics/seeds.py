@@ -31,6 +31,11 @@ class Interval(NamedTuple):
       text += f" ± {100 * (self.high - self.mean):.1f}"
     return text
 
+  def points(self) -> str:
+    """The same of a difference, with its sign: "+2.0 ± 1.1"."""
+    text = self.percent()
+    return text if text.startswith("-") else f"+{text}"
+
 
 def interval(values: Sequence[float], *, confidence: float = 0.95) -> Interval:
   """Student's interval for the mean of independent runs.

@@ -149,13 +149,29 @@ def compare(
         and reference.steps <= curve.steps
       ]
       if fits:
-        said = f"{curve.label}, {curve.steps} steps"
-        others[max(fits)[1]].append(dataclasses.replace(curve, label=said))
+        others[max(fits)[1]].append(curve)
   return [
-    _compared(task, reference, others[task])
+    _compared(task, *_labelled([reference, *others[task]]))
     for task, reference in references.items()
     if others[task]
   ]
+
+
+def _labelled(
+  compared: Sequence[MethodCurve],
+) -> tuple[MethodCurve, list[MethodCurve]]:
+  """The first, and the others, of which some may be of other steps."""
+  names = labels([{"method": curve.config["method"]} for curve in compared])
+  reference, *others = (
+    dataclasses.replace(
+      curve,
+      label=name
+      if curve.steps == compared[0].steps
+      else f"{name}, {curve.steps} steps",
+    )
+    for curve, name in zip(compared, names, strict=True)
+  )
+  return reference, others
 
 
 def curves(entries: Sequence[Entry], score: Score) -> list[MethodCurve]:

@@ -16,9 +16,10 @@ from experiments.reporting import (
   records,
   rule_effect,
   sections,
+  settings_tables,
 )
 from experiments.reporting.document import Table
-from experiments.reporting.entries import Entry, group
+from experiments.reporting.entries import Entry, by_task, group
 from experiments.reporting.equal_id import Comparison, to_csv
 from experiments.reporting.knobs import RATE, setting
 
@@ -64,7 +65,9 @@ class Facts:
       "demo": self.demo,
       "bench": bench,
       "bvcl": bvcl,
+      "ablations": self.ablations,
       "bound": bound,
+      "bounds": bounds,
       "hours": hours,
     }
 
@@ -98,13 +101,14 @@ class Facts:
     if (found := curves.get(method)) is None:
       self._entry(task, method)  # which refuses what is no method of the task
       return "–"
-    return _signed(found.paired.difference) + ("*" if found.p < 0.05 else "")
+    star = "*" if found.p < 0.05 else ""
+    return found.paired.difference.points() + star
 
   def paired(self, task: str, method: str, reference: str, metric: str) -> str:
     """From another method, each at its chosen rate, in points, by seed."""
     own, other = (self._entry(task, each) for each in (method, reference))
     found = metrics.paired(own.values(metric), other.values(metric))
-    return _signed(found.difference)
+    return found.difference.points()
 
   def rule(self, task: str, what: str) -> str:
     """A figure of `rule_effect.Effect`, accuracies in percent."""
@@ -141,6 +145,20 @@ class Facts:
     ]
     return document.markdown_table(Table("", "", header, rows))
 
+  def ablations(self, task: str, *methods: str) -> str:
+    """The table of the published lines of ablations, as Markdown.
+
+    Args:
+      task: On which other methods stand below it, at their chosen rates.
+      *methods: Those.
+    """
+    found = _settings("ablations")
+    if len(found) != 1:
+      raise LookupError(f"ablations are of one task, got {len(found)}.")
+    below = [self._entry(task, method) for method in methods]
+    table = settings_tables.ablations(found[0], below)
+    return document.markdown_table(table)
+
   def _task(self, task: str) -> Sequence[Entry]:
     return _found(self._chosen, task, f"no task {task!r}")
 
@@ -161,11 +179,6 @@ def _cells(entries: Mapping[str, Entry], label: str) -> tuple[str, str, str]:
     entry.percent("mean_ood"),
     "–" if rate is None else f"{rate:g}",
   )
-
-
-def _signed(difference: metrics.Interval) -> str:
-  text = difference.percent()
-  return text if text.startswith("-") else f"+{text}"
 
 
 def _named(entries: Sequence[Entry], method: str, where: str) -> Entry:
@@ -238,6 +251,26 @@ def bound(steps: str, k: str) -> str:
     int(steps), resample_every=int(k), anchor_decay=0.3, sparsity=0.9
   )
   return f"{share:.2f}" if share < 0.995 else "> 0.99"
+
+
+def bounds(rescale: str) -> str:
+  """The table of what was measured of k and λ, beside their bound.
+
+  Args:
+    rescale: "rescale", or "no rescale".
+  """
+  table = settings_tables.bounds(
+    _settings("bound"), rescale=rescale == "rescale"
+  )
+  return document.markdown_table(table)
+
+
+def _settings(part: str) -> list[list[Entry]]:
+  """The published configurations of a part of settings, task by task."""
+  path = RESULTS / f"settings_{part}_cpu.jsonl"
+  if not path.is_file():
+    raise LookupError(f"there is no {path.relative_to(ROOT)}.")
+  return list(by_task(kinds.read([path]).runs).values())
 
 
 def hours(steps: str, batch_size: str) -> str:

@@ -21,7 +21,9 @@ braces, each a word and names with bars between them:
                                       megabytes, or with so many digits
   {{bvcl}}                            the table of bvcl's lines
   {{bvcl | METHOD | TERM}}            one cell of it
+  {{ablations | TASK | METHOD | ...}} the table of ablations, and METHODs below
   {{bound | STEPS | K}}               how far GMixout's anchor can come
+  {{bounds | rescale}}                the table of k and λ; | no rescale
   {{hours | STEPS | BATCH}}           of a GPU, for a run of ViT-B/16
 
 Tasks and methods are called as the report calls them. What is not there is an

@@ -47,10 +47,10 @@ _CAPTIONS = {
   " drawn.",
   "accuracy": "Accuracy of every method: means over seeds with 95 % intervals;"
   " the dotted line is zero-shot.",
-  "progress_bound": "How much of full fine-tuning's gain in ID accuracy a"
-  " configuration of GMixout has, against the bound on how far its anchor can"
-  " come, 1 − (1 − (1 − λ) s)^(T/k), without rescaling 1 − λ^(T/k): exact for"
-  " the outputs of a linear model.",
+  "progress_bound": "GMixout's accuracy against the bound on how far its"
+  " anchor can come: 1 − (1 − (1 − λ) s)^(T/k) of the way, without rescaling"
+  " 1 − λ^(T/k); exact for the outputs of a linear model. Lines are zero-shot"
+  " and full fine-tuning.",
   "cost": "Out-of-distribution accuracy against what a step costs; bytes and"
   " FLOPs are XLA's count.",
 }

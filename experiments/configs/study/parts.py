@@ -42,6 +42,9 @@ VIT = (1e-4, 3e-4, 1e-3)
 CLIP = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 """And on the digits."""
 
+OF_SETTINGS = ("bound", "ablations")
+"""The parts whose methods are not run along learning rates."""
+
 GROWN = 2
 """How often a grid grows at most, if the choice is at its edge."""
 
@@ -101,8 +104,9 @@ class _Asked:
     self._tasks: dict[str, Task] = {}
 
   def file(self, part: str) -> str:
-    """Of a part's lines."""
-    return f"curves_{part}_{self.scale.name}"
+    """Of a part's lines; those along learning rates are read together."""
+    kind = "settings" if part in OF_SETTINGS else "curves"
+    return f"{kind}_{part}_{self.scale.name}"
 
   def pacs(self, scale: scales.Scale | None = None, **which: Any) -> ImageTask:
     """A task on PACS; the same object each time, so that it is opened once."""

@@ -53,6 +53,8 @@ def test_a_single_run_has_no_interval():
 def test_a_table_has_half_the_interval_in_percent():
   # Student's t of 0.975 with one degree of freedom is 12.706.
   assert metrics.interval([0.6, 0.62]).percent() == "61.0 ± 12.7"
+  assert metrics.interval([0.6, 0.62]).points() == "+61.0 ± 12.7"
+  assert metrics.interval([-0.1]).points() == "-10.0"
 
 
 def test_pairs_are_matched_by_seed():

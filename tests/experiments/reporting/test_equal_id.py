@@ -121,10 +121,12 @@ def test_longer_runs_compare_with_the_full_fine_tuning_of_fewer_steps(rng):
     *swept(ours, scores, (0.5, 0.8, 0.5), luck, steps=143),
     *swept(ours, scores, (0.4, 0.9, 0.5), luck, steps=571),
     *swept(ours, scores, (0.4, 0.9, 0.5), luck, steps=143, data="other"),
+    *swept(each, scores, (0.5, 0.7, 0.5), luck),
   ]
   short, long = equal_id.compare(by_task(lines))
   assert (short.task, long.task) == ("digits, 100 steps", "digits, 400 steps")
-  assert [c.label for c in short.others] == ["GMixout, 143 steps"]
+  names = [curve.label for curve in short.others]
+  assert names == ["GMixout (k 1)", "GMixout (k 10), 143 steps"]
   assert [c.label for c in long.others] == ["GMixout, 571 steps"]
   last = short.rows[-1]
   assert last.paired.difference.mean == pytest.approx(0.1)

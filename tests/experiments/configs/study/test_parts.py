@@ -13,6 +13,8 @@ from experiments.task_options import TaskOptions
 from experiments.tasks.digits import Digits
 from tests.experiments.harness.small import Small
 
+RESULTS = pathlib.Path(parts.__file__).parents[2] / "results"
+
 PACS = ("--root", "PACS", "--backbone", "vit.safetensors")
 
 
@@ -38,6 +40,7 @@ def small(monkeypatch):
     return tasks.setdefault(name, Small(name))
 
   monkeypatch.setattr(scales.Scale, "on", on)
+  monkeypatch.setattr(parts, "VIT", parts.VIT[-2:])  # of three
   for name in ("COMPARED", "CORE"):
     monkeypatch.setattr(plan, name, NAMES)
   monkeypatch.setattr(
@@ -152,6 +155,15 @@ def test_the_bound_is_looked_at_on_the_digits():
   assert stage.file == "curves_digits_cpu"
   assert {type(cell.task) for cell in stage.cells} == {Digits}
   assert len(stage.cells) == 3 * len(parts.CLIP) * len(scales.CPU.seeds)
+
+
+@pytest.mark.parametrize("part", parts.OF_SETTINGS)
+def test_lines_along_settings_have_files_of_their_own(part):
+  stages = parts.Study(scales.CPU).stages(TaskOptions(), (part,), (), print)
+  stage = next(stages)
+  while stage.file == "curves_digits_cpu":  # until no grid has to grow
+    stage = stages.send(records.read(RESULTS / "curves_digits_cpu.jsonl"))
+  assert stage.file == f"settings_{part}_cpu"
 
 
 def test_a_gpu_has_larger_images_and_all_sources():
