@@ -7,6 +7,8 @@ import re
 import jax
 import pytest
 
+from tests.combinations import EXHAUSTIVE
+
 EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
 # Those that fine-tune a network on digits with rows and columns swapped.
 SWAPPED = ("two_forms", "nnx_model", "linen_model", "equinox_model")
@@ -59,6 +61,7 @@ def test_a_scanned_model_is_placed_by_its_metadata(capsys):
   assert float(after) < 0.9 * float(before)
 
 
+@EXHAUSTIVE  # the same commands as in the guide, which are tested
 def test_images_of_ones_own_lead_to_predictions(capsys):
   printed = run("own_images", capsys, STEPS=20)
   share, count = re.findall(r"([\d.]+)% of (\d+) new images", printed)[0]

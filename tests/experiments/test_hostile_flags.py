@@ -12,6 +12,7 @@ from PIL import Image
 from experiments import sweep, train
 from experiments.models import backbones, predictor
 from experiments.reporting import records
+from tests.combinations import EXHAUSTIVE
 from tests.experiments import tiny
 
 SMALL = ("--batch-size", "4", "--steps", "2")
@@ -50,6 +51,7 @@ def test_an_export_of_another_run_is_not_taken_for_this_one(
   assert record["config"]["method"]["name"] == "linear_probe"  # none is added
 
 
+@EXHAUSTIVE  # `test_backbones.py` exports one and starts from it
 def test_an_exported_clip_is_a_backbone(trained, pacs, clip_folder, tmp_path):
   given = ("--train", pacs / "art", *SMALL)
   exported = tmp_path / "tuned"

@@ -111,7 +111,7 @@ def interrupted(monkeypatch, where, count):
     ("in a run", 3, True),
     pytest.param("before a cell", 6, False, marks=EXHAUSTIVE),
     pytest.param("before a cell", 6, True, marks=EXHAUSTIVE),
-    ("before a line is noted", 6, True),
+    pytest.param("before a line is noted", 6, True, marks=EXHAUSTIVE),
     pytest.param("before a line is appended", 6, False, marks=EXHAUSTIVE),
     ("before a line is appended", 6, True),
   ],

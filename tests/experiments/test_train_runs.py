@@ -184,7 +184,7 @@ def test_zero_shot_is_refused_where_a_head_was_fitted(trained, sketch):
     trained("zero_shot", *sketch)
 
 
-def test_evaluations_on_the_way_are_in_a_log(trained, sketch, capsys):
+def test_evaluations_on_the_way_are_in_a_log(trained, sketch, mlp, capsys):
   """Which is no terminal, and has no rows that come and go."""
   trained("full_finetuning", *sketch, "--eval-every", "2", "--watch-ood")
   shown = " ".join(capsys.readouterr().out.split())

@@ -16,7 +16,7 @@ from flax import nnx
 
 import gmixout_jax as gx
 from pallas_kernels import dispatch
-from tests.combinations import tried
+from tests.combinations import EXHAUSTIVE, tried
 from tests.gmixout_jax.compiling import jit
 from tests.pallas_kernels.kernels import TOLERANCE, cuda_module, gpu
 
@@ -112,6 +112,7 @@ def wrapped(params, implementation, optimizer, **settings):
   return mixed, state
 
 
+@EXHAUSTIVE  # the wrapper, below, takes the same kernels for such leaves
 def test_kernels_in_gmixout():
   params = make_params()
   expected = transformed(params, "xla")

@@ -30,6 +30,14 @@ mostly_apart = pytest.mark.parametrize(
 )
 
 
+def init(model):
+  """Parameters of some values. To initialize them, each shape is compiled."""
+  rng = np.random.default_rng(0)
+  shapes = jax.eval_shape(model.init, jax.random.key(0), X)
+  fill = lambda leaf: jnp.asarray(0.3 * rng.normal(size=leaf.shape), leaf.dtype)
+  return jax.tree.map(fill, shapes)
+
+
 def paths(params, label):
   named = labels.named_leaves(params)
   given = jax.tree.leaves(gx.gmixout_labels(params))
@@ -122,7 +130,7 @@ class LinenViT(nn.Module):
 )
 def test_linen(scan, partitioned):
   model = LinenViT(scan, partitioned)
-  params = model.init(jax.random.key(0), X)["params"]
+  params = init(model)["params"]
   blocks = (
     ["ScanEncoderBlock_0"]
     if scan
@@ -150,7 +158,7 @@ def test_linen(scan, partitioned):
 
 def test_linen_without_a_head():
   model = LinenViT(scan=True, head=False)
-  params = model.init(jax.random.key(0), X)["params"]
+  params = init(model)["params"]
   assert paths(params, "dense") == set()
   check_training(params, lambda p: jnp.sum(model.apply({"params": p}, X) ** 2))
 
@@ -317,7 +325,7 @@ def test_haiku(stacked):
   net = hk.without_apply_rng(
     hk.transform(functools.partial(haiku_vit, stacked))
   )
-  params = net.init(jax.random.key(0), X)
+  params = init(net)
   blocks = (
     ["__layer_stack_no_per_layer/transformer_block"]
     if stacked

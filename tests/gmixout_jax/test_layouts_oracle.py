@@ -13,7 +13,7 @@ import optax
 import pytest
 
 import gmixout_jax as gx
-from tests.combinations import EXHAUSTIVE, every_value, tried
+from tests.combinations import EXHAUSTIVE, tried
 from tests.gmixout_jax import oracle
 
 pytestmark = pytest.mark.slow
@@ -33,6 +33,14 @@ LAYOUTS = {
   "one_by_one": ((12, 10, 1, 1), "oiss"),
   "two_classes": ((192, 2), "io"),
 }
+# Of each kind one; whole inputs are tried with all.
+KINDS = (
+  *("flax", "to_heads", "from_heads", "torch_conv", "stack_to_heads", "odd"),
+)
+ALL = tuple(LAYOUTS)
+kinds = pytest.mark.parametrize(
+  "names", [KINDS, pytest.param(ALL, marks=EXHAUSTIVE)], ids=["kinds", "all"]
+)
 STEPS, PERIOD, DECAY, RATE = 5, 2, 0.4, 0.05
 
 
@@ -43,10 +51,10 @@ def _double_precision():
 
 
 @functools.cache
-def problem():
+def problem(names=ALL):
   """Weights, and functions weights -> gradient that mix all of a leaf."""
   rng = np.random.default_rng(0)
-  weights = {n: rng.normal(size=shape) for n, (shape, _) in LAYOUTS.items()}
+  weights = {name: rng.normal(size=LAYOUTS[name][0]) for name in names}
 
   def gradient(target, w):
     return np.tanh(w - target) + 0.1 * np.tanh(w.sum())
@@ -63,9 +71,11 @@ def letters(path, leaf):
   return LAYOUTS[path][1]
 
 
-def trajectory(tx, steps=STEPS, eval_params=gx.gmixout_eval_params):
+def trajectory(
+  tx, names=ALL, *, steps=STEPS, eval_params=gx.gmixout_eval_params
+):
   """(live, deployed) after each step, and the state before the first."""
-  weights, gradients = problem()
+  weights, gradients = problem(names)
   params = jax.tree.map(jnp.asarray, weights)
   before = state = tx.init(params)
   update, evaluated = jax.jit(tx.update), jax.jit(eval_params)
@@ -80,9 +90,9 @@ def trajectory(tx, steps=STEPS, eval_params=gx.gmixout_eval_params):
   return done, before
 
 
-def all_masks(state):
+def all_masks(state, names=ALL):
   """Function episode -> boolean masks."""
-  weights, _ = problem()
+  weights, _ = problem(names)
   period = state.settings.resample_every or 1
 
   @jax.jit
@@ -94,9 +104,9 @@ def all_masks(state):
   )
 
 
-def masks_of(masks, state, name):
+def masks_of(masks, state, name, names=ALL):
   """Functions episode -> boolean mask, and -> flat positions by slot."""
-  weights, _ = problem()
+  weights, _ = problem(names)
   mix = state.settings.mixed_leaf(name, weights[name])
   numbered = 1 + np.arange(weights[name].size).reshape(weights[name].shape)
   mask = lambda episode: masks(episode)[name]
@@ -139,19 +149,29 @@ def assert_follows(done, name, expected):
 
 
 @pytest.mark.parametrize(
-  ("sampler", "moments"),
-  every_value(["stratified", "neuron"], ["carry", "reset"]),
+  ("sampler", "moments", "names"),
+  [
+    ("stratified", "carry", KINDS),
+    ("neuron", "reset", ALL),
+    *(
+      pytest.param(sampler, moments, ALL, marks=EXHAUSTIVE)
+      for sampler, moments in (
+        *(("stratified", "carry"), ("stratified", "reset")),
+        ("neuron", "carry"),
+      )
+    ),
+  ],
 )
-def test_gmixout(sampler, moments):
+def test_gmixout(sampler, moments, names):
   tx = gx.gmixout(
     optax.adamw(RATE, weight_decay=0.1), key=0, anchor_decay=DECAY,
     resample_every=PERIOD, sampler=sampler, moments=moments, axes=letters,
   )  # fmt: skip
-  done, state = trajectory(tx)
-  weights, gradients = problem()
-  masks = all_masks(state)
-  for name in LAYOUTS:
-    mask, order, mix = masks_of(masks, state, name)
+  done, state = trajectory(tx, names)
+  weights, gradients = problem(names)
+  masks = all_masks(state, names)
+  for name in names:
+    mask, order, mix = masks_of(masks, state, name, names)
     slots = mask(0).sum()
     assert 0.05 < slots / weights[name].size < 0.2
     assert not np.array_equal(mask(0), mask(1))
@@ -166,17 +186,18 @@ def test_gmixout(sampler, moments):
     assert mix.divisor == pytest.approx(slots / weights[name].size)
 
 
+@kinds
 @pytest.mark.parametrize(
   "sampler", tried(["stratified", "neuron"], lambda name: name == "neuron")
 )
-def test_mixout(sampler):
+def test_mixout(sampler, names):
   inner = optax.adamw(RATE, weight_decay=0.1)
   tx = gx.mixout(inner, sparsity=0.9, key=0, sampler=sampler, axes=letters)
-  done, state = trajectory(tx)
-  weights, gradients = problem()
-  masks = all_masks(state)
-  for name in LAYOUTS:
-    mask, _, _ = masks_of(masks, state, name)
+  done, state = trajectory(tx, names)
+  weights, gradients = problem(names)
+  masks = all_masks(state, names)
+  for name in names:
+    mask, _, _ = masks_of(masks, state, name, names)
     expected = oracle.mixout(
       weights[name], gradients[name], mask,
       inner=oracle.AdamW(weights[name].size, RATE, 0.1),
@@ -185,18 +206,19 @@ def test_mixout(sampler):
     assert_follows(done, name, expected)
 
 
+@kinds
 @pytest.mark.parametrize(
   "sampler", tried(["stratified", "neuron"], lambda name: name == "stratified")
 )
-def test_random_mask(sampler):
+def test_random_mask(sampler, names):
   tx = gx.random_mask(
     optax.adam(RATE), sparsity=0.9, key=0, sampler=sampler, axes=letters
   )
-  done, state = trajectory(tx)
-  weights, gradients = problem()
-  masks = all_masks(state)
-  for name in LAYOUTS:
-    mask, order, _ = masks_of(masks, state, name)
+  done, state = trajectory(tx, names)
+  weights, gradients = problem(names)
+  masks = all_masks(state, names)
+  for name in names:
+    mask, order, _ = masks_of(masks, state, name, names)
     slots = mask(0).sum()
     expected = oracle.gmixout(
       weights[name], gradients[name], mask, inner=oracle.AdamW(slots, RATE),
@@ -206,6 +228,7 @@ def test_random_mask(sampler):
     assert_follows(done, name, expected)
 
 
+@kinds
 @pytest.mark.parametrize(
   ("sampler", "inner"),
   tried(
@@ -217,13 +240,13 @@ def test_random_mask(sampler):
     lambda sampler, _: sampler == "uniform",
   ),
 )
-def test_without_sparsity_it_is_lookahead(sampler, inner):
+def test_without_sparsity_it_is_lookahead(sampler, inner, names):
   tx = gx.gmixout(
     inner, sparsity=0.0, anchor_decay=0.3, resample_every=PERIOD, key=0,
     sampler=sampler, axes=letters,
   )  # fmt: skip
-  done, _ = trajectory(tx)
-  weights, gradients = problem()
+  done, _ = trajectory(tx, names)
+  weights, gradients = problem(names)
   lookahead = optax.lookahead(inner, sync_period=PERIOD, slow_step_size=0.7)
   pair = optax.LookaheadParams.init_synced(jax.tree.map(jnp.asarray, weights))
   state = lookahead.init(pair)

@@ -13,6 +13,7 @@ import pytest
 
 import gmixout_jax as gx
 from gmixout_jax._core import samplers
+from tests.combinations import EXHAUSTIVE
 from tests.gmixout_jax import oracle
 from tests.gmixout_jax.mixed_runs import (
   BATCH,
@@ -48,8 +49,8 @@ def drawn_mask(shape, s):
   ("by", "residual", "period", "decay"),
   [
     ("wrapper", "reset", 200, 0.4),
-    ("wrapper", "keep", 200, 1.0),
-    ("transform", "reset", 200, 0.4),
+    pytest.param("wrapper", "keep", 200, 1.0, marks=EXHAUSTIVE),
+    pytest.param("transform", "reset", 200, 0.4, marks=EXHAUSTIVE),
     ("transform", "keep", 200, 1.0),
   ],
 )

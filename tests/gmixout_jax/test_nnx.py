@@ -16,6 +16,7 @@ from flax import nnx
 
 import gmixout_jax as gx
 from gmixout_jax._core import step as steps
+from tests.combinations import tried
 from tests.gmixout_jax.compiling import jit
 from tests.gmixout_jax.nnx_network import INPUTS, SETTINGS, STEPS, Network
 
@@ -131,7 +132,8 @@ def test_split_and_merge_train_as_nnx_optimizer(sampler, graph):
 
 
 @pytest.mark.parametrize(
-  ("sampler", "graph"), [("stratified", True), ("neuron", False)]
+  ("sampler", "graph"),
+  tried([("stratified", True), ("neuron", False)], lambda _, graph: graph),
 )
 def test_mixed_optimizer_trains_as_nnx_optimizer(sampler, graph):
   traces, value, grads = [], None, None
@@ -196,7 +198,11 @@ class Seen(nnx.Module):
 
 
 @pytest.mark.parametrize(
-  ("graph", "shared"), [(True, True), (True, False), (False, False)]
+  ("graph", "shared"),
+  tried(
+    [(True, True), (True, False), (False, False)],
+    lambda graph, shared: graph == shared,
+  ),
 )
 def test_a_loss_may_be_handed_any_nnx_object(graph, shared):
   """As by `nnx.value_and_grad`; and to one that shares the model's layers."""

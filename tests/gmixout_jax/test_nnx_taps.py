@@ -14,7 +14,7 @@ from flax import nnx
 
 import gmixout_jax as gx
 from gmixout_jax import clip
-from tests.combinations import every_value, tried
+from tests.combinations import EXHAUSTIVE, every_value, tried
 from tests.gmixout_jax.compiling import (
   compare,
   count_dense_gradients,
@@ -58,7 +58,10 @@ def test_neurons_of_a_vision_transformer(remat):
   assert saved > 0.8 * (2 * tokens * weights * 0.7)
 
 
-@pytest.mark.parametrize("shape", [(12,), (60, 12), (6, 10, 12)])
+@pytest.mark.parametrize(
+  "shape",
+  [(12,), pytest.param((60, 12), marks=EXHAUSTIVE), (6, 10, 12)],
+)
 def test_neurons_of_linear_layers(shape):
   x = jax.random.normal(jax.random.key(1), shape)
   tapped, plain, args = tapped_and_plain(
@@ -115,10 +118,10 @@ def test_bfloat16_products(sampler, param_dtype):
 @pytest.mark.optimized
 @pytest.mark.parametrize(
   ("sampler", "most"),
-  # 12 of 1 MiB each. One at a time is for the stratified mask to gather from;
+  # 6 of 1 MiB each. One at a time is for the stratified mask to gather from;
   # with whole neurons there is none.
   tried(
-    [("stratified", 12 / 2), ("neuron", 1 / 4)],
+    [("stratified", 6 / 2), ("neuron", 1 / 4)],
     lambda sampler, _: sampler == "neuron",
   ),
 )
@@ -126,7 +129,7 @@ def test_no_more_than_a_few_dense_gradients_are_in_memory(sampler, most):
   class Deep(nnx.Module):
     def __init__(self, rngs):
       make = functools.partial(nnx.Linear, 512, 512, use_bias=False, rngs=rngs)
-      self.layers = nnx.List([make() for _ in range(12)])
+      self.layers = nnx.List([make() for _ in range(6)])
 
     def __call__(self, x):
       for layer in self.layers:
@@ -146,7 +149,7 @@ def test_no_more_than_a_few_dense_gradients_are_in_memory(sampler, most):
   compiled = jax.jit(gradients).lower(mixed, rest, x).compile()
   memory: Any = compiled.memory_analysis()
   assert memory.temp_size_in_bytes < most * 2**20
-  assert memory.output_size_in_bytes < 1.3 * 2**20
+  assert memory.output_size_in_bytes < 0.65 * 2**20
 
 
 def test_neurons_of_a_layer_in_three_places():

@@ -1,6 +1,7 @@
 """Eight devices do what one does, and send each other only what they must."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from jax.sharding import PartitionSpec
 import gmixout_jax as gx
 from experiments.bench.comms import messages
 from gmixout_jax import parallel
-from tests.combinations import every_value, tried
+from tests.combinations import tried
 
 pytestmark = pytest.mark.slow
 
@@ -129,7 +130,14 @@ def alone(kind):
   return losses, after
 
 
-@pytest.mark.parametrize(("kind", "style"), every_value(KINDS, parallel.STYLES))
+@pytest.mark.parametrize(
+  ("kind", "style"),
+  # The compact step follows, under jit, with its weights cut up.
+  tried(
+    itertools.product(KINDS, parallel.STYLES),
+    lambda kind, style: kind == "gmixout" and style != "jit",
+  ),
+)
 def test_eight_devices_follow_one(kind, style):
   assert_same_trajectory(train(*KINDS[kind](), 8, style), alone(kind))
 

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 import gmixout_jax as gx
-from tests.combinations import every_value
+from tests.combinations import tried
 
 SETTINGS = [
   (decay, sparsity, rescale)
@@ -71,8 +71,12 @@ def x64():
 
 @pytest.mark.parametrize(
   ("sampler", "rescale", "k"),
-  every_value(
-    ["stratified", "uniform", "bernoulli", "neuron"], [True, False], [1, 3]
+  # The bound is the same for all samplers.
+  tried(
+    itertools.product(
+      ["stratified", "uniform", "bernoulli", "neuron"], [True, False], [1, 3]
+    ),
+    lambda *case: case in {("stratified", True, 1), ("neuron", False, 3)},
   ),
 )
 def test_the_library_reaches_the_bound(rng, x64, sampler, rescale, k):

@@ -136,8 +136,8 @@ expected_linen = functools.cache(lambda *args: train_linen(*args)[0])
     lambda *case: (
       case
       in (
-        ("gmixout", "neuron", ("one axis", "partitioned")),
         ("MixedParams", "stratified", ("two axes", "logical")),
+        # `gmixout` is tried with the names of NNX, and on one device.
       )
     ),
   ),
@@ -165,7 +165,17 @@ def test_linen_modules_with_partitioning(form, sampler, where):
 
 @pytest.mark.parametrize(
   ("sampler", "kind", "form"),
-  every_value(PACKED, ["partitioned", "logical"], FORMS),
+  # Of one that keeps names of axes, and one that keeps none.
+  tried(
+    itertools.product(PACKED, ["partitioned", "logical"], FORMS),
+    lambda *case: (
+      case
+      in {
+        ("neuron", "logical", "MixedParams"),
+        ("uniform", "partitioned", "gmixout"),
+      }
+    ),
+  ),
 )
 def test_a_box_changes_no_bit_on_one_device(form, sampler, kind):
   params, _ = train_linen(form, sampler, kind)
@@ -206,21 +216,27 @@ def test_other_boxes(form, wrap):
   if wrap == "unknown":
     boxed = {"layer": {"kernel": Unknown(params["layer"]["kernel"], (16, 12))}}
 
+  of = lambda params: jnp.sum(jnp.tanh(jax.tree.leaves(params)[0]) ** 2)
+
+  def mixed_step(_, carry):
+    mixed, state = carry
+    _, grads = mixed.value_and_grad(of)()
+    return mixed.apply_gradients(INNER, grads, state)
+
   def train(params):
-    of = lambda params: jnp.sum(jnp.tanh(jax.tree.leaves(params)[0]) ** 2)
     if form == "gmixout":
       tx = gx.gmixout(INNER, **SETTINGS)
-      state = tx.init(params)
-      for _ in range(3):
+
+      def step(_, carry):
+        params, state = carry
         updates, state = tx.update(jax.grad(of)(params), state, params)
-        params = optax.apply_updates(params, updates)
+        return optax.apply_updates(params, updates), state
+
+      params, state = jax.lax.fori_loop(0, 3, step, (params, tx.init(params)))
       return gx.gmixout_eval_params(state, params)
     mixed = gx.MixedParams.create(params, **SETTINGS)
-    state = INNER.init(mixed.trainable())
-    for _ in range(3):
-      _, grads = mixed.value_and_grad(of)()
-      mixed, state = mixed.apply_gradients(INNER, grads, state)
-    return mixed.eval_params()
+    start = mixed, INNER.init(mixed.trainable())
+    return jax.lax.fori_loop(0, 3, mixed_step, start)[0].eval_params()
 
   found = jit(train)(boxed)
   assert jax.tree.structure(found) == jax.tree.structure(boxed)
@@ -243,7 +259,9 @@ def test_a_box_is_no_part_of_a_path():
   assert bare(labels)["down"] == {"bias": "frozen", "kernel": "dense"}
 
 
-@pytest.mark.parametrize("sampler", ["stratified", "neuron"])
+@pytest.mark.parametrize(
+  "sampler", tried(["stratified", "neuron"], lambda name: name == "neuron")
+)
 def test_boxed_stacks_of_layers(sampler):
   """A scan takes names off and puts them on; taps have none."""
 
@@ -307,7 +325,13 @@ def test_boxed_stacks_of_layers(sampler):
 
 
 @pytest.mark.parametrize(
-  ("form", "kind"), every_value(FORMS, ["partitioned", "logical", "frozen"])
+  ("form", "kind"),
+  tried(
+    itertools.product(FORMS, ["partitioned", "logical", "frozen"]),
+    lambda *case: (
+      case in {("gmixout", "partitioned"), ("MixedParams", "frozen")}
+    ),
+  ),
 )
 def test_rules_label_boxed_weights(form, kind):
   """In `optax.partition`, and as a target."""
@@ -328,17 +352,24 @@ def test_rules_label_boxed_weights(form, kind):
         "frozen": optax.set_to_zero(),
       }
       tx = optax.partition(parts, gx.gmixout_labels)
-      state = tx.init(params)
-      for _ in range(3):
+
+      def step(_, carry):
+        params, state = carry
         updates, state = tx.update(jax.grad(of)(params), state, params)
-        params = optax.apply_updates(params, updates)
+        return optax.apply_updates(params, updates), state
+
+      params, state = jax.lax.fori_loop(0, 3, step, (params, tx.init(params)))
       return params, gx.gmixout_eval_params(state, params)
     settings: Any = SETTINGS | {"target": gx.VIT_RULES}
     mixed = gx.MixedParams.create(params, **settings)
-    state = INNER.init(mixed.trainable())
-    for _ in range(3):
+
+    def mixed_step(_, carry):
+      mixed, state = carry
       _, grads = mixed.value_and_grad(of)()
-      mixed, state = mixed.apply_gradients(INNER, grads, state)
+      return mixed.apply_gradients(INNER, grads, state)
+
+    start = mixed, INNER.init(mixed.trainable())
+    mixed, _ = jax.lax.fori_loop(0, 3, mixed_step, start)
     return mixed.params, mixed.eval_params()
 
   train = jit(train, static_argnums=0)

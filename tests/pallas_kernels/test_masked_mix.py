@@ -50,8 +50,7 @@ LOWERED = [
 ]
 # The others are of shapes between these.
 LOWERED_OFTEN = (
-  *("b16_fc1", "b16_patches", "text_tokens", "imagenet_head"),
-  *("one_column", "one_entry", "odd_columns", "stack", "tiles"),
+  *("b16_fc1", "imagenet_head", "one_column", "one_entry", "odd_columns"),
 )
 # Op by op, threefry alone is a hundred programs to compile.
 jitted_mix = jax.jit(
@@ -139,7 +138,9 @@ def test_mosaic_gpu_masked_mix(rng, sampler, name, dtype):
   )
 
 
-@pytest.mark.parametrize("name", pack_shapes.SMALL)
+@pytest.mark.parametrize(
+  "name", tried(pack_shapes.SMALL, lambda name: name not in ("vector", "wide"))
+)
 def test_mosaic_gpu_packs_the_very_entries(name):
   shape = pack_shapes.SMALL[name]
   position = jnp.arange(np.prod(shape), dtype=jnp.float32).reshape(shape)

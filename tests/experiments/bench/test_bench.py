@@ -58,6 +58,7 @@ def test_the_upper_blocks_alone_take_less(tmp_path, monkeypatch):
     assert temporary < found[f"{sampler}_all_temporary_bytes"]
 
 
+@EXHAUSTIVE  # it compiles five steps; below are two of them
 def test_images_per_second_of_every_step(tmp_path):
   path = tmp_path / "figures.json"
   images.run(path, batch_size=1, image_size=32, repeats=1)
@@ -91,6 +92,7 @@ def test_images_per_second_of_some_steps(tmp_path):
   assert json.loads(path.read_text()) == {}
 
 
+@EXHAUSTIVE  # what steps send is tested where steps are
 def test_what_devices_send_each_other(tmp_path, monkeypatch):
   # Five programs for eight devices: of a ViT they would be many times as large.
   small = lambda *_: nnx.eval_shape(lambda: tiny.classifier(classes=1000))
@@ -138,7 +140,10 @@ def test_compile_figures(tmp_path):
     assert equations[0] > equations[1]
 
 
-def test_update_figures(tmp_path):
+def test_update_figures(tmp_path, monkeypatch):
+  # Six programs: of a ViT they would be many times as large.
+  small = lambda *_: nnx.eval_shape(lambda: tiny.classifier(classes=1000))
+  monkeypatch.setattr(train_steps, "vit", small)
   path = tmp_path / "figures.json"
   update.run(path, repeats=1)
   found = json.loads(path.read_text())
@@ -208,6 +213,7 @@ def test_a_runner_steps_in_place():
   assert int(mixed.count) == 2
 
 
+@EXHAUSTIVE  # three steps; two are run above, LoRA's in `test_trained.py`
 def test_the_steps_train_what_they_say():
   """All three start from one loss; LoRA moves its factors and the head."""
   vit = lambda: train_steps.vit("vit_b16", 32)

@@ -28,7 +28,7 @@ def test_every_paper_is_expected_to_find_something():
 # What these read and do, others below and above do, too.
 LIKE_ANOTHER = {
   "imagenet_vit_l14", "imagenet_vision_only", "imagenet_sizes",
-  "domainbed_high_rate_mixout", "domainbed_very_large_dropout",
+  "domainbed_diwa", "domainbed_very_large_dropout",
 }  # fmt: skip
 
 

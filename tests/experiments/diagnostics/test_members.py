@@ -19,6 +19,7 @@ from experiments.methods.schedule import Schedule
 from experiments.models import probe
 from experiments.tasks.recipe import Recipe
 from experiments.training import loop
+from tests.combinations import tried
 from tests.experiments import tiny
 
 METHOD = GMixout(learning_rate=1e-2, resample_every=3, rescale=True)
@@ -76,7 +77,9 @@ def test_members_are_of_the_last_episodes(runs):
   assert not np.array_equal(kernels[0], kernels[1])
 
 
-@pytest.mark.parametrize("method", [GMixout, SlowMixout])
+@pytest.mark.parametrize(
+  "method", tried([GMixout, SlowMixout], lambda method: method is GMixout)
+)
 def test_members_are_sub_networks(method):
   # In the first episode A is where training started, and a step before its end
   # W = A + M ⊙ Δ / (1 − p): about half of the entries are the anchor's.

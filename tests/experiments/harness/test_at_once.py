@@ -12,6 +12,7 @@ from experiments.methods.linear_probe import LinearProbe
 from experiments.methods.wise_ft import WiseFT
 from experiments.reporting import records
 from gmixout_jax.checkpoint.folders import Held, exclusive
+from tests.combinations import every_value
 from tests.experiments.harness.small import (
   FULL,
   Small,
@@ -28,8 +29,9 @@ def cells_of(task, compared=METHODS, seeds=(0, 1)):
   return [Cell(task, method, seed) for seed in seeds for method in compared]
 
 
-@pytest.mark.parametrize("saves", [False, True])
-@pytest.mark.parametrize("order", [1, -1], ids=["same", "backwards"])
+@pytest.mark.parametrize(
+  ("saves", "order"), every_value([False, True], [1, -1])
+)
 def test_each_cell_has_one_line(tmp_path, monkeypatch, saves, order):
   """One command runs while another one is in the middle of its first cell."""
   trained = noting_fits(monkeypatch)

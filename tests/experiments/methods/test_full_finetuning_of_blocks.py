@@ -40,8 +40,9 @@ def by_hand(model, source):
       logits, batch["label"]
     ).mean()
 
+  gradient = jax.jit(jax.grad(loss))
   for batch in stream(batches(source.train, batch_size=8, seed=0), 0, STEPS):
-    grads = jax.grad(loss)(params, batch)
+    grads = gradient(params, batch)
     grads = jax.tree.map(lambda g, own: g if own else 0 * g, grads, mask)
     updates, state = tx.update(grads, state, params)
     params = optax.apply_updates(params, updates)

@@ -11,6 +11,7 @@ from experiments.methods.ftp import FTP, SMALLEST, trainable_projection
 from experiments.methods.l2_sp import L2SP, add_spring
 from experiments.methods.schedule import Schedule
 from experiments.methods.spd import selective_projection
+from tests.combinations import every_value
 
 
 def walk(optimizer, params, gradients):
@@ -192,8 +193,9 @@ def adamw_in_numpy(gradients, *, eta):
     yield -eta * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-@pytest.mark.parametrize("shrink", [1.0, 0.5])
+@pytest.mark.parametrize(
+  ("shrink", "optimizer"), every_value([1.0, 0.5], ["sgd", "adam"])
+)
 def test_ftp_with_its_authors_norm_is_the_algorithm_in_numpy(
   rng, shrink, optimizer
 ):

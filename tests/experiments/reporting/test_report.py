@@ -17,6 +17,7 @@ from experiments.reporting import (
   records,
   sections,
 )
+from tests.combinations import tried
 
 
 def details(rng, names):
@@ -226,7 +227,7 @@ def test_an_empty_file_is_no_report(tmp_path, capsys):
   assert "no lines in" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("settings", [1, 5])
+@pytest.mark.parametrize("settings", tried([1, 5], lambda count: count == 5))
 def test_nothing_overlaps_or_is_clipped_however_many_there_are(settings, rng):
   # A layout that cannot be made is a warning, and so fails as well.
   names = ["zero_shot", "full_finetuning", "gmixout", "wise_ft", "swad"]

@@ -1,6 +1,7 @@
 """The compiled step of every method lowers for TPU and CUDA, without either."""
 
 import functools
+import itertools
 import re
 
 import jax
@@ -78,7 +79,14 @@ ON_EIGHT = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", tried(RUNS, lambda name: name not in ON_EIGHT))
+PRODUCTS = ("gmixout_dense", "random_mask")
+# Their steps are those of full fine-tuning or Mixout, at other rates.
+LIKE_ANOTHER = ("high_rate_mixout", "lp_ft", "swa", "swad", "uniform_soup")
+
+
+@pytest.mark.parametrize(
+  "name", tried(RUNS, lambda name: name not in (*ON_EIGHT, *LIKE_ANOTHER))
+)
 def test_of_one_device(name):
   method = RUNS[name]
   model = classifier()
@@ -94,7 +102,13 @@ def test_of_one_device(name):
 
 @pytest.mark.parametrize(
   ("name", "sharding"),
-  every_value(ON_EIGHT, SHARDINGS),
+  [
+    *every_value(
+      [name for name in ON_EIGHT if name not in PRODUCTS], SHARDINGS
+    ),
+    # Below they are lowered for one device.
+    *tried(itertools.product(PRODUCTS, SHARDINGS), lambda *_: False),
+  ],
 )
 def test_of_eight_devices(name, sharding):
   found = traced(RUNS[name], classifier(), parallel.data_mesh(), sharding)
@@ -106,10 +120,16 @@ def test_of_eight_devices(name, sharding):
 
 @pytest.mark.parametrize(
   ("name", "dtype"),
-  every_value(
-    ["full_finetuning", "gmixout", "gmixout_dense", "mixout", "random_mask",
-     "lora"],
-    ["bfloat16", "float32"],
+  tried(
+    itertools.product(
+      ["full_finetuning", "gmixout", "gmixout_dense", "mixout", "random_mask",
+       "lora"],
+      ["bfloat16", "float32"],
+    ),
+    lambda *case: case in {
+      ("full_finetuning", "float32"), ("gmixout", "bfloat16"),
+      ("gmixout_dense", "bfloat16"), ("random_mask", "bfloat16"),
+    },
   ),
 )  # fmt: skip
 def test_products_are_in_the_type_that_is_asked_for(name, dtype):

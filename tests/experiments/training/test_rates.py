@@ -72,13 +72,11 @@ def test_a_rate_that_is_data_gives_the_bits_of_optax_with_a_constant():
   assert_same_bits(fit(method, Schedule(STEPS, warmup=0.2)), expected)
 
 
+@EXHAUSTIVE  # above is one shape, and in `test_recipe.py` all
 @pytest.mark.optimized
 @pytest.mark.parametrize(
   "shapes",
-  [
-    ["linear"],
-    pytest.param(["constant", "exponential"], marks=EXHAUSTIVE),
-  ],
+  [["linear"], ["constant", "exponential"]],
 )
 def test_every_shape_gives_the_bits_of_a_constant(shapes):
   """Together, as they share a program."""

@@ -84,7 +84,10 @@ MIXED = [
     pytest.param(Descent(), MIXED[1], marks=EXHAUSTIVE),
     pytest.param(Descent(), MIXED[2], marks=EXHAUSTIVE),
     pytest.param(GMixout(resample_every=2), MIXED[0], marks=EXHAUSTIVE),
-    (GMixout(resample_every=2, compact=True), MIXED[2]),
+    # Below are its gradients; in `test_sharding.py` several devices.
+    pytest.param(
+      GMixout(resample_every=2, compact=True), MIXED[2], marks=EXHAUSTIVE
+    ),
   ],
 )
 def test_micro_batches_and_devices_do_what_one_batch_does(method, recipe):
@@ -131,7 +134,7 @@ def test_clipping_is_that_of_optax(largest):
   jax.tree.map(np.testing.assert_array_equal, found, clipped)
 
 
-@pytest.mark.parametrize("devices", [None, 2])
+@pytest.mark.parametrize("devices", tried([None, 2], lambda devices: devices))
 def test_a_step_clips_the_mean_over_devices(devices):
   mesh = devices and parallel.data_mesh(jax.devices()[:devices])
   fitted = fit(Descent(), Recipe(clip_norm=0.05), steps=1, mesh=mesh)
@@ -140,9 +143,8 @@ def test_a_step_clips_the_mean_over_devices(devices):
   given = batches(tiny.split(), batch_size=8, seed=0)[0]
   graphdef, state, rest = nnx.split(model, nnx.Param, ...)
   params = nnx.to_pure_dict(state)
-  grads = jax.grad(
-    lambda params: Method().loss(nnx.merge(graphdef, params, rest), given, KEY)
-  )(params)
+  of = lambda p: Method().loss(nnx.merge(graphdef, p, rest), given, KEY)
+  grads = jax.jit(jax.grad(of))(params)
   assert optax.tree.norm(grads) > 0.05
   clipped, _ = optax.clip_by_global_norm(0.05).update(grads, optax.EmptyState())
   jax.tree.map(

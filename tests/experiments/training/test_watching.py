@@ -40,6 +40,14 @@ EVERYTHING = Recipe(
 METHOD = GMixout(resample_every=2, compact=True)
 
 
+@dataclasses.dataclass(frozen=True)
+class Descent(Method):
+  learning_rate: float = 0.5
+
+  def transform(self, params, schedule, key):
+    return optax.sgd(schedule(self.learning_rate))
+
+
 def task(recipe=EVERYTHING, steps=STEPS):
   return Opened(
     model=tiny.classifier(),
@@ -203,13 +211,6 @@ def test_a_resumed_run_is_the_same_to_the_bit_and_in_its_log(
 
 
 def test_what_a_log_holds(tmp_path):
-  @dataclasses.dataclass(frozen=True)
-  class Descent(Method):
-    learning_rate: float = 0.5
-
-    def transform(self, params, schedule, key):
-      return optax.sgd(schedule(self.learning_rate))
-
   ood = {"photo": tiny.split(seed=5), "sketch": tiny.split(seed=6)}
   shown = []
   settings = Watching(eval_every=4, watch_ood=True, log_dir=tmp_path)
@@ -234,9 +235,8 @@ def test_what_a_log_holds(tmp_path):
   start = method.prepare(runs.task.model, runs.task.source, jax.random.key(0))
   graphdef, state, rest = nnx.split(start, nnx.Param, ...)
   first = batches(runs.task.source.train, batch_size=4, seed=0)[0]
-  gradients = jax.grad(
-    lambda state: method.loss(nnx.merge(graphdef, state, rest), first, None)
-  )(state)
+  of = lambda state: method.loss(nnx.merge(graphdef, state, rest), first, None)
+  gradients = jax.jit(jax.grad(of))(state)
   assert losses[0][-1] == pytest.approx(float(optax.tree.norm(gradients)))
   speeds = metrics_log.read(tmp_path / metrics_log.NAME)
   assert all(x["images_per_second"] > 0 for x in speeds if "loss" in x)
@@ -320,16 +320,19 @@ def test_a_profile_is_of_the_steps_that_it_says(monkeypatch, tmp_path):
     jax.profiler, "start_trace", lambda folder: calls.append(folder)
   )
   monkeypatch.setattr(jax.profiler, "stop_trace", lambda: calls.append("end"))
-  runs = runs_of(Watching(profile=tmp_path), recipe=Recipe(), say=said.append)
-  runs.outcome(METHOD)
+  method = Descent()
+  runs = runs_of(
+    Watching(profile=tmp_path), method, recipe=Recipe(), say=said.append
+  )
+  runs.outcome(method)
   assert calls == [tmp_path, "end"]
   assert said == [f"The trace in {tmp_path} is of steps 2 to 4."]
   runs = Runs(
     task(Recipe(), steps=1),
-    [METHOD],
+    [method],
     watch=Watch(Watching(profile=tmp_path), say=said.append),
   )
-  runs.outcome(METHOD)
+  runs.outcome(method)
   assert said[1:] == ["Nothing was traced: there is no step after 1."]
   assert calls == [tmp_path, "end"]
 

@@ -21,6 +21,7 @@ from gmixout_jax._core.held_weights import (
   restart_held_weights,
 )
 from gmixout_jax._core.inner_optimizer import restart_moments
+from tests.combinations import every_value
 from tests.gmixout_jax.small_tree import make, params_of, types
 
 PARAMS = {"dense": jnp.arange(1.0, 4.0), "mixed": jnp.ones((2, 3))}
@@ -182,8 +183,9 @@ HOLDING = {
 }
 
 
-@pytest.mark.parametrize("inner", HOLDING)
-@pytest.mark.parametrize("moments", ["carry", "reset"])
+@pytest.mark.parametrize(
+  ("inner", "moments"), every_value(HOLDING, ["carry", "reset"])
+)
 def test_a_fresh_entry_is_not_updated_on_a_zero_gradient(inner, moments):
   """What it would move by is what another entry has learned."""
   params = {"w": jnp.ones((4, 10))}
@@ -201,17 +203,20 @@ def test_a_fresh_entry_is_not_updated_on_a_zero_gradient(inner, moments):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moments", ["carry", "reset"])
 @pytest.mark.parametrize(
-  ("inner", "scale"),
-  [
-    (contrib.prodigy(), "estim_lr"),
-    (contrib.dadapt_adamw(), "estim_lr"),
-    (contrib.dowg(), "estim_sq_dist"),
-  ],
+  ("estimate", "moments"),
+  every_value(
+    [
+      (contrib.prodigy(), "estim_lr"),
+      (contrib.dadapt_adamw(), "estim_lr"),
+      (contrib.dowg(), "estim_sq_dist"),
+    ],
+    ["carry", "reset"],
+  ),
 )
-def test_an_estimate_of_scale_never_shrinks(inner, scale, moments):
+def test_an_estimate_of_scale_never_shrinks(estimate, moments):
   """And grows, over a dozen redraws."""
+  inner, scale = estimate
   tx = make(inner, moments=moments, resample_every=10)
   target = jax.tree.map(jnp.zeros_like, params_of())
 

@@ -1,6 +1,7 @@
 """Tests `gmixout_jax/averaging/averaged_leaves.py` through every average."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import pytest
 from flax import nnx
 
 from gmixout_jax import averaging
-from tests.combinations import every_value
+from tests.combinations import every_value, tried
 
 
 def greedy(trees):
@@ -153,11 +154,17 @@ def test_every_average_keeps_types_of_64_bits(name, dtype):
 @pytest.mark.parametrize(
   ("name", "dtype"),
   [
-    (name, dtype)
-    for name in AVERAGES
-    for dtype in (jnp.float32, jnp.bfloat16, jnp.complex64, jnp.float8_e4m3fn)
-    # JAX adds no float8, so no optimizer moves it.
-    if (name, dtype) != ("average", jnp.float8_e4m3fn)
+    *every_value(
+      # JAX adds no float8, so no optimizer moves it.
+      [name for name in AVERAGES if name != "average"],
+      [jnp.float32, jnp.bfloat16, jnp.complex64, jnp.float8_e4m3fn],
+    ),
+    *tried(
+      itertools.product(
+        ["average"], [jnp.float32, jnp.bfloat16, jnp.complex64]
+      ),
+      lambda _, dtype: dtype == jnp.bfloat16,
+    ),
   ],
 )
 def test_every_average_does_without_promotion(name, dtype):

@@ -75,7 +75,7 @@ def test_padding_with_a_token_changes_nothing(rng, causal, length):
     of = lambda *heads: jnp.sum(
       weights * attend(*heads, causal=causal, implementation="xla")
     )
-    return jax.value_and_grad(of, argnums=(0, 1, 2))(*heads)
+    return jax.jit(jax.value_and_grad(of, argnums=(0, 1, 2)))(*heads)
 
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),

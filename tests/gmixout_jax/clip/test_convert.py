@@ -12,6 +12,7 @@ import safetensors.numpy
 from flax import nnx
 
 from gmixout_jax import clip
+from tests.combinations import tried
 
 pytestmark = pytest.mark.slow
 
@@ -102,7 +103,9 @@ def test_saving_reproduces_a_hugging_face_folder(shared, tmp_path):
       assert read[0][section][key] == read[1][section][key]
 
 
-@pytest.mark.parametrize("stored", ["float16", "bfloat16"])
+@pytest.mark.parametrize(
+  "stored", tried(["float16", "bfloat16"], lambda stored: stored == "bfloat16")
+)
 def test_half_precision_files_load_into_float32(model, folder, stored):
   full = (folder / "model.safetensors").stat().st_size
   clip.save_pretrained(model, folder, dtype=stored)

@@ -12,7 +12,7 @@ from flax import nnx
 import gmixout_jax as gx
 from gmixout_jax import clip
 from gmixout_jax.clip import layers
-from tests.combinations import tried
+from tests.combinations import EXHAUSTIVE, tried
 from tests.gmixout_jax.compiling import jit
 from tests.gmixout_jax.mixed_runs import packed_gradient
 
@@ -43,7 +43,7 @@ def squares(graphdef, params, x):
   return jnp.mean(jnp.square(nnx.merge(graphdef, params)(x)))
 
 
-@pytest.mark.parametrize("remat", [False, True])
+@pytest.mark.parametrize("remat", tried([False, True], lambda remat: not remat))
 def test_float32_is_flax_s_to_the_bit(make, rng, monkeypatch, remat):
   """Flax's own layers around JAX's own attention, at JAX's defaults."""
   config = dataclasses.replace(CONFIG, remat=remat)
@@ -142,9 +142,8 @@ def test_a_bfloat16_norm_keeps_its_input_alone(make):
   assert of_inputs == [jnp.dtype("bfloat16")]
 
 
-@pytest.mark.parametrize(
-  "sampler", tried(["stratified", "neuron"], lambda name: name == "neuron")
-)
+@EXHAUSTIVE  # `test_nnx_taps.py` has such products, and such a model
+@pytest.mark.parametrize("sampler", ["stratified", "neuron"])
 def test_packed_gradients_in_bfloat16_are_the_dense_ones(make, rng, sampler):
   graphdef, params = split(make, NARROW)
   # As `mixed_runs` sets it up, with the names of a ViT.

@@ -14,7 +14,7 @@ from experiments.bench import kernels
 from experiments.bench.gpu import __main__ as command
 from experiments.bench.gpu import machine, measure, parts
 from pallas_kernels import clip_shapes
-from tests.combinations import tried
+from tests.combinations import EXHAUSTIVE
 from tests.experiments.bench.gpu import processes
 
 ROOT = pathlib.Path(__file__).parents[4]
@@ -207,15 +207,12 @@ FIGURES = {
 }
 
 
+@EXHAUSTIVE  # below a part runs, too; others are tests of the benches
 @pytest.mark.slow
 @pytest.mark.parametrize(
   "name",
-  tried(
-    # `bench memory` has a test of its own, and takes the longest.
-    sorted(FIGURES.keys() - {"float32", "memory"}),
-    # What the others run, these do or tests of the benches.
-    lambda name: name == "packed_step",
-  ),
+  # `bench memory` has a test of its own, and takes the longest.
+  sorted(FIGURES.keys() - {"float32", "memory"}),
 )
 def test_a_part_measures(name, tmp_path, monkeypatch):
   """On a CPU, reduced; that is what there is to see of it here."""
