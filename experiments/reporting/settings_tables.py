@@ -42,6 +42,8 @@ def ablations(found: Sequence[Entry], others: Sequence[Entry]) -> Table:
 def bounds(tasks: Sequence[Sequence[Entry]], *, rescale: bool) -> Table:
   """The bound and the accuracy of each k and λ, in runs of several lengths.
 
+  Below stand the other methods.
+
   Args:
     tasks: The entries of each length.
     rescale: Of GMixout with rescaling, or of that without.
@@ -49,27 +51,37 @@ def bounds(tasks: Sequence[Sequence[Entry]], *, rescale: bool) -> Table:
   columns: list[dict[tuple, Entry]] = []
   header = ["k", "λ"]
   for found in tasks:
-    ours = [
-      entry
-      for entry in found
-      if entry.method == METHOD
-      and bool(setting(entry.config["method"], "rescale")) is rescale
-    ]
-    columns.append({_k_and_decay(entry): entry for entry in ours})
-    steps = ours[0].config["steps"]
-    header += [f"{steps} steps: bound", "ID", "OOD"]
+    columns.append(
+      {
+        _row_of(entry): entry
+        for entry in found
+        if bool(entry.config["method"].get("rescale", rescale)) is rescale
+      }
+    )
+    header += [f"{found[0].config['steps']} steps: bound", "ID", "OOD"]
   rows = []
-  for k, decay in sorted(set().union(*columns)):
-    row = [str(k), f"{decay:g}"]
+  for row in sorted(set().union(*columns), key=_order):
+    k, decay = row
+    cells = [str(k), f"{decay:g}"] if decay is not None else [k, ""]
     for column in columns:
-      entry = column[k, decay]
-      bound = bound_of(entry)
-      assert bound is not None
-      row += [f"{bound:.2f}", entry.percent("id"), entry.percent("mean_ood")]
-    rows.append(row)
+      bound = bound_of(column[row]) if decay is not None else None
+      cells += [
+        "" if bound is None else f"{bound:.2f}",
+        column[row].percent("id"),
+        column[row].percent("mean_ood"),
+      ]
+    rows.append(cells)
   return Table("", "", header, rows)
 
 
-def _k_and_decay(entry: Entry) -> tuple[int, float]:
+def _row_of(entry: Entry) -> tuple[int | str, float | None]:
+  """GMixout's k and λ, or another method's name."""
   method = entry.config["method"]
+  if entry.method != METHOD:
+    return entry.label, None
   return setting(method, "resample_every"), setting(method, "anchor_decay")
+
+
+def _order(row: tuple[int | str, float | None]) -> tuple:
+  k, decay = row
+  return (1, 0, str(k)) if decay is None else (0, k, decay)

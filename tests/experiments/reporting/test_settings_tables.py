@@ -59,10 +59,11 @@ def test_a_row_is_a_k_and_a_decay_in_runs_of_all_lengths(rescale):
     *("200 steps: bound", "ID", "OOD"),
   ]
   assert [row[:2] for row in table.rows] == [
-    ["1", "0"], ["1", "0.3"], ["10", "0.3"],
+    ["1", "0"], ["1", "0.3"], ["10", "0.3"], ["Full fine-tuning", ""],
   ]  # fmt: skip
   bound = 1 - 0.93**10 if rescale else 1 - 0.3**10
-  *_, row = table.rows
+  *_, row, full = table.rows
+  assert full[2] == full[5] == ""
   assert row[2] == f"{bound:.2f}"
   id_accuracies = [float(row[at].split(" ± ")[0]) for at in (3, 6)]
   mean = 80 + 100 * sum(LUCK) / 3 - 10 * rescale
