@@ -26,7 +26,7 @@ def far(learning_rate, full_finetuning_lr, resample_every, rescale=True):
 
 
 # PACS from sketches at 96 pixels, 300 steps, where full fine-tuning has 1e-4;
-# and digits, where it has 1e-3 (experiments/results/study_rule_cpu.jsonl).
+# and digits, where it has 1e-3.
 @pytest.mark.parametrize(
   ("learning_rate", "full_finetuning_lr", "resample_every", "warned"),
   [

@@ -56,9 +56,7 @@ def test_settings_reach_the_run_and_its_line(no_shifts):
   }
 
 
-@pytest.mark.parametrize(
-  "file", ["curves_digits", "study_rule", "study_ablations"]
-)
+@pytest.mark.parametrize("file", ["curves_digits", "settings_ablations"])
 def test_lines_of_the_study_are_as_published(file):
   task = Digits()
   lines = records.read(RESULTS / f"{file}_cpu.jsonl")
