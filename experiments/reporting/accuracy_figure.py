@@ -6,11 +6,9 @@ from matplotlib import figure
 
 from experiments.reporting import display_names
 from experiments.reporting.entries import Entry
-from experiments.reporting.figures import reach, styles_of, tidy
+from experiments.reporting.figures import PANELS, reach, styles_of, tidy
 
 _ROW = 0.19  # inches
-
-_PANELS = (("id", "ID accuracy (%)"), ("mean_ood", "mean OOD accuracy (%)"))
 
 
 def draw(entries: Sequence[Entry]) -> figure.Figure:
@@ -26,7 +24,7 @@ def draw(entries: Sequence[Entry]) -> figure.Figure:
   axes = picture.subplots(1, 2, sharey=True)
   styles = styles_of(entries)
   zero_shot = [e for e in entries if e.method == display_names.ZERO_SHOT]
-  for view, (metric, words) in zip(axes, _PANELS, strict=True):
+  for view, (metric, words) in zip(axes, PANELS, strict=True):
     for y, entry in enumerate(ordered):
       colour, marker = styles[entry.label]
       view.errorbar(

@@ -6,12 +6,10 @@ from matplotlib import figure
 
 from experiments.reporting import display_names
 from experiments.reporting.entries import Entry
-from experiments.reporting.figures import legend, reach, tidy
+from experiments.reporting.figures import PANELS, legend, reach, tidy
 from experiments.reporting.records import Record
 
 METHOD = "gmixout"
-
-_PANELS = (("id", "ID accuracy (%)"), ("mean_ood", "mean OOD accuracy (%)"))
 
 _STYLES = {
   True: ("#009E73", "o", "with rescaling"),
@@ -48,9 +46,7 @@ def draw(entries: Sequence[Entry]) -> figure.Figure | None:
   if len({bound for _, bound in ours}) < 2:
     return None
   picture = figure.Figure(figsize=(9.6, 4.0), dpi=150, layout="constrained")
-  for view, (metric, words) in zip(
-    picture.subplots(1, 2), _PANELS, strict=True
-  ):
+  for view, (metric, words) in zip(picture.subplots(1, 2), PANELS, strict=True):
     for name, style, label in _LINES:
       for entry in [each for each in entries if each.method == name][:1]:
         y = 100 * entry.interval(metric).mean

@@ -19,7 +19,7 @@ from experiments import metrics
 from experiments.metrics import equal_score
 from experiments.metrics.equal_score import Curve
 from experiments.reporting import chosen_rates, records
-from experiments.reporting.display_names import FULL
+from experiments.reporting.display_names import FULL, title
 from experiments.reporting.entries import Entry, corrected, labels
 from experiments.reporting.knobs import without
 from experiments.reporting.records import Record
@@ -39,7 +39,7 @@ class MethodCurve:
 
   Attributes:
     method: Its name.
-    label: What to call it; unique in a task.
+    label: What to call it; unique in a comparison.
     config: Of its first runs, without the learning rate.
     runs: The ID scores and OOD accuracies by seed.
   """
@@ -187,13 +187,8 @@ def curves(entries: Sequence[Entry], score: Score) -> list[MethodCurve]:
     and all(_score(run, score) is not None for run in entry.runs.values())
   ]
   groups = [same for same in chosen_rates.curves(tested) if len(same) > 1]
-  if not groups:
-    return []
-  configs = [
-    without(same[0].config, chosen_rates.knob_of(same)) for same in groups
-  ]
   found = []
-  for same, config, label in zip(groups, configs, labels(configs), strict=True):
+  for same in groups:
     seeds = set.intersection(*(set(entry.runs) for entry in same))
     runs = {
       seed: Curve(
@@ -202,7 +197,9 @@ def curves(entries: Sequence[Entry], score: Score) -> list[MethodCurve]:
       )
       for seed in sorted(seeds)
     }
-    found.append(MethodCurve(same[0].method, label, config, runs))
+    method = same[0].method
+    config = without(same[0].config, chosen_rates.knob_of(same))
+    found.append(MethodCurve(method, title(method), config, runs))
   return found
 
 

@@ -209,9 +209,7 @@ def bench(name: str, figure: str, form: str = "2") -> str:
 
 
 def _measured(name: str, figure: str) -> float:
-  path = RESULTS / f"bench_{name}_cpu.json"
-  if not path.is_file():
-    raise LookupError(f"there is no {path.relative_to(ROOT)}.")
+  path = _published(f"bench_{name}_cpu.json")
   figures = json.loads(path.read_text(encoding="utf-8"))
   return _found(figures, figure, f"no {figure!r} in {path.name}")
 
@@ -237,7 +235,7 @@ def bvcl(*names: str) -> str:
 
 @functools.cache
 def _bvcl() -> Table:
-  return diagnosed.summary(records.read(RESULTS / "bvcl_digits_cpu.jsonl"))
+  return diagnosed.summary(records.read(_published("bvcl_digits_cpu.jsonl")))
 
 
 def bound(steps: str, k: str) -> str:
@@ -258,19 +256,28 @@ def bounds(rescale: str) -> str:
 
   Args:
     rescale: "rescale", or "no rescale".
+
+  Raises:
+    LookupError: If it is neither, or there are no such lines.
   """
-  table = settings_tables.bounds(
-    _settings("bound"), rescale=rescale == "rescale"
-  )
+  choices = {"rescale": True, "no rescale": False}
+  wanted = _found(choices, rescale, f"bounds are not of {rescale!r}")
+  table = settings_tables.bounds(_settings("bound"), rescale=wanted)
   return document.markdown_table(table)
 
 
+@functools.cache
 def _settings(part: str) -> list[list[Entry]]:
   """The published configurations of a part of settings, task by task."""
-  path = RESULTS / f"settings_{part}_cpu.jsonl"
-  if not path.is_file():
-    raise LookupError(f"there is no {path.relative_to(ROOT)}.")
+  path = _published(f"settings_{part}_cpu.jsonl")
   return list(by_task(kinds.read([path]).runs).values())
+
+
+def _published(name: str) -> pathlib.Path:
+  """A file of results, if it is there."""
+  if not (path := RESULTS / name).is_file():
+    raise LookupError(f"there is no {path.relative_to(ROOT)}.")
+  return path
 
 
 def hours(steps: str, batch_size: str) -> str:

@@ -23,6 +23,9 @@ DISTINCT, OTHERS = 12, ("0.7", "o")
 _LETTER = 0.07  # inches, of a legend's text
 
 
+PANELS = (("id", "ID accuracy (%)"), ("mean_ood", "mean OOD accuracy (%)"))
+"""The metrics of two panels side by side, and what their axes are called."""
+
 # ID and OOD, wherever both are in one picture.
 KINDS = (
   ("id", "#0072B2", "o", "--", "in distribution"),

@@ -9,6 +9,7 @@ from experiments.reporting import display_names
 from experiments.reporting.entries import Entry
 from experiments.reporting.figures import (
   OTHERS,
+  PANELS,
   cut_to_percent,
   legend,
   reach,
@@ -18,8 +19,6 @@ from experiments.reporting.figures import (
 from experiments.reporting.knobs import CHOSEN, KNOBS, RATE, KnobCurve, curves
 
 LOGARITHMIC = ("resample_every", RATE, "rank")
-
-_PANELS = (("id", "ID accuracy (%)"), ("mean_ood", "mean OOD accuracy (%)"))
 
 
 def draw(
@@ -46,7 +45,7 @@ def _figure(
   picture = figure.Figure(figsize=(9.6, 3.8), dpi=150, layout="constrained")
   axes = picture.subplots(1, 2)
   styles = styles_of([curve.entries[0] for curve in drawn])
-  for view, (metric, words) in zip(axes, _PANELS, strict=True):
+  for view, (metric, words) in zip(axes, PANELS, strict=True):
     for curve in drawn:
       colour, marker = style = styles[curve.entries[0].label]
       other = style == OTHERS

@@ -3,12 +3,9 @@
 from collections.abc import Sequence
 
 from experiments.reporting import entries
-from experiments.reporting.bound_figure import bound_of
+from experiments.reporting.bound_figure import METHOD, bound_of
 from experiments.reporting.document import Table
 from experiments.reporting.entries import Entry
-from experiments.reporting.knobs import setting
-
-METHOD = "gmixout"
 
 
 def ablations(found: Sequence[Entry], others: Sequence[Entry]) -> Table:
@@ -79,7 +76,7 @@ def _row_of(entry: Entry) -> tuple[int | str, float | None]:
   method = entry.config["method"]
   if entry.method != METHOD:
     return entry.label, None
-  return setting(method, "resample_every"), setting(method, "anchor_decay")
+  return method["resample_every"], method["anchor_decay"]
 
 
 def _order(row: tuple[int | str, float | None]) -> tuple:

@@ -207,6 +207,29 @@ jax.tree_util.register_pytree_node(
 )
 
 
+def three_steps(tx, loss, params):
+  """Weights and state; a loop is compiled once."""
+
+  def step(_, carry):
+    params, state = carry
+    updates, state = tx.update(jax.grad(loss)(params), state, params)
+    return optax.apply_updates(params, updates), state
+
+  return jax.lax.fori_loop(0, 3, step, (params, tx.init(params)))
+
+
+def three_packed_steps(mixed, loss):
+  """The same of the wrapper, with `INNER`."""
+
+  def step(_, carry):
+    mixed, state = carry
+    _, grads = mixed.value_and_grad(loss)()
+    return mixed.apply_gradients(INNER, grads, state)
+
+  start = mixed, INNER.init(mixed.trainable())
+  return jax.lax.fori_loop(0, 3, step, start)[0]
+
+
 @pytest.mark.parametrize(
   ("form", "wrap"), every_value(FORMS, ["unknown", "frozen"])
 )
@@ -218,25 +241,12 @@ def test_other_boxes(form, wrap):
 
   of = lambda params: jnp.sum(jnp.tanh(jax.tree.leaves(params)[0]) ** 2)
 
-  def mixed_step(_, carry):
-    mixed, state = carry
-    _, grads = mixed.value_and_grad(of)()
-    return mixed.apply_gradients(INNER, grads, state)
-
   def train(params):
     if form == "gmixout":
-      tx = gx.gmixout(INNER, **SETTINGS)
-
-      def step(_, carry):
-        params, state = carry
-        updates, state = tx.update(jax.grad(of)(params), state, params)
-        return optax.apply_updates(params, updates), state
-
-      params, state = jax.lax.fori_loop(0, 3, step, (params, tx.init(params)))
+      params, state = three_steps(gx.gmixout(INNER, **SETTINGS), of, params)
       return gx.gmixout_eval_params(state, params)
     mixed = gx.MixedParams.create(params, **SETTINGS)
-    start = mixed, INNER.init(mixed.trainable())
-    return jax.lax.fori_loop(0, 3, mixed_step, start)[0].eval_params()
+    return three_packed_steps(mixed, of).eval_params()
 
   found = jit(train)(boxed)
   assert jax.tree.structure(found) == jax.tree.structure(boxed)
@@ -352,24 +362,10 @@ def test_rules_label_boxed_weights(form, kind):
         "frozen": optax.set_to_zero(),
       }
       tx = optax.partition(parts, gx.gmixout_labels)
-
-      def step(_, carry):
-        params, state = carry
-        updates, state = tx.update(jax.grad(of)(params), state, params)
-        return optax.apply_updates(params, updates), state
-
-      params, state = jax.lax.fori_loop(0, 3, step, (params, tx.init(params)))
+      params, state = three_steps(tx, of, params)
       return params, gx.gmixout_eval_params(state, params)
     settings: Any = SETTINGS | {"target": gx.VIT_RULES}
-    mixed = gx.MixedParams.create(params, **settings)
-
-    def mixed_step(_, carry):
-      mixed, state = carry
-      _, grads = mixed.value_and_grad(of)()
-      return mixed.apply_gradients(INNER, grads, state)
-
-    start = mixed, INNER.init(mixed.trainable())
-    mixed, _ = jax.lax.fori_loop(0, 3, mixed_step, start)
+    mixed = three_packed_steps(gx.MixedParams.create(params, **settings), of)
     return mixed.params, mixed.eval_params()
 
   train = jit(train, static_argnums=0)

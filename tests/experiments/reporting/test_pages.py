@@ -122,6 +122,7 @@ def test_predictions_are_computed(facts):
     ("rule | pacs | methods", "no task 'pacs': digits"),
     ("rule | digits | worst", "the rule's effect has no 'worst': methods, "),
     ("demo | SWA | id", "no 'SWA' in the demo: Zero-shot, Full fine-tuning, "),
+    ("bounds | scaled", "bounds are not of 'scaled': rescale, no rescale"),
     ("bench | nothing | seconds", "no experiments/results/bench_nothing_cpu"),
     ("bench | flops | seconds", "no 'seconds' in bench_flops_cpu.json: full_"),
   ],
