@@ -35,15 +35,12 @@ def gmixout_learning_rate(
   .. math:: \eta = 5 \, \eta_{\text{full}} \, (10 / k)^a, \qquad
     a = 1 \text{ for } k < 10, \; 1/3 \text{ above}
 
-  A rule of thumb, measured and not derived. On a ViT-Ti/16 the rate with the
-  best ID accuracy was 5 times that of full fine-tuning at k = 10, and at least
-  50 times at k = 1. On a small CLIP the ratios were 9 and at least 100 against
-  full fine-tuning's best rate on the same images (1e-3), and 3 and 33 against
-  the rate chosen on other images (3e-3). At k = 50 the best rate was 15 to 45 %
-  smaller than at k = 10. Sparsity from 0.5 to 0.97, λ from 0 to 0.8 and the
-  sampler changed it by less than its uncertainty. Use a third of it with
-  ``moments="reset"``, or if OOD accuracy matters more than ID accuracy.
-  docs/results/equal_id.md has the measurements.
+  A rule of thumb for ``rescale=True``, measured and not derived: search around
+  it. The rates with the best ID accuracy were, over full fine-tuning's, 5 at
+  k = 10 and 50 at k = 1 for a ViT-Ti/16, 5 to 15 and 45 for a small CLIP; the
+  smallest rates within a standard error of the best 15 and 150, and 1.7 and 15
+  (docs/results/tables.md). A smaller rate is safer out of distribution, and
+  with ``moments="reset"``.
 
   The factor is much smaller than 1/((1 − λ)(1 − p)), although the anchor
   receives only that share of what the training weights learn: with a larger

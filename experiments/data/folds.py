@@ -2,10 +2,11 @@
 
 The protocol of DomainBed (Gulrajani and Lopez-Paz, 2021,
 https://arxiv.org/abs/2007.01434): every domain in turn is the target; a fifth
-of each training domain is held out, and every choice is made on the mean over
-training domains of the accuracy there. DomainBed reports accuracy on 80 % of
-the target; here all of it is the target. Unlike DomainBed, a class at a time is
-cut, so that rare classes are in both parts.
+of each training domain is held out, and rates are chosen by the mean over
+training domains of the accuracy there (what a method itself chooses, as a
+greedy soup does, by that of all these images). DomainBed reports accuracy on
+80 % of the target; here all of it is the target. Unlike DomainBed, a class at a
+time is cut, so that rare classes are in both parts.
 """
 
 import dataclasses

@@ -72,6 +72,13 @@ class Config(options.Options):
         _check_rates(name, method, given.get(name, {}))
     return {name: changed(method, given) for name, method in known.items()}
 
+  def described(self) -> records.Record:
+    """The configuration of its line; errors as of `trained`."""
+    trained = map(methods.described, self.trained().values())
+    return options.described(self.task()) | {
+      "methods": records.plain([*trained])
+    }
+
 
 def weights(config: Config) -> records.Record:
   """Measures, and appends the line.
@@ -83,10 +90,7 @@ def weights(config: Config) -> records.Record:
   config.check()
   trained = config.trained()
   task = config.task()
-  described = options.described(task)
-  described["methods"] = [
-    records.plain(methods.described(method)) for method in trained.values()
-  ]
+  described = config.described()
   subject = Subject.of(task, config.seed)
   steps = subject.opened.steps
   runs = {

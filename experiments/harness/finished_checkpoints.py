@@ -19,6 +19,8 @@ from experiments.data.images import ImageSet
 from experiments.data.split import Split
 from experiments.methods import Method, Run
 from experiments.methods.composition import Pool
+from experiments.methods.full_finetuning import FullFinetuning
+from experiments.methods.model_stock import ModelStock
 from experiments.methods.validator import Validator
 from experiments.models import backbones, own_head, predictor
 from experiments.models.classifier import Classifier
@@ -198,12 +200,22 @@ class Finished:
 
     Raises:
       ValueError: If it does not combine runs, or wants more of a run than the
-        weights it ended with.
+        weights it ended with: how it was trained, or from where.
     """
     if not isinstance(method, Pool) or method.snapshots(2):
       raise ValueError(
         f"{type(method).__name__} is not made of the final weights of several"
         " runs: use soups or an ensemble."
+      )
+    if isinstance(method, ModelStock):
+      raise ValueError(
+        "ModelStock needs the weights that runs started from, and finished"
+        " checkpoints do not tell them: use another soup."
+      )
+    if type(method.of) is not FullFinetuning:
+      raise ValueError(
+        f"{type(method).__name__} of finished checkpoints cannot be made of"
+        f" {type(method.of).__name__}: they are trained already."
       )
     model, runs = self._loaded
     validator = Validator(model, self._validation)

@@ -78,7 +78,7 @@ def line(
     outcomes: Runs planned for its method and perhaps for others; or finished
       checkpoints.
     measure: From the model to its metrics.
-    steps: Of a run.
+    steps: Of a run that is not stopped early.
     export: Called with the model, before it is measured.
 
   Returns:
@@ -96,7 +96,7 @@ def line(
     "seed": cell.seed,
     **records.environment(),
     "metrics": metrics,
-    "progress_bound": cell.method.progress_bound(steps),
+    "progress_bound": cell.method.progress_bound(_taken(outcome) or steps),
     "stats": records.plain(outcome.cost),
     "notes": outcome.notes,
     # Of all its runs, one after the other; those of skipped steps may be NaN.
@@ -110,3 +110,8 @@ def line(
       "evaluate": round(finished_at - fitted_at, 2),
     },
   }
+
+
+def _taken(outcome: Outcome) -> int:
+  """Steps of a run, which may have ended early; 0 if there was none."""
+  return outcome.cost.steps // max(outcome.cost.runs, 1)

@@ -32,6 +32,9 @@ Cluster = Literal["local", "slurm"]
 MINUTES = 24 * 60
 """That a job on Slurm may take before it is queued again."""
 
+SECONDS_TO_SAVE = 60
+"""That jobs have when they are asked to stop, before they are cancelled."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Pool:
@@ -68,7 +71,9 @@ class Job:
   """Runs some cells; what a process is started with."""
 
   def __init__(self, cells: Sequence[Cell], places: Places):
+    """Keeps what a process cannot tell: its clock may begin elsewhere."""
     self.cells, self.places = list(cells), places
+    self._until = time.time() + places.deadline - time.monotonic()
 
   def __call__(self) -> list[Failure]:
     """Goes on from what is saved, and appends the lines, once each.
@@ -79,7 +84,9 @@ class Job:
     compilation_cache.keep(print)
     failures: list[Failure] = []
     display = Display(rich.console.Console())
-    run(self.cells, self.places, display, failures=failures)
+    deadline = time.monotonic() + self._until - time.time()
+    places = dataclasses.replace(self.places, deadline=deadline)
+    run(self.cells, places, display, failures=failures)
     return failures
 
   def checkpoint(self) -> submitit.helpers.DelayedSubmission:
@@ -119,7 +126,7 @@ def spread(
   if pool.cluster == "slurm" and pool.partition is not None:
     executor.update_parameters(slurm_partition=pool.partition)
   asked = StopFile(places.checkpoint / "jobs" / f"stop-{uuid.uuid4().hex}")
-  there = dataclasses.replace(places, deadline=float("inf"), stop=asked)
+  there = dataclasses.replace(places, stop=asked)
   waiting = _jobs(cells, done)
   running: list[tuple[list[Cell], submitit.Job[list[Failure]]]] = []
   with display.counted("lines", len(cells), len(done)) as row:
@@ -154,9 +161,19 @@ def spread(
     finally:  # interrupted: what runs is saved, and goes on next time
       if running:
         asked.path.touch()
-      for _, job in running:
-        job.cancel()
+      try:
+        _wait([job for _, job in running])
+      finally:  # whoever is in a hurry interrupts twice
+        for _, job in running:
+          job.cancel()
   return [done[cell.identity] for cell in cells if cell.identity in done]
+
+
+def _wait(jobs: Sequence[submitit.Job[list[Failure]]]) -> None:
+  """For jobs that were asked to stop, and save first; not for ever."""
+  latest = time.monotonic() + SECONDS_TO_SAVE
+  while not all(job.done() for job in jobs) and time.monotonic() < latest:
+    time.sleep(0.1)
 
 
 def _jobs(

@@ -227,7 +227,7 @@ class _Group:
     if not left:
       return
     first, opened = left[0], None
-    with self._logged(*left) if self._others else contextlib.nullcontext():
+    with self._others_go_on(left):
       opened = self._opened()
     if opened is None:
       return
@@ -240,8 +240,10 @@ class _Group:
       steps=opened.steps,
       runs=len({m for cell in left for m in cell.method.members()}),
     ) as row:
-      outcomes = self._outcomes(first, opened, row)
-      for cell in left:
+      outcomes = None
+      with self._others_go_on(left):
+        outcomes = self._outcomes(first, opened, row)
+      for cell in left if outcomes is not None else ():
         line = None
         with self._logged(cell):
           line = self._run(cell, opened, outcomes, row)
@@ -344,6 +346,12 @@ class _Group:
     with records.alone(path):
       if not lines_of(path, [cell]):
         records.append(path, line)
+
+  def _others_go_on(
+    self, cells: Sequence[Cell]
+  ) -> contextlib.AbstractContextManager[None]:
+    """An error fails these cells, and ends a command that has no others."""
+    return self._logged(*cells) if self._others else contextlib.nullcontext()
 
   @contextlib.contextmanager
   def _logged(self, *cells: Cell) -> Iterator[None]:

@@ -36,6 +36,11 @@ class DiWA(Pool):
       raise ValueError(
         f"evaluations must be at least 1, got {self.evaluations}."
       )
+    if self.of.snapshots(2):
+      raise ValueError(
+        f"{type(self).__name__} takes single steps of its runs, and"
+        f" {type(self.of).__name__} averages several: it cannot be made of it."
+      )
 
   def snapshots(self, steps: int) -> tuple[int, ...]:
     """Evenly spaced, the last step included."""

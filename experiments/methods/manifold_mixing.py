@@ -23,13 +23,6 @@ class ManifoldMixing(Pool):
   `gmixout_jax.averaging.manifold_soup` for bounds and acceptance. The joint
   refinement, which the authors' code has switched off, is left out.
 
-  The lines in `experiments/results` were made with version 0.1.0, which decided
-  on a third search by Val(A) instead of the first search's result, and
-  discarded a search that lowered Val. By their counts of evaluations a third
-  search ran in six of the ten (digits, seeds 0 to 2; PACS, seeds 0, 1 and 4).
-  By the authors' rule it could have run in these six only, where the second
-  search was better than the first, which the lines do not record.
-
   Attributes:
     depth: Parts of a tensor's name that make a component. Three of the authors'
       "8 components" have an effect: tower, head, bias of the head.

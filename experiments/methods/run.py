@@ -24,7 +24,7 @@ class Run(NamedTuple):
   Attributes:
     initial: The weights it started from, with the head that all share.
     params: Its evaluation weights.
-    snapshots: After the steps that were asked for, or more; earliest first.
+    snapshots: After the steps that were asked for, earliest first.
   """
 
   initial: Params

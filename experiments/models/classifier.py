@@ -1,9 +1,11 @@
 """A linear head on any backbone: the one model the experiments train."""
 
 import dataclasses
+import functools
+import hashlib
 import pathlib
 from collections.abc import Sequence
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import jax
 import jax.numpy as jnp
@@ -30,8 +32,11 @@ class Backbone(Protocol):
 class Prompts:
   """The prompts of the classes, for methods that train the text tower too.
 
+  Equal where all that they hold is, bit for bit: they are part of a model's
+  structure, by which jax knows whether it has compiled a step for it already.
+
   Attributes:
-    model: The CLIP of the classifier.
+    model: The CLIP of the classifier, which nobody changes.
     token_ids: Each class in each template.
     tokenizer: The folder of the tokenizer that made these, if known.
     kernel: Of the zero-shot head, if the classifier has another head.
@@ -41,6 +46,22 @@ class Prompts:
   token_ids: Int[np.ndarray, "classes templates length"]
   tokenizer: pathlib.Path | None = None
   kernel: Float[Array, "width classes"] | None = None
+
+  def __eq__(self, other: object) -> bool:
+    return isinstance(other, Prompts) and self._content == other._content
+
+  def __hash__(self) -> int:
+    return hash(self._content)
+
+  @functools.cached_property
+  def _content(self) -> tuple[Any, ...]:
+    structure, weights = nnx.split(self.model)
+    found = hashlib.blake2b()
+    for leaf in jax.tree.leaves((weights, self.token_ids, self.kernel)):
+      array = np.asarray(leaf)
+      found.update(f"{array.dtype}{array.shape}".encode())
+      found.update(array.tobytes())
+    return structure, self.tokenizer, found.digest()
 
 
 class Classifier(nnx.Module):

@@ -18,7 +18,8 @@ def validation_accuracy(line: Record) -> float:
 
   These are those of ID accuracy, unless that is on others.
   """
-  return _validation(line)["top1"]
+  top1 = _validation(line)["top1"]
+  return line["metrics"].get("mean_id", top1)
 
 
 def validation_images(line: Record) -> int:
@@ -105,8 +106,7 @@ def choose(entries: Sequence[Entry]) -> list[Entry]:
   """
   found = []
   for same in curves(entries):
-    most = max(len(entry.runs) for entry in same)
-    ran = [entry for entry in same if len(entry.runs) == most]
+    ran = _complete(same)
     seeds = set.intersection(*(set(entry.runs) for entry in ran))
     known = all(
       "reliability" in _validation(run)
@@ -121,6 +121,12 @@ def choose(entries: Sequence[Entry]) -> list[Entry]:
   return found
 
 
+def _complete(same: Sequence[Entry]) -> list[Entry]:
+  """Those of a curve that ran with as many seeds as any."""
+  most = max(len(entry.runs) for entry in same)
+  return [entry for entry in same if len(entry.runs) == most]
+
+
 def sentences(lines: Sequence[Record]) -> list[str]:
   """A sentence on each choice among several rates.
 
@@ -132,6 +138,7 @@ def sentences(lines: Sequence[Record]) -> list[str]:
     picked = choose(entries)
     for same in curves(entries):
       taken = [entry for entry in same if entry in picked]
+      same = _complete(same)
       if len(same) == 1 or len(taken) != 1:
         continue
       knob = knob_of(same)

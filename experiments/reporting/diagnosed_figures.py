@@ -150,14 +150,17 @@ def plane(found: Mapping[str, Any]) -> figure.Figure:
       cmap="cividis",
     )
     picture.colorbar(filled, ax=view, label=f"{kind.upper()} accuracy (%)")
-    for name, (x, y) in zip(found["names"], found["coordinates"], strict=True):
+    points = zip(found["names"], found["coordinates"], strict=True)
+    for i, (name, (x, y)) in enumerate(points):
+      below = i == 1  # beside the first
       view.plot(x, y, "o", color="white", markeredgecolor="black")
       view.annotate(
         display_names.title(name),
         (x, y),
         textcoords="offset points",
-        xytext=(0, 8),
+        xytext=(0, -8 if below else 8),
         ha="center",
+        va="top" if below else "bottom",
         fontsize=9,
         bbox={"boxstyle": "round", "fc": "white", "ec": "none", "alpha": 0.8},
       )

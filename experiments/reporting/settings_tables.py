@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from experiments.reporting import entries
 from experiments.reporting.bound_figure import METHOD, bound_of
+from experiments.reporting.chosen_rates import relabelled
 from experiments.reporting.document import Table
 from experiments.reporting.entries import Entry
 
@@ -15,7 +16,8 @@ def ablations(found: Sequence[Entry], others: Sequence[Entry]) -> Table:
     found: Of one task, the default configuration first.
     others: Further methods on it, which stand below.
   """
-  base, shown = found[0], [*found, *others]
+  shown = relabelled([*found, *others])
+  base = shown[0]
   metrics = ("id", "mean_ood")
   compared = [
     {each.label: each for each in entries.compare(shown, base, metric)}
@@ -32,7 +34,7 @@ def ablations(found: Sequence[Entry], others: Sequence[Entry]) -> Table:
       star = "*" if other.p_adjusted < 0.05 else ""
       row.append(other.paired.difference.points() + star)
     rows.append(row)
-  header = ["", "ID", "less the first's", "OOD", "less the first's"]
+  header = ["", "ID", "difference", "OOD", "difference"]
   return Table("", "", header, rows)
 
 

@@ -162,7 +162,7 @@ class Setup:
         found[name] = list(value) if isinstance(value, tuple) else value
     if self.augment != "none":
       found["crops"] = records.CROPS
-    if self.tell_templates and self.templates != usual["templates"]:
+    if self.tell_templates:
       found["templates"] = list(self.templates)
     if self.guessed:
       found["preprocessing"] = "CLIP's"
@@ -302,8 +302,7 @@ def _started(
       f"Runs start from the head in {setup.backbone}, which has these classes."
     )
   if not probe.is_blank(model):
-    words = model.prompts is not None
-    return model, words or not own, notes
+    return model, model.prompts is not None, notes
   if setup.probe_images is not None and isinstance(train, ImageSet):
     train = probe.some_of_each(train, setup.probe_images, seed=seed)
   data = Source(train, sets.source.validation)

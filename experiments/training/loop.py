@@ -196,7 +196,10 @@ def fit(
       if checkpointer is not None and checkpointer.is_due(taken, last):
         record.close()  # what is saved is good
         trail.step = taken
-        checkpointer.save(trail, functools.partial(export.weights, trail.state))
+        with record.clock.paused():  # it scores the weights
+          checkpointer.save(
+            trail, functools.partial(export.weights, trail.state)
+          )
       if taken == last:
         break
   trail.step = taken

@@ -187,9 +187,10 @@ class Runs:
       )
     done = [self._train(member) for member in members]
     fits = [fitted for _, fitted in done]
+    runs = [_for(method.snapshots(self.task.steps), run) for run, _ in done]
     model = fits[0].model
     validator = Validator(model, self.task.source.validation, mesh=self._mesh)
-    combined = method.combine([run for run, _ in done], validator)
+    combined = method.combine(runs, validator)
     size = sum(leaf.size for leaf in jax.tree.leaves(combined.weights))
     cost = dataclasses.replace(
       _total([fitted.stats for fitted in fits]),
@@ -349,6 +350,12 @@ def batches_of(
     process=process,
     processes=processes,
   )
+
+
+def _for(steps: Sequence[int], run: Run) -> Run:
+  """A run as if only this method had asked for snapshots of it."""
+  own = tuple(taken for taken in run.snapshots if taken.step in steps)
+  return run._replace(snapshots=own)
 
 
 def assemble(model: Classifier, combined: Combined) -> nnx.Module:

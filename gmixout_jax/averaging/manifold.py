@@ -84,12 +84,6 @@ def manifold_soup(
       NaN, an argument is out of range, or the structures or leaves of integers,
       booleans or PRNG keys differ; the leaf is named.
 
-  Note:
-    Up to version 0.1.0 the third search was decided by a comparison with
-    Val(A) and not with the first search's result, so it ran more often, and a
-    search that lowered Val was discarded. The authors' code, which this
-    follows now, does neither.
-
   References:
     Fassold, Manifold mixing model soups for better out-of-distribution
     performance, 2023, https://arxiv.org/abs/2309.08610

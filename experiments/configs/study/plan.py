@@ -241,7 +241,7 @@ def variants(base: Method) -> list[Method]:
 
 
 def budgets(chosen: Chosen) -> list[Method]:
-  """Random Mask and LoRA with about as many weights as GMixout per step."""
+  """Random Mask and LoRA with fewer and with more weights than their own."""
   mask: Any = chosen["random_mask"]
   lora: Any = chosen["lora"]
   return [

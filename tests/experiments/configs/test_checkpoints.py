@@ -75,11 +75,29 @@ def test_a_pool_of_checkpoints_is_of_one_model(
   given = [*arguments, "--checkpoints", str(folder)]
   with pytest.raises(SystemExit, match=r"seed9\.safetensors is another model"):
     sweep.main(sweep.parse(["uniform_soup", *given]))
-  given = [*arguments, "--checkpoints", str(soup_folder), "--seeds", "0"]
+
+
+@pytest.mark.parametrize(
+  ("method", "said"),
+  [
+    ("gmixout", "GMixout is not made of the final"),
+    ("model_stock", "needs the weights that runs started from"),
+    ("wise_ft+uniform_soup", "cannot be made of WiseFT"),
+  ],
+)
+def test_checkpoints_do_not_tell_how_they_were_trained(
+  tmp_path, arguments, soup_folder, method, said
+):
+  folder = tmp_path / "six"
+  folder.mkdir()
+  for path in soup_folder.iterdir():
+    for copy in ("first", "second"):
+      (folder / f"{copy}_{path.name}").write_bytes(path.read_bytes())
+  given = [*arguments, "--checkpoints", str(folder), "--seeds", "0"]
   with pytest.raises(SystemExit, match="1 cells failed"):
-    sweep.main(sweep.parse(["gmixout", *given]))
+    sweep.main(sweep.parse([method, *given]))
   (log,) = (tmp_path / "failed").iterdir()
-  assert "GMixout is not made of the final" in log.read_text()
+  assert said in log.read_text()
 
 
 def test_a_line_names_checkpoints_and_pixels_in_full(tmp_path, arguments):

@@ -188,8 +188,7 @@ def test_lines_on_the_digits_tell_what_is_not_as_published(tmp_path):
     *("--steps", "160"),
   )
   published = records.read(RESULTS / "landscape_digits_cpu.jsonl")[0]["config"]
-  task = parsed("landscape", "--out", tmp_path / "x").task()
-  assert options.described(task) == published
+  assert parsed("landscape", "--out", tmp_path / "x").described() == published
 
 
 @pytest.mark.parametrize(

@@ -17,14 +17,14 @@ from tests.experiments.harness.small import (
 class Executor:
   """Takes jobs, and begins none."""
 
-  def __init__(self, **settings):
-    self.jobs = []
+  def __init__(self, kind):
+    self.kind, self.jobs = kind, []
 
   def update_parameters(self, **settings):
     pass
 
   def submit(self, work):
-    job = Waiting(work)
+    job = self.kind(work)
     self.jobs.append(job)
     return job
 
@@ -42,9 +42,24 @@ class Waiting:
     self.cancelled = True
 
 
-def test_a_sweep_that_is_asked_to_stop_stops_its_jobs(tmp_path, monkeypatch):
-  executor = Executor()
+class Saving(Waiting):
+  """A job that looks a few times until it finds that it is to stop."""
+
+  looks, saved = 0, False
+
+  def done(self):
+    self.looks += self.work.places.stop(1)
+    self.saved |= self.looks > 2 and not self.cancelled
+    return self.saved
+
+
+@pytest.mark.parametrize("job", [Waiting, Saving])
+def test_a_sweep_that_is_asked_to_stop_stops_its_jobs(
+  tmp_path, monkeypatch, job
+):
+  executor = Executor(job)
   monkeypatch.setattr(submitit, "AutoExecutor", lambda **settings: executor)
+  monkeypatch.setattr(processes, "SECONDS_TO_SAVE", 1)
   (tmp_path / "saved" / "jobs").mkdir(parents=True)
   where = places(
     tmp_path,
@@ -58,6 +73,8 @@ def test_a_sweep_that_is_asked_to_stop_stops_its_jobs(tmp_path, monkeypatch):
       cells, where, display(), pool=processes.Pool(2), failures=[]
     )
   assert [job.cancelled for job in executor.jobs] == [True, True]
+  if job is Saving:  # and not before
+    assert [job.saved for job in executor.jobs] == [True, True]
   for job in executor.jobs:  # where no signal arrives, either
     assert job.work.places.stop(1)
     with pytest.raises(Stopped, match="stopped as asked after 1 of"):

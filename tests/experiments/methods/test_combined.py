@@ -200,6 +200,10 @@ def test_what_does_not_compose_says_so():
     (lambda: SWAD(evaluations=0), "evaluations must be at least 1, got 0"),
     (lambda: DiWA(evaluations=0), "evaluations must be at least 1, got 0"),
     (lambda: DiWA(runs=0), "runs must be at least 1, got 0"),
+    (
+      lambda: DiWA(of=SWAD()),
+      "takes single steps .* and SWAD averages several",
+    ),
     (lambda: WiseFT(alpha=1.5), r"alpha must be in \[0, 1\], got 1.5"),
     (lambda: EMA(decay=1.0), r"decay must be in \[0, 1\), got 1.0"),
     (lambda: SPD(strength=-1.0), "strength must be at least 0, got -1"),

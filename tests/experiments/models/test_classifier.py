@@ -74,6 +74,17 @@ def test_clip_with_a_zero_shot_head_is_clip():
   assert not any("text" in name for name in names)
 
 
+def test_a_clip_that_is_read_again_has_the_structure_of_the_first():
+  """By which jax knows whether a step is compiled for it already."""
+  structure = lambda model: nnx.split(model)[0]
+  first, again, other = tiny.words(), tiny.words(), tiny.words()
+  scale = other.prompts.model.logit_scale
+  scale[...] = scale[...] + 1
+  assert structure(first) == structure(again)
+  assert hash(structure(first)) == hash(structure(again))
+  assert structure(first) != structure(other)
+
+
 def test_tree_mode_gives_the_same_logits():
   images = tiny.split(per_class=1).images
   expected = tiny.classifier().features(images)

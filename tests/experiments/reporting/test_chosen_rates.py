@@ -38,6 +38,13 @@ def test_validation_images_decide_where_there_are_some():
   assert rates(chosen_rates.choose(group(lines))) == [1e-3]
 
 
+def test_of_several_domains_the_mean_decides():
+  lines = [line(full(rate), 0, top1=0.9) for rate in (1e-4, 1e-3, 1e-2)]
+  for each, value in zip(lines, (0.1, 0.9, 0.1), strict=True):
+    each["metrics"]["mean_id"] = value
+  assert rates(chosen_rates.choose(group(lines))) == [1e-3]
+
+
 def test_each_method_and_setting_has_its_own():
   lines = [
     line(make(rate), 0, top1=top1)
@@ -111,10 +118,16 @@ def test_what_was_chosen_is_told_and_whether_at_an_edge():
     for alpha in (0.2, 0.9)
   ]
   lines += [line("zero_shot", 0)]
+  # Whose other seeds are missing: not one of those that were chosen of.
+  lines += [line(full(0.1), seed, top1=0.5, data="c") for seed in (0, 1)]
+  lines += [line(full(0.2), seed, top1=0.9, data="c") for seed in (0, 1)]
+  lines += [line(full(0.3), 0, top1=1.0, data="c")]
   assert chosen_rates.sentences([]) == []
   assert chosen_rates.sentences(lines) == [
     "Full fine-tuning: lr 0.001 is chosen of 0.0001, 0.001, 0.01.",
     "Full fine-tuning: lr 0.0001 is chosen of 0.0001, 0.001, 0.01. It is the"
     " smallest: try smaller ones.",
     "WiSE-FT: α 0.9 is chosen of 0.2, 0.9. It is the largest: try larger ones.",
+    "Full fine-tuning: lr 0.2 is chosen of 0.1, 0.2. It is the largest: try"
+    " larger ones.",
   ]

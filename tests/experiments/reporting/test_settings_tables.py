@@ -28,9 +28,7 @@ def test_variants_are_compared_with_the_first():
   found = group([*runs(base, top1=0.8, ood=0.4), *better])
   full = group(runs(FullFinetuning(), top1=0.8, ood=0.4, lucks=LUCK[::-1]))
   table = settings_tables.ablations(found, full)
-  assert list(table.header) == [
-    *("", "ID", "less the first's", "OOD", "less the first's")
-  ]
+  assert list(table.header) == [*("", "ID", "difference", "OOD", "difference")]
   first, second, third = table.rows
   assert first[::2] == ["GMixout (k 10)", "", ""]
   assert second[0] == "GMixout (k 1)"
@@ -40,6 +38,19 @@ def test_variants_are_compared_with_the_first():
   for difference in third[2::2]:
     assert difference.startswith("+0.0 ± ")
     assert not difference.endswith("*")
+
+
+def test_the_default_below_its_variants_shows_how_all_of_them_differ():
+  base = GMixout(rescale=True, learning_rate=5e-3)
+  variant = GMixout(rescale=True, learning_rate=5e-3, resample_every=1)
+  found = group(
+    [*runs(base, top1=0.8, ood=0.4), *runs(variant, top1=0.8, ood=0.4)]
+  )
+  usual = group(runs(GMixout(), top1=0.8, ood=0.4))
+  table = settings_tables.ablations(found, usual)
+  assert [row[0] for row in table.rows] == [
+    *("GMixout (rescale)", "GMixout (k 1, rescale)", "GMixout")
+  ]
 
 
 @pytest.mark.parametrize("rescale", [True, False])

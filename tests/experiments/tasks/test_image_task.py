@@ -205,6 +205,11 @@ def test_a_line_records_what_differs_from_the_defaults(pacs, vit_file):
   told = changed | {"std": [0.2, 0.2, 0.2], "mixup": 0.2, "weight_decay": 0.0}
   assert found == usual | told
   json.dumps(found)
+  # Prompts that are asked for are told, be they those of CLIP or not: an
+  # experiment that has its own is another task.
+  words = {"templates": ("a photo of a {}.",), "tell_templates": True}
+  told = {"templates": ["a photo of a {}."], "crops": "original"}
+  assert task(pacs, vit_file, **words).config == usual | told
 
 
 def test_another_backbone_of_the_same_name_is_another_task(

@@ -77,6 +77,14 @@ def test_runs_are_trained_once_and_keep_what_anybody_wants(trained):
   assert [sorted(given["snapshots"]) for given in fits] == [[2, 4], [2, 4]]
 
 
+def test_a_method_sees_its_own_snapshots_whoever_else_wants_others():
+  few, many = (DiWA(of=FULL, runs=2, evaluations=count) for count in (1, STEPS))
+  alone = Runs(task(), [few]).outcome(few)
+  beside = Runs(task(), [many, few]).outcome(few)
+  assert beside.cost.evaluations == alone.cost.evaluations
+  jax.tree.map(np.testing.assert_array_equal, weights(beside), weights(alone))
+
+
 def test_wise_ft_starts_from_the_shared_head_and_not_from_zeros(trained):
   runs, outcomes, _ = trained
   probed = loop.weights_of(probe.fit_head(tiny.classifier(), runs.task.source))
