@@ -74,8 +74,8 @@ def gmixout_masks(opt_state: Any, params: Any) -> Any:
 
   Returns:
     A pytree like `params` of boolean arrays: the mask of a mixed leaf, True
-    for a leaf that goes through `gmixout` unmixed, False for a leaf that
-    `gmixout` does not see (masked out, or sent elsewhere by a partition).
+    for a leaf that trains unmixed, False for one that `gmixout` does not train:
+    masked out, sent elsewhere by a partition, or of integers, booleans or keys.
 
   Raises:
     ValueError: As `gmixout_eval_params`.

@@ -1,6 +1,7 @@
 """AdamW of mixed parameters, fused with the mix."""
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -65,6 +66,12 @@ class FusedAdamW:
   b2: float = 0.999
   eps: float = 1e-8
   weight_decay: float = 1e-4
+
+  def __post_init__(self):
+    for name, high in (("b1", 1), ("b2", 1), ("eps", math.inf)):
+      value = getattr(self, name)
+      if isinstance(value, int | float) and not 0 <= value < high:
+        raise ValueError(f"{name} must be in [0, {high}), got {value!r}.")
 
   def init(self, trainable: Any) -> optax.OptState:
     """The state of `optax.adamw` for what `MixedParams.trainable` returns."""

@@ -215,7 +215,14 @@ def label_leaves(target: Target | Rules, params: Any) -> list[str]:
   ['frozen', 'mixed']
   """
   if isinstance(target, tuple):
-    labels = jax.tree.leaves(gmixout_labels(params, target))
+    labels = [
+      label if trains(leaf) else "frozen"
+      for label, leaf in zip(
+        jax.tree.leaves(gmixout_labels(params, target)),
+        jax.tree.leaves(params),
+        strict=True,
+      )
+    ]
     if labels and "mixed" not in labels:
       raise ValueError(
         f"target={target!r} mixes no leaf; at least one rule must. The leaves"

@@ -22,6 +22,7 @@ from gmixout_jax._core import step as steps
 from gmixout_jax._core.held_weights import restart_held_weights
 from gmixout_jax._core.inner_optimizer import wide_leaf, with_extra_args
 from gmixout_jax._core.keys import raw_key
+from gmixout_jax._core.multi_steps import has_stepped
 from gmixout_jax._core.settings import MixSettings, Settings, takes_settings
 from gmixout_jax.labels import named_leaves
 
@@ -148,7 +149,7 @@ class MixedParams(steps.MixState):
     """
 
     def of(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
-      begun = self._begun()
+      begun = self._begun().at_zero
 
       def of_trainable(trainable: Any) -> Any:
         _, weights = self._tapped(begun, trainable)
@@ -222,13 +223,7 @@ class MixedParams(steps.MixState):
         "opt_state does not fit what trains: make it by"
         f" tx.init(mixed.trainable()), not of the parameters ({error})."
       ) from error
-    stepped = True
-    counters = (
-      eval_params.states_in(state, optax.MultiStepsState)
-      for state in (before, opt_state)
-    )
-    for old, new in zip(*counters, strict=True):
-      stepped = stepped & (new.gradient_step != old.gradient_step)
+    stepped = has_stepped(begun, before, opt_state)
     return self.apply_updates(updates, stepped=stepped), opt_state
 
   def trainable(self) -> Any:

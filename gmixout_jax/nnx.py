@@ -218,7 +218,7 @@ class MixedOptimizer(nnx.Pytree):
     def of(model: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
       params = nnx.state(model, self.wrt)
       mixed = self._mixed(params)
-      begun = mixed._begun()
+      begun = mixed._begun().at_zero
 
       def of_trainable(trainable: Any, model: Any, args: Any, kwargs: Any):
         before = nnx.to_pure_dict(nnx.state(model, self.wrt))

@@ -139,13 +139,12 @@ def data_parallel(
       f" got style={style!r}."
     )
   mesh = data_mesh() if mesh is None else mesh
-  wrap = {"shard_map": _by_shard_map, "jit": _by_jit, "pmap": _by_pmap}[style]
-  return wrap(step, mesh, state_sharding)
+  if style == "jit":
+    return _by_jit(step, mesh, state_sharding)
+  return {"shard_map": _by_shard_map, "pmap": _by_pmap}[style](step, mesh)
 
 
-def _by_shard_map(step: Any, mesh: Mesh, state_sharding: Any) -> Any:
-  del state_sharding
-
+def _by_shard_map(step: Any, mesh: Mesh) -> Any:
   def whole(state: Any, batch: Any, *others: Any) -> Any:
     _check_batch(batch, mesh.size)
     everywhere, split = PartitionSpec(), PartitionSpec(AXIS)
@@ -190,8 +189,7 @@ def _by_jit(step: Any, mesh: Mesh, state_sharding: Any) -> Any:
   return jax.jit(whole, donate_argnums=0)
 
 
-def _by_pmap(step: Any, mesh: Mesh, state_sharding: Any) -> Any:
-  del state_sharding
+def _by_pmap(step: Any, mesh: Mesh) -> Any:
   devices = list(mesh.devices.flat)
   local = sum(d.process_index == jax.process_index() for d in devices)
   compiled: dict[int, Any] = {}
@@ -385,9 +383,10 @@ def _check_style(style: Any) -> None:
 
 def _check_batch(batch: Any, devices: int) -> None:
   sizes = {leaf.shape[:1] for leaf in jax.tree.leaves(batch)}
-  if len(sizes) != 1 or not (size := sizes.pop()) or size[0] % devices:
+  size = sizes.pop() if len(sizes) == 1 else ()
+  if not size or not size[0] or size[0] % devices:
     shapes = sorted(str(leaf.shape) for leaf in jax.tree.leaves(batch))
     raise ValueError(
-      "the leaves of a batch must have one first axis that can be divided"
+      "the leaves of a batch must have one first axis, not empty, to be divided"
       f" evenly among {devices} devices, got shapes {', '.join(shapes)}."
     )

@@ -23,6 +23,9 @@ Description = dict[str, Any]
 
 _FIELD = "description"
 
+# Of an episode whose length follows a schedule, which is not saved itself.
+_STEPS = "episode_steps"
+
 # Version 0.1.0 saved none; it drew each sampler's first distribution.
 _FIRST = 1
 
@@ -30,8 +33,8 @@ _FIRST = 1
 def describe(state: MixState) -> Description:
   """What decides which entries a mask has, and what anchors mean; JSON."""
   settings = state.settings
-  every = settings.resample_every
-  return {
+  every, scheduled = settings.resample_every, state.scheduled
+  found = {
     "sampler": settings.sampler,
     "mask_distribution": samplers.MASK_DISTRIBUTION[settings.sampler],
     "sparsity": settings.sparsity,
@@ -40,6 +43,9 @@ def describe(state: MixState) -> Description:
     "moments": settings.moments,
     "rescale": settings.rescale,
   }
+  if callable(every) and scheduled is not None:
+    found[_STEPS] = int(resampling.length(every, scheduled.episode))
+  return found
 
 
 def check_resumable(saved: Description | None, state: MixState) -> None:
@@ -57,6 +63,7 @@ def check_resumable(saved: Description | None, state: MixState) -> None:
   ours = describe(state)
   if saved is None:
     saved = ours | {"mask_distribution": _FIRST}
+  saved = {_STEPS: ours.get(_STEPS)} | saved  # which not all versions told
   different = [name for name in ours if saved.get(name) != ours[name]]
   if not different or _between_episodes(saved, state):
     return
@@ -133,6 +140,24 @@ def _check_structure(
         f" {shape} here: the state is of another model, or was saved with other"
         " settings (sparsity, sampler, target, axes, residual)."
       )
+  ours = _shapes(serialization.to_state_dict(wanted.learned))
+  theirs = _shapes(saved["learned"])
+  for path in sorted(ours.keys() ^ theirs.keys()):
+    kinds = ("float32", "low precision")
+    here, there = kinds if path in theirs else kinds[::-1]
+    raise ValueError(
+      f"leaf {path!r} is of {here} here, and the state was saved for weights of"
+      f" {there}: restore it beside those, and then cast the weights."
+    )
+  if (wanted.scheduled is None) != (not saved["scheduled"]):
+    here, there = "a schedule", "a number"
+    if wanted.scheduled is None:
+      here, there = there, here
+    raise ValueError(
+      f"resample_every is {here} here, and was {there} where the state was"
+      " saved: go on with what saved it."
+    )
+  ours = _shapes(serialization.to_state_dict(wanted.anchor))
   moments = wanted.settings.moments
   if described is not None and described.get("moments", moments) != moments:
     raise ValueError(
@@ -157,6 +182,8 @@ def _between_episodes(saved: Description, state: MixState) -> bool:
   if count == 0:
     return True
   ended = not isinstance(every, int) or count % every == 0
+  if state.scheduled is not None and saved[_STEPS] is not None:
+    ended = count == int(state.scheduled.end) - saved[_STEPS]
   now = resampling.locate(
     state.count, state.settings.resample_every, state.scheduled
   )

@@ -28,6 +28,12 @@ import jax.numpy as jnp
 from gmixout_jax._core import layouts
 from gmixout_jax._core.resampling import Episode
 
+_LIKE_IEEE = frozenset(
+  map(jnp.dtype, (jnp.float16, jnp.bfloat16, jnp.float8_e5m2))
+)
+"""Narrow types of which bits of exponent and mantissa tell all values. Others
+have no infinity in favour of larger numbers, or another bias."""
+
 
 class AnchorState(NamedTuple):
   """What one mixed leaf carries between steps, in float32 or wider.
@@ -103,6 +109,12 @@ class MixedLeaf(abc.ABC):
     """Packed active entries in the shape of Δ, sharded as the leaf `like`."""
 
   @abc.abstractmethod
+  def moved(
+    self, residual: jax.Array, indices: jax.Array, like: jax.Array
+  ) -> jax.Array:
+    """M⊙Δ/s: what Δ adds to the leaf `like`, in its shape and dtype."""
+
+  @abc.abstractmethod
   def finish(
     self,
     leaf: jax.Array,
@@ -172,9 +184,9 @@ class ResetResidual(MixedLeaf):
     weights = self.active(leaf, step.indices)
     anchor = jnp.where(step.episode.starts, weights, memory.anchor)
     if memory.learned is None:
-      return self.divisor * (weights - anchor), AnchorState(anchor)
+      return self.divisor * _less(weights, anchor), AnchorState(anchor)
     learned = jnp.where(step.episode.starts, weights, memory.learned)
-    return learned - anchor, AnchorState(anchor, learned)
+    return _less(learned, anchor), AnchorState(anchor, learned)
 
   def spread(
     self, packed: jax.Array, indices: jax.Array, like: jax.Array
@@ -182,6 +194,13 @@ class ResetResidual(MixedLeaf):
     """Nothing to do: Δ is packed."""
     del indices, like
     return packed
+
+  def moved(
+    self, residual: jax.Array, indices: jax.Array, like: jax.Array
+  ) -> jax.Array:
+    """Zero off the mask."""
+    change = (residual / self.divisor).astype(like.dtype)
+    return self.layout.put(change, indices, like)
 
   def finish(
     self,
@@ -207,7 +226,7 @@ class ResetResidual(MixedLeaf):
       memory = memory._replace(learned=memory.learned + update)
       factor = jnp.where(ends, 1 - decay, 1 / self.divisor)
       wanted = memory.anchor + factor * (residual + update)
-      change = wanted - self.active(leaf, step.indices)
+      change = _less(wanted, self.active(leaf, step.indices))
     return change, memory
 
   def dense(
@@ -259,13 +278,20 @@ class KeptResidual(MixedLeaf):
     weights = leaf.astype(accumulator_dtype(leaf))
     anchor = jnp.where(first, weights, memory.anchor)
     learned = jnp.where(first, weights, memory.learned)
-    return learned - anchor, AnchorState(anchor, learned)
+    return _less(learned, anchor), AnchorState(anchor, learned)
 
   def spread(
     self, packed: jax.Array, indices: jax.Array, like: jax.Array
   ) -> jax.Array:
     """Zeroes what is not active."""
     return self.layout.put(packed, indices, like)
+
+  def moved(
+    self, residual: jax.Array, indices: jax.Array, like: jax.Array
+  ) -> jax.Array:
+    """Zero off the mask."""
+    change = (residual / self.divisor).astype(like.dtype)
+    return jnp.where(self.layout.mask(indices, like), change, 0)
 
   def finish(
     self,
@@ -280,11 +306,13 @@ class KeptResidual(MixedLeaf):
     assert memory.learned is not None
     learned = memory.learned + update
     decay = step.anchor_decay.astype(learned.dtype)
-    follow = (1 - decay) * (learned - memory.anchor)
+    follow = (1 - decay) * _less(learned, memory.anchor)
     anchor = memory.anchor + jnp.where(step.episode.ends, follow, 0)
     mask = self.layout.mask(step.redraw(step.episode.ends), leaf)
-    weights = anchor + jnp.where(mask, (learned - anchor) / self.divisor, 0)
-    return weights - leaf.astype(weights.dtype), AnchorState(anchor, learned)
+    moved = _less(learned, anchor) / self.divisor
+    weights = anchor + jnp.where(mask, moved, 0)
+    change = _less(weights, leaf.astype(weights.dtype))
+    return change, AnchorState(anchor, learned)
 
   def dense(
     self, change: jax.Array, indices: jax.Array, like: jax.Array
@@ -311,18 +339,27 @@ class KeptResidual(MixedLeaf):
     return memory.learned.astype(leaf.dtype)
 
 
+def _less(weights: jax.Array, others: jax.Array) -> jax.Array:
+  """The difference; 0 where both are one infinity, which else is NaN.
+
+  A buffer may hold infinities, such as those that mask attention.
+  """
+  same = (weights == others) & jnp.isinf(others)
+  return jnp.where(same, 0, weights - others)
+
+
 def accumulator_dtype(leaf: Any) -> Any:
   """Anchors and residuals are never narrower than float32.
 
   Not `jnp.promote_types`, which refuses bfloat16 beside float32 where promotion
   is strict.
   """
-  dtype = jnp.dtype(leaf.dtype)
+  dtype = jnp.dtype(jax.dtypes.canonicalize_dtype(leaf.dtype))
   return dtype if dtype.itemsize >= 4 else jnp.dtype(jnp.float32)
 
 
 def is_low_precision(leaf: Any) -> bool:
-  return leaf.dtype != accumulator_dtype(leaf)
+  return jnp.dtype(leaf.dtype).itemsize < 4
 
 
 def _representable(
@@ -335,6 +372,9 @@ def _representable(
   """
   info, weights = jnp.finfo(dtype), weights.astype(change.dtype)
   wanted = weights + change
+  if jnp.dtype(dtype) not in _LIKE_IEEE:
+    rounded = jax.lax.optimization_barrier(wanted.astype(dtype))
+    return _less(rounded.astype(change.dtype), weights)
   # Not astype, there and back: XLA takes that for the identity.
   nearest = jax.lax.reduce_precision(wanted, info.nexp, info.nmant)
   if info.tiny > jnp.finfo(change.dtype).tiny:
@@ -342,4 +382,4 @@ def _representable(
     step = jnp.asarray(info.smallest_subnormal, change.dtype)
     subnormal = jnp.abs(wanted) < jnp.asarray(info.tiny, change.dtype)
     nearest = jnp.where(subnormal, jnp.round(wanted / step) * step, nearest)
-  return nearest - weights
+  return _less(nearest, weights)

@@ -4,9 +4,15 @@ from typing import Any
 
 import jax
 from flax import nnx
+from flax.nnx.nn import dtypes
 
 from gmixout_jax._core import layouts
 from gmixout_jax._core.packed_grad import Tap
+
+_LAYERS = (nnx.Linear, nnx.LinearGeneral, nnx.LoRALinear)
+
+_WRAPPERS = (nnx.WeightNorm, nnx.SpectralNorm)
+"""What changes the kernel of a layer before it calls that."""
 
 
 class TapVariable(nnx.Variable):
@@ -41,9 +47,12 @@ def put_taps(model: Any, taps: dict[str, Tap]) -> None:
     taps: The tap of each mixed leaf by its '/'-joined path.
   """
   module: Any
-  for path, module in nnx.iter_modules(model):
+  modules = list(nnx.iter_modules(model))
+  wrappers = [path for path, module in modules if isinstance(module, _WRAPPERS)]
+  for path, module in modules:
     tap = taps.get("/".join(map(str, (*path, "kernel"))))
-    if tap is not None and _takes(module, tap):
+    wrapped = any(path[: len(above)] == above for above in wrappers)
+    if tap is not None and not wrapped and _takes(module, tap):
       module.dot_general = nnx.data(TappedDot(tap.of_layers()))
 
 
@@ -58,6 +67,8 @@ def take_taps(model: Any) -> None:
 
 def _takes(module: Any, tap: Tap) -> bool:
   """Whether a layer's product can have the tap in it."""
+  if not _multiplies_by_kernel(module):
+    return False
   if isinstance(module, nnx.Linear):
     own = module.dot_general is not jax.lax.dot_general
     rank = 2
@@ -72,3 +83,16 @@ def _takes(module: Any, tap: Tap) -> bool:
     rank += len(layout.layers)
   # Else a stack, which cannot be cut; or its letters name no layers.
   return not own and rank == len(layout.shape)
+
+
+def _multiplies_by_kernel(module: Any) -> bool:
+  """Whether the product of a layer is with its kernel, at most cast.
+
+  What else it may be is not known of a `__call__` that is not Flax's, such as
+  one that standardizes the kernel first. Then the gradient is that of the
+  weights, wherever they went.
+  """
+  classes = type(module).__mro__
+  owner = next((cls for cls in classes if "__call__" in vars(cls)), None)
+  known = owner in _LAYERS or vars(owner).get("multiplies_by_kernel", False)
+  return known and module.promote_dtype is dtypes.promote_dtype

@@ -44,11 +44,12 @@ class Tap:
   indices: jax.Array
   mix: MixedLeaf = struct.field(pytree_node=False)
 
-  def weights(self, leaf: jax.Array) -> jax.Array:
+  def weights(self, leaf: jax.Array, own: jax.Array) -> jax.Array:
     """The training weights, whose gradient goes to Δ.
 
     Args:
       leaf: The leaf as the model computes with it.
+      own: The Δ that it holds.
 
     Returns:
       `leaf`; nothing flows back to it.
@@ -56,20 +57,21 @@ class Tap:
     mix, dtype = self.mix, self.residual.dtype
 
     @jax.custom_vjp
-    def let_through(leaf, residual, indices):
-      del residual, indices
+    def let_through(leaf, residual, own, indices):
+      del residual, own, indices
       return leaf
 
-    def forward(leaf, residual, indices):
-      del residual
-      return leaf, indices
+    def forward(leaf, residual, own, indices):
+      # Of Δ only what the leaf does not hold moves it: nothing, but for whoever
+      # differentiates a second time, with respect to Δ or to the leaf.
+      return _of_residual(mix, leaf, residual - own, indices), indices
 
     def backward(indices, gradient):
       active = mix.active(gradient, indices) / mix.divisor
-      return None, active.astype(dtype), None
+      return None, active.astype(dtype), None, None
 
     let_through.defvjp(forward, backward)
-    return let_through(leaf, self.residual, self.indices)
+    return let_through(leaf, self.residual, own, self.indices)
 
   def of_layers(self) -> "Tap":
     """The tap of a stack with the axes that number layers in front.
@@ -154,11 +156,31 @@ def tapped_weights(
   tree, leaves = begun.tree, []
   for i, (leaf, own) in enumerate(zip(tree.leaves, trainable, strict=True)):
     if i in tree.mixes:
-      leaves.append(taps[tree.mixes[i].path].weights(leaf))
+      tap = taps[tree.mixes[i].path]
+      leaves.append(tap.weights(leaf, begun.residuals[i]))
     else:
       frozen = isinstance(own, optax.MaskedNode)
       leaves.append(leaf if frozen else own.astype(leaf.dtype))
   return tree.treedef.unflatten(leaves)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _of_residual(
+  mix: MixedLeaf, leaf: jax.Array, residual: jax.Array, indices: jax.Array
+) -> jax.Array:
+  """The leaf, which moves as Δ does where a gradient is differentiated again.
+
+  So gradients of gradients, as of a penalty on them, reach Δ.
+  """
+  del mix, residual, indices
+  return leaf
+
+
+@_of_residual.defjvp
+def _(mix: MixedLeaf, primals: Any, tangents: Any) -> Any:
+  leaf, _, indices = primals
+  of_leaf, of_residual, _ = tangents
+  return leaf, of_leaf + mix.moved(of_residual, indices, leaf)
 
 
 @jax.custom_jvp
@@ -256,11 +278,14 @@ def _tapped_product(
     return dot(inputs, kernel)
 
   def forward(inputs, kernel, residual, indices):
-    del residual
-    return dot(inputs, kernel), (keep(inputs, indices), kernel, indices)
+    moving = _of_residual(mix, kernel, residual, indices)
+    saved = keep(inputs, indices), kernel, residual, indices
+    return dot(inputs, moving), saved
 
   def backward(saved, gradient):
-    kept, kernel, indices = saved
+    kept, kernel, residual, indices = saved
+    # Not saved as such: of a stack, a scan would save a copy.
+    kernel = _of_residual(mix, kernel, residual, indices)
     # Both products below read it. Without the barrier XLA fuses what made it
     # into a transposed copy for one of them, element by element.
     gradient = jax.lax.optimization_barrier(gradient)

@@ -72,10 +72,11 @@ def check_paths(named: Sequence[tuple[str, Any]]) -> None:
 
 
 def is_matrix(leaf: Any) -> bool:
-  """Whether a leaf can be mixed: floating point, with at least two axes."""
+  """Whether a leaf can be mixed: floating point, two axes or more, entries."""
   return (
     hasattr(leaf, "ndim")
     and leaf.ndim >= 2
+    and 0 not in leaf.shape
     and jnp.issubdtype(leaf.dtype, jnp.floating)
   )
 

@@ -62,7 +62,7 @@ def first_schedule(resample_every: Period) -> Scheduled | None:
   if not callable(resample_every):
     return None
   zero = jnp.zeros((), jnp.int32)
-  return Scheduled(episode=zero, end=_length(resample_every, zero))
+  return Scheduled(episode=zero, end=length(resample_every, zero))
 
 
 def locate(
@@ -71,10 +71,10 @@ def locate(
   """Finds the episode of the optimizer step that follows `count` steps."""
   if scheduled is not None:
     assert callable(resample_every)
-    length = _length(resample_every, scheduled.episode)
+    steps = length(resample_every, scheduled.episode)
     return Episode(
       number=scheduled.episode,
-      starts=count == scheduled.end - length,
+      starts=count == scheduled.end - steps,
       ends=count + 1 == scheduled.end,
     )
   if resample_every is None:
@@ -100,11 +100,24 @@ def advance(
   return Scheduled(
     episode=jnp.where(now.ends, following, scheduled.episode),
     end=scheduled.end
-    + jnp.where(now.ends, _length(resample_every, following), 0),
+    + jnp.where(now.ends, length(resample_every, following), 0),
   )
 
 
-def _length(schedule: Schedule, episode: jax.Array) -> jax.Array:
-  """Steps of an episode; a schedule may give floats, which are rounded."""
+def length(schedule: Schedule, episode: jax.Array) -> jax.Array:
+  """Steps of an episode; a schedule may give floats, which are rounded.
+
+  Where they are traced, and nobody can look at them, there is at least one.
+
+  Raises:
+    ValueError: If they are no scalar or, where they are known, no number or
+      less than one.
+  """
   steps = jnp.round(jnp.asarray(schedule(episode)))
+  known = not isinstance(steps, jax.core.Tracer)
+  if steps.shape != () or (known and not 1 <= float(steps) < 2**31):
+    raise ValueError(
+      "resample_every must be a schedule episode -> steps, at least 1, got"
+      f" {steps} for episode {episode}."
+    )
   return jnp.maximum(steps.astype(jnp.int32), 1)

@@ -161,10 +161,24 @@ class Settings:
     return self.residual == "reset" and self.resample_every is not None
 
   def decay(self, episode: jax.Array, constant: Any) -> jax.Array:
-    """λ in an episode: the schedule's, or `constant` if there is none."""
+    """λ in an episode: the schedule's, or `constant` if there is none.
+
+    Where it is traced, and nobody can look at it, what is out of range is the
+    nearest that is allowed.
+
+    Raises:
+      ValueError: If it is no scalar or, where it is known, out of range.
+    """
     if callable(self.anchor_decay):
       constant = self.anchor_decay(episode)
-    return jnp.asarray(constant, dtype=float)
+    decay = jnp.asarray(constant, dtype=float)
+    known = not isinstance(decay, jax.core.Tracer)
+    if decay.shape != () or (known and not 0 <= float(decay) <= 1):
+      raise ValueError(
+        "anchor_decay must be a schedule to scalars in [0, 1], got"
+        f" {decay} for episode {episode}."
+      )
+    return decay if known else jnp.clip(decay, 0, 1)
 
   def mixed_leaves(
     self, params: Any

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Self
 import jax
 import jax.core
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 
@@ -81,7 +82,6 @@ class MixState:
     zero = jnp.zeros((), jnp.int32)
     # A copy, as of the key: who donates the state keeps what he gave.
     decay = jnp.array(settings.decay(zero, settings.anchor_decay))
-    check_decay(decay)
     return cls(
       count=zero,
       key=jnp.array(key),
@@ -90,16 +90,6 @@ class MixState:
       scheduled=resampling.first_schedule(settings.resample_every),
       settings=settings.static(),
       **others,
-    )
-
-
-def check_decay(decay: jax.Array) -> None:
-  """Raises ValueError if λ is no scalar or, where it is known, out of range."""
-  known = not isinstance(decay, jax.core.Tracer)
-  if decay.shape != () or (known and not 0 <= float(decay) <= 1):
-    raise ValueError(
-      "anchor_decay must be a schedule to scalars in [0, 1], got"
-      f" {decay} for the first episode."
     )
 
 
@@ -129,6 +119,11 @@ class MixedTree(NamedTuple):
       ValueError: As `Settings.mixed_leaves`.
     """
     leaves, treedef = jax.tree.flatten(params)
+    # As JAX holds them: NumPy's have 64 bits.
+    leaves = [
+      jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf
+      for leaf in leaves
+    ]
     labels, mixes = settings.mixed_leaves(params)
     layouts = {
       i: mix.packed_layout
@@ -167,6 +162,11 @@ class Begun(NamedTuple):
   episode: resampling.Episode
   anchor_decay: jax.Array
   count_after: jax.Array
+
+  @property
+  def at_zero(self) -> "Begun":
+    """The same with Δ = 0, to differentiate at: no forward pass reads Δ."""
+    return self._replace(residuals=self.tree.residuals)
 
 
 def begin(state: MixState, params: optax.Params, anchor_decay: Any) -> Begun:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
@@ -37,7 +38,8 @@ def interpolate(start: Any, end: Any, alpha: ArrayLike) -> Any:
     A pytree like `start`.
 
   Raises:
-    ValueError: If `alpha` is a number outside [0, 1], the structures or the
+    ValueError: If `alpha` is no scalar or known to be outside [0, 1], the
+      structures or the
       shapes of a leaf differ, or a leaf of integers, booleans or keys does (or
       may, being traced); the leaf is named, with both values.
 
@@ -56,11 +58,13 @@ def interpolate(start: Any, end: Any, alpha: ArrayLike) -> Any:
     Wortsman et al., Robust fine-tuning of zero-shot models, 2021,
     https://arxiv.org/abs/2109.01903
   """
-  if not isinstance(alpha, jax.Array) and not 0 <= alpha <= 1:  # pyright: ignore[reportOperatorIssue]
+  if alpha is None or jnp.shape(alpha) != ():
+    raise ValueError(f"alpha must be one number in [0, 1], got {alpha!r}.")
+  known = not isinstance(alpha, jax.core.Tracer)
+  if known and not 0 <= float(alpha) <= 1:  # pyright: ignore[reportArgumentType]
     raise ValueError(f"alpha must be in [0, 1], got {alpha}.")
-
-  if isinstance(alpha, np.ndarray | np.generic):
-    alpha = float(alpha)
+  if not isinstance(alpha, jax.Array):
+    alpha = float(alpha)  # pyright: ignore[reportArgumentType]
 
   def point(a: jax.Array, b: jax.Array) -> jax.Array:
     dtype = wide_dtype(a, b, alpha)

@@ -94,6 +94,11 @@ def manifold_soup(
     raise ValueError(f"budget must be at least 1, got {budget}.")
   groups = components(trees, depth)
   order, best = ranked(trees, validate, scores)
+  if best < 0:
+    raise ValueError(
+      "scores must be at least 0, as accuracies are, or τ times the best would"
+      f" be better than it; the best is {best}."
+    )
   soup, used = trees[order[0]], [order[0]]
   shares = {name: [1.0] for name in groups}
   skipped, rejected = [], []

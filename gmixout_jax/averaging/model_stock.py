@@ -96,7 +96,8 @@ def model_stock(pretrained: Any, tuned: Sequence[Any]) -> Stock:
     if not has_mean(start):
       return jnp.zeros([])
     wide = wide_dtype(start)
-    deltas = [difference(end, start, wide).ravel() for end in ends]
+    start, arrays = jnp.asarray(start), map(jnp.asarray, ends)
+    deltas = [difference(end, start, wide).ravel() for end in arrays]
     norms = [jnp.linalg.norm(delta) for delta in deltas]
     cosines = []
     for i, j in itertools.combinations(range(len(deltas)), 2):

@@ -1,5 +1,6 @@
 """SWAD's window: which part of a run to average, from its validation losses."""
 
+import numbers
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -68,8 +69,8 @@ def swad_window(
       f" {losses}."
     )
   for name, value in (("converge", converge), ("tolerance", tolerance)):
-    if value < 1:
-      raise ValueError(f"{name} must be at least 1, got {value}.")
+    if not isinstance(value, numbers.Integral) or value < 1:
+      raise ValueError(f"{name} must be an integer >= 1, got {value!r}.")
   if ratio < 1:
     raise ValueError(f"ratio must be at least 1, got {ratio}.")
   losses = array.tolist()

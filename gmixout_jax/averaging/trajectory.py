@@ -256,7 +256,7 @@ def average_params(opt_state: Any, params: Any) -> Any:
         f" in opt_state {jnp.shape(mean)}: they belong to different models."
       )
     if has_mean(leaf):
-      results.append(mean.astype(leaf.dtype))
+      results.append(jnp.asarray(mean).astype(jnp.asarray(leaf).dtype))
       continue
     if not any(isinstance(x, jax.core.Tracer) for x in (mean, leaf)):
       check_agreement(name, (mean, leaf), ("opt_state", "params"))

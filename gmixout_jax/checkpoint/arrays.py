@@ -29,11 +29,12 @@ def flatten(state: Any) -> dict[str, Any]:
     state: A pytree of arrays, `jax.ShapeDtypeStruct` or Python's numbers.
 
   Returns:
-    The leaves; a number of Python as an array of the type that JAX gives it.
+    The leaves; a number of Python, or an array of NumPy, as an array of the
+    type that JAX gives it.
 
   Raises:
-    ValueError: If two leaves have one path, or a leaf is no array of numbers;
-      it is named.
+    ValueError: If two leaves have one path, or a leaf is no array of numbers
+      or holds integers that JAX has no type for; it is named.
   """
   leaves = jax.tree.leaves_with_path(state)
   named = {
@@ -53,18 +54,29 @@ def signature(leaf: Any) -> str:
   return f"{leaf.dtype}{list(leaf.shape)}"
 
 
-def to_write(arrays: Mapping[str, Any]) -> dict[str, jax.Array]:
-  """The arrays with entries, on devices and in types that Orbax writes.
+def as_held(signature: str) -> str:
+  """The signature with the type that JAX holds it in.
 
-  Raises:
-    ValueError: If one of NumPy's holds integers that JAX has no type for; it
-      is named.
+  Up to version 0.2.0 manifests told those of NumPy's arrays as they were given,
+  and what was written had 32 bits.
+
+  Example:
+    >>> as_held("int64[3]"), as_held("bfloat16[2, 2]")
+    ('int32[3]', 'bfloat16[2, 2]')
   """
+  name, bracket, shape = signature.partition("[")
+  if name not in ("int64", "uint64", "float64", "complex128"):
+    return signature
+  return f"{jax.dtypes.canonicalize_dtype(name)}{bracket}{shape}"
+
+
+def to_write(arrays: Mapping[str, Any]) -> dict[str, jax.Array]:
+  """The arrays with entries, on devices and in types that Orbax writes."""
   default = _default_sharding()
   placed = {
     name: leaf
     if isinstance(leaf, jax.Array)
-    else jax.make_array_from_process_local_data(default, _narrowed(name, leaf))
+    else jax.make_array_from_process_local_data(default, leaf)
     for name, leaf in arrays.items()
     if leaf.size
   }
@@ -136,8 +148,9 @@ def _as_array(name: str, leaf: Any) -> Any:
       f"leaf {name!r} of the state must be an array of numbers that JAX has a"
       f" type for, got {leaf!r:.80} ({type(leaf).__name__})."
     )
-  array = array.astype(array.dtype.newbyteorder("="), copy=False)
-  return array if hasattr(leaf, "dtype") else _narrowed(name, array)
+  return _narrowed(
+    name, array.astype(array.dtype.newbyteorder("="), copy=False)
+  )
 
 
 def _narrowed(name: str, array: np.ndarray) -> np.ndarray:

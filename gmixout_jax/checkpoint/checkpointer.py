@@ -38,6 +38,7 @@ from gmixout_jax.checkpoint import (
   manifests,
   marks,
   processes,
+  same_run,
 )
 from gmixout_jax.checkpoint.files import (
   CheckpointError,
@@ -113,6 +114,7 @@ class Checkpoints:
     self.keep = keep
     self._config = manifests.as_json("config", config or {})
     self._leads = processes.leads()
+    self._closed = False
     self._lock: int | None = None
     self._kept: frozenset[int] = frozenset()
     self._pending: concurrent.futures.Future[None] | None = None
@@ -153,6 +155,7 @@ class Checkpoints:
     try:
       self.wait()
     finally:
+      self._closed = True
       self._committer.shutdown()
       if self._lock is not None:
         os.close(self._lock)
@@ -187,7 +190,7 @@ class Checkpoints:
     An existing checkpoint of this step is left unchanged.
 
     Args:
-      step: Steps taken, an integer of at least 0.
+      step: Steps taken, an integer of at least 0 and of the newest checkpoint.
       state: A pytree of arrays, of any type and shape, or of Python's numbers,
         which come back as arrays. On several processes they are global arrays.
       iterator: The state of the data iterator; JSON.
@@ -195,13 +198,15 @@ class Checkpoints:
 
     Raises:
       TypeError: If `iterator` is not JSON.
-      ValueError: If `step` or `score` is not allowed, a number in `iterator` is
-        not finite, two leaves of `state` have one path, or one is no array of
-        numbers or holds an integer that JAX has no type for; it is named.
+      ValueError: If `step` or `score` is not allowed, these checkpoints are
+        closed, a number in `iterator` is not finite, two leaves of `state` have
+        one path, or one is no array of numbers or holds an integer that JAX
+        has no type for; it is named.
       OSError: If this or the previous checkpoint could not be written, say
         because the disk is full. What had been written of it is removed, and
         the other checkpoints stay as they are.
     """
+    self._check_open()
     step = manifests.as_step(step)
     leaves = arrays.flatten(state)
     manifest = {
@@ -218,8 +223,15 @@ class Checkpoints:
     }
     placed = arrays.to_write(leaves)
     self.wait()
-    if processes.agreed(step in self.steps):
+    newest = processes.agreed(self.steps[-1] if self.steps else -1)
+    if step == newest:
       return
+    if step < newest:
+      raise ValueError(
+        f"step must be above {newest}, the newest checkpoint in {self.folder},"
+        f" got {step}: to go on from an older one, move those after it out of"
+        " this folder, or save to another."
+      )
     unfinished = self._unfinished(step)
     try:
       if self._leads:
@@ -274,6 +286,7 @@ class Checkpoints:
         named. Or the one of `step` is damaged.
       ValueError: There is none of `step`; it lists those that there are.
     """
+    self._check_open()
     self.wait()
     if step is not None:
       self._check_whole(step)
@@ -285,7 +298,8 @@ class Checkpoints:
     manifest = manifests.read(self._path(step) / "manifest.json")
     wanted = like(step) if callable(like) else like
     leaves = arrays.flatten(wanted)
-    self._check(step, manifest, leaves)
+    where = f"the checkpoint of step {step} in {self.folder}"
+    same_run.check(where, manifest, self._config, leaves)
     places = arrays.to_read(leaves)
     loaded = {}
     if places:
@@ -293,8 +307,15 @@ class Checkpoints:
     state = jax.tree.unflatten(
       jax.tree.structure(wanted), arrays.as_wanted(loaded, leaves)
     )
-    self._check_mixes(step, manifest, state)
+    same_run.check_mixes(where, manifest, state)
     return Saved(step, state, manifest["iterator"], manifest["score"])
+
+  def _check_open(self) -> None:
+    if self._closed:
+      raise ValueError(
+        f"the checkpoints in {self.folder} are closed: open them again by"
+        " Checkpoints(folder, ...)."
+      )
 
   def _path(self, step: int) -> pathlib.Path:
     return self.folder / f"{step:08d}"
@@ -368,32 +389,3 @@ class Checkpoints:
       )
     manifest = manifests.read(self._path(step) / "manifest.json")
     manifests.check_files(self._path(step), manifest["files"])
-
-  def _check(
-    self, step: int, manifest: dict[str, Any], wanted: Mapping[str, Any]
-  ) -> None:
-    """Raises CheckpointError unless the checkpoint is of this run."""
-    where = f"the checkpoint of step {step} in {self.folder}"
-    leaves = {name: arrays.signature(leaf) for name, leaf in wanted.items()}
-    for kind, saved, ours in (
-      ("config", manifest["config"], self._config),
-      ("leaf", manifest["leaves"], leaves),
-    ):
-      found = manifests.difference(saved, ours)
-      if found is not None:
-        raise CheckpointError(
-          f"{where} is of another run: {kind} {found}. Resume it as it was"
-          " begun, or give this run a folder of its own."
-        )
-
-  def _check_mixes(
-    self, step: int, manifest: dict[str, Any], state: Any
-  ) -> None:
-    """Raises CheckpointError unless masks mean what they did when saved."""
-    saved = manifest.get("mixes", {})
-    for path, mix in description.find_states(state).items():
-      try:
-        description.check_resumable(saved.get(path), mix)
-      except ValueError as error:
-        where = f"the checkpoint of step {step} in {self.folder}"
-        raise CheckpointError(f"{where}, state {path!r}: {error}") from None

@@ -39,10 +39,11 @@ def one_side(name: str, size: Any) -> int:
   Raises:
     ValueError: It is no square.
   """
-  sides = {size} if isinstance(size, int) else set(size)
-  if len(sides) != 1 or not all(isinstance(side, int) for side in sides):
+  sides = size if isinstance(size, list | tuple) else [size]
+  known = all(isinstance(side, int) for side in sides)
+  if not known or len(set(sides)) != 1:
     raise ValueError(f"{name} must be one number of pixels, got {size!r}.")
-  return sides.pop()
+  return sides[0]
 
 
 def _check_sizes(config: Any, *names: str) -> None:

@@ -98,6 +98,8 @@ class Linear(nnx.Linear):
   the time to compile.
   """
 
+  multiplies_by_kernel = True  # so `gmixout_jax.nnx` may tap its product
+
   def __call__(self, inputs: Array, out_sharding: Any = None) -> Array:
     """Maps the last axis."""
     return _settled(super().__call__(inputs, out_sharding=out_sharding))

@@ -190,10 +190,14 @@ def kind_of(folder: pathlib.Path) -> tuple[str, dict[str, Any]]:
     CheckpointError: There are pickles alone.
     ValueError: The config is damaged, or of something else.
   """
-  for name in (open_clip.CONFIG, "config.json"):
-    if (folder / name).is_file():
-      break
-  else:
+  forms = {
+    open_clip.CONFIG: open_clip.WEIGHTS,
+    "config.json": "model.safetensors",
+  }
+  there = [name for name in forms if (folder / name).is_file()]
+  # Who publishes a model in two forms may have one of them as pickles alone.
+  whole = [name for name in there if _has(folder, forms[name])]
+  if not there:
     if any(folder.glob("*.safetensors.index.json")) or not any(
       folder.glob("*.safetensors")
     ):
@@ -203,6 +207,7 @@ def kind_of(folder: pathlib.Path) -> tuple[str, dict[str, Any]]:
       f"There is no config.json in {folder}, which would tell what its weights"
       f" are; it holds {found or 'nothing'}."
     )
+  name = (whole or there)[0]
   raw = huggingface.read_object(folder / name)
   if name == open_clip.CONFIG:
     return "open_clip", raw
@@ -218,6 +223,12 @@ def kind_of(folder: pathlib.Path) -> tuple[str, dict[str, Any]]:
     f"{folder / name}: model_type must be one of {known}, or there must be"
     f" timm's architecture, got {json.dumps(model)}."
   )
+
+
+def _has(folder: pathlib.Path, weights_name: str) -> bool:
+  """Whether a folder has weights, in one file or in shards."""
+  names = (weights_name, f"{weights_name}.index.json")
+  return any((folder / name).is_file() for name in names)
 
 
 def _refuse(path: pathlib.Path, kind: str, given: dict[str, Any]) -> None:

@@ -166,7 +166,8 @@ def _fields(
   """A tower's fields; one that would change what it computes is refused."""
   given = _object(model, name)
   for field, value in given.items():
-    if field not in usual and field not in _FREE and value not in (None, False):
+    changes = value not in (None, False, {})
+    if field not in usual and field not in _FREE and changes:
       raise ValueError(
         f"{name}: {field} is not supported, got {value!r}. A model whose towers"
         " are timm's or Hugging Face's can be loaded as these save it."
@@ -176,6 +177,9 @@ def _fields(
     value = found.get(field, 1)
     if not isinstance(value, int) or value < 1:
       raise ValueError(f"{name}: {field} must be a number, got {value!r}.")
+  ratio = found["mlp_ratio"]
+  if isinstance(ratio, bool) or not isinstance(ratio, int | float):
+    raise ValueError(f"{name}: mlp_ratio must be a number, got {ratio!r}.")
   return found
 
 

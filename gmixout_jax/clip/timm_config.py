@@ -1,6 +1,7 @@
 """timm's config.json, and what our files note where there is none."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
@@ -32,6 +33,19 @@ _UNCHANGING: dict[str, tuple[Any, ...]] = {
   "norm_layer": ("layernorm",),
   "mlp_layer": ("mlp", "Mlp", "SwiGLUPacked", "swiglupacked"),
 }
+
+# What timm's models have that is neither among their arguments nor in tensors,
+# by the `architecture` (model definitions of timm 1.0).
+_BY_NAME: tuple[tuple[str, dict[str, Any]], ...] = (
+  (r"^vit_(giantopt_\w+_siglip|base_patch16_gap_224)", {"heads": 16}),
+  (
+    r"^vit_(base_patch32|so400m_patch16|giantopt_patch16)_siglip"
+    r"|^vit_large_patch16_siglip_(gap_)?512",
+    {"activation": "gelu_tanh"},
+  ),
+  (r"^vit_(?!.*_clip_)", {"activation": "gelu"}),
+)
+_OTHER_BLOCKS = "_rpn_"  # norms after attention and MLP, under the same names
 
 # timm's models of CLIP's image towers, and what they say of their activation.
 _CLIP, _QUICK = "_clip_", "quickgelu"
@@ -91,7 +105,7 @@ def parse(raw: Mapping[str, Any], *, pre_norm: bool) -> dict[str, Any]:
   Example:
     >>> raw = {"architecture": "vit_base_patch16_224", "global_pool": "avg"}
     >>> parse(raw, pre_norm=False)
-    {'pool': 'mean'}
+    {'activation': 'gelu', 'pool': 'mean'}
   """
   args, pretrained = (
     _object(raw, name) for name in ("model_args", "pretrained_cfg")
@@ -114,11 +128,24 @@ def parse(raw: Mapping[str, Any], *, pre_norm: bool) -> dict[str, Any]:
   if (scale := args.get("init_values")) is not None:
     found["layer_scale"] = scale
   size = args.get("img_size")
-  if size is None:
-    size = (pretrained.get("input_size") or (None,))[-1]
+  if size is None and (shape := pretrained.get("input_size")) is not None:
+    if not isinstance(shape, list | tuple) or len(shape) != 3:
+      raise ValueError(
+        "pretrained_cfg: input_size must be channels, height and width, got"
+        f" {shape!r}."
+      )
+    size = shape[1:]
   if size is not None:
     found["image_size"] = one_side("img_size", size)
   name = str(raw.get("architecture", ""))
+  if _OTHER_BLOCKS in name:
+    raise ValueError(
+      f"architecture {name!r} is not supported: its blocks have their norms"
+      " after attention and MLP."
+    )
+  for pattern, fields in _BY_NAME:  # the first that tells counts
+    if re.search(pattern, name):
+      found = fields | found
   if (activation := args.get("act_layer")) is not None:
     if activation not in get_args(Activation):
       raise ValueError(

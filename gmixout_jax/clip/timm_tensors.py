@@ -30,7 +30,7 @@ _UNSUPPORTED = {
   r"\.rel_pos|relative_position": "relative positions",
 }
 
-HEADS = {
+HEADS: dict[int, int] = {
   192: 3,
   384: 6,
   768: 12,
@@ -42,7 +42,7 @@ HEADS = {
   1664: 16,
 }
 """Heads of the published ViTs by their width: Ti, S, B, L, So400m, H, g,
-DINOv2's g, G. Of another width a file does not tell them."""
+DINOv2's g (with SwiGLU), G. Of another width a file does not tell them."""
 
 
 def describe(tensors: weights.Files, known: dict[str, Any]) -> VisionConfig:
@@ -59,10 +59,13 @@ def describe(tensors: weights.Files, known: dict[str, Any]) -> VisionConfig:
   found = _shape(tensors, known)
   width = found["width"]
   heads = known.get("heads", HEADS.get(width))
+  if "heads" not in known and width == 1536 and found["mlp"] != "swiglu":
+    heads = None  # SigLIP 2's giant has 16
   if heads is None:
     raise ValueError(
-      f"heads must be given: {tensors.source} is {width} wide, and no published"
-      f" ViT has that width; known are {', '.join(map(str, HEADS))}."
+      f"heads must be given: {tensors.source} is {width} wide, and of published"
+      " ViTs none is, or several with different heads; known are"
+      f" {', '.join(map(str, HEADS))}."
     )
   pool = known.get("pool", found["pool"])
   if pool is None:
@@ -73,6 +76,12 @@ def describe(tensors: weights.Files, known: dict[str, Any]) -> VisionConfig:
       f"pool must be given, 'mean' or 'max'{' or ' * found['class_token']}"
       f"{repr('class') * found['class_token']}: {tensors.source} {why}, and"
       " tensors do not show how tokens are pooled."
+    )
+  if "activation" not in known and found["pool"] == "attention":
+    raise ValueError(
+      f"activation must be given: {tensors.source} pools by attention, as"
+      " SigLIP's image towers do, of which some were trained with gelu and"
+      " others with gelu_tanh."
     )
   usual = {"activation": "gelu", "eps": 1e-6}
   for name in usual:

@@ -88,10 +88,10 @@ def step_entries(
   )
   anchor = jnp.where(starts, weights, memory.anchor)
   if memory.learned is None:
-    learned, residual = None, divisor * (weights - anchor)
+    learned, residual = None, divisor * _less(weights, anchor)
   else:
     learned = jnp.where(starts, weights, memory.learned)
-    residual = learned - anchor
+    residual = _less(learned, anchor)
 
   mu = scalars.one_minus_b1 * gradient + scalars.b1 * memory.mu
   nu = scalars.one_minus_b2 * (gradient * gradient) + scalars.b2 * memory.nu
@@ -111,7 +111,12 @@ def step_entries(
     change = update / divisor + jnp.where(ends, merge, jnp.zeros_like(merge))
   else:
     learned = learned + update
-    change = (
-      anchor + jnp.where(ends, kept * moved, moved * (1 / divisor)) - weights
-    )
+    wanted = anchor + jnp.where(ends, kept * moved, moved * (1 / divisor))
+    change = _less(wanted, weights)
   return change, PackedAdamState(anchor, mu, nu, learned)
+
+
+def _less(weights: jax.Array, others: jax.Array) -> jax.Array:
+  """The difference; 0 where both are one infinity, which else is NaN."""
+  same = (weights == others) & (jnp.abs(others) == jnp.inf)
+  return jnp.where(same, jnp.zeros_like(weights), weights - others)

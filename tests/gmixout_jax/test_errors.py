@@ -1,5 +1,7 @@
 """Tests that bad arguments are refused, with their value in the message."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,6 +36,27 @@ def test_resample_every(period):
   with pytest.raises(ValueError, match="resample_every must be an int") as info:
     gx.gmixout(key=0, resample_every=period)
   assert repr(period) in str(info.value)
+
+
+def test_schedules_of_what_cannot_be():
+  """Where their values are known; else the nearest that can be is taken."""
+  tx = functools.partial(gx.gmixout, optax.sgd(0.01), key=0)
+  params = {"kernel": jnp.ones((4, 20))}
+  with pytest.raises(ValueError, match=r"in \[0, 1\], got 1\.5 for episode 0"):
+    tx(anchor_decay=lambda episode: episode + 1.5).init(params)
+  for length in (0.0, float("nan"), float("inf")):
+    with pytest.raises(ValueError, match=rf"steps, at least 1, got {length}"):
+      tx(resample_every=lambda episode, n=length: n + episode).init(params)
+  growing = tx(anchor_decay=lambda episode: 0.5 * (episode + 1.0),
+               resample_every=1)  # fmt: skip
+  state = growing.init(params)
+  update = jax.jit(growing.update)
+  for _ in range(4):
+    updates, state = update(params, state, params)
+    params = optax.apply_updates(params, updates)
+  assert float(state.anchor_decay) == 1.0
+  with pytest.raises(ValueError, match=r"got 2\.5 for episode 4"):
+    growing.update(params, state, params)
 
 
 @pytest.mark.parametrize(

@@ -204,12 +204,8 @@ def test_a_whole_step_lowers_for_cuda(monkeypatch, fused):
   optimizer = (gx.FusedAdamW if fused else optax.adamw)(**ADAMW)
 
   def step(mixed, state, x):
-    trainable = mixed.trainable()
-    grads = jax.grad(lambda t: loss(mixed.inject(t), x))(trainable)
-    if fused:
-      return optimizer.step(mixed, grads, state)
-    updates, state = optimizer.update(grads, state, trainable)
-    return mixed.apply_updates(updates), state
+    _, grads = mixed.value_and_grad(loss)(x)
+    return mixed.apply_gradients(optimizer, grads, state)
 
   state = jax.eval_shape(lambda: optimizer.init(mixed.trainable()))
   module = cuda_module(step, mixed, state, batches()[0], donate=(0, 1))

@@ -91,6 +91,29 @@ def test_malformed_rules_are_refused(rules, quoted):
     create(PARAMS, target=rules)
 
 
+def test_a_part_of_what_is_mixed_may_not_accumulate():
+  params = {name: jnp.ones((8, 20)) for name in ("left", "right")}
+  params["bias"] = jnp.ones(20)
+  mixed = create(params, target="left|right")
+  accumulating = lambda: optax.MultiSteps(
+    optax.sgd(0.1), 4
+  ).gradient_transformation()
+
+  def step(**parts):
+    tx = optax.partition(
+      {"a": parts.get("a", optax.sgd(0.1)), "b": accumulating()},
+      {"left": "a", "right": parts["right"], "bias": "b"},
+    )
+    opt_state = tx.init(mixed.trainable())
+    grads = jax.tree.map(jnp.ones_like, mixed.trainable())
+    return mixed.apply_gradients(tx, grads, opt_state)[0]
+
+  assert int(step(right="a").count) == 1  # the bias alone waits
+  assert int(step(a=accumulating(), right="a").count) == 0
+  with pytest.raises(ValueError, match="and 'left' is outside of one: put it"):
+    step(right="b")
+
+
 def test_gmixout_takes_no_rules():
   with pytest.raises(ValueError, match=r"optax\.partition") as info:
     transform(optax.sgd(0.1), target=RULES)

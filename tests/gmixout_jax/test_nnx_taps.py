@@ -34,6 +34,45 @@ from tests.gmixout_jax.nnx_network import (
 pytestmark = pytest.mark.slow
 
 
+class Standardized(nnx.Linear):
+  """Multiplies by something else than its kernel."""
+
+  def __call__(self, inputs):
+    kernel = self.kernel[...]
+    kernel -= kernel.mean(0, keepdims=True)
+    kernel /= kernel.std(0, keepdims=True) + 1e-5
+    return self.dot_general(inputs, kernel, (((1,), (0,)), ((), ())))
+
+
+def halved(values, **options):
+  values = nnx.nn.dtypes.promote_dtype(values, **options)
+  return (values[0], values[1] / 2, *values[2:])
+
+
+CHANGING = {
+  "own call": lambda rngs: Standardized(12, 20, rngs=rngs),
+  "WeightNorm": lambda rngs: nnx.WeightNorm(
+    nnx.Linear(12, 20, rngs=rngs), rngs=rngs
+  ),
+  "promote_dtype": lambda rngs: nnx.Linear(
+    12, 20, promote_dtype=halved, rngs=rngs
+  ),
+}
+
+
+@pytest.mark.parametrize("sampler", ["stratified", "neuron"])
+@pytest.mark.parametrize("name", CHANGING)
+def test_layers_that_change_their_kernel_first(name, sampler):
+  model = CHANGING[name](nnx.Rngs(0))
+  tapped, plain, args = tapped_and_plain(
+    model, square, INPUTS[0], sampler=sampler, target="kernel"
+  )
+  leaves = [jax.tree.leaves(of(*args)) for of in (tapped, plain)]
+  for ours, theirs in zip(*leaves, strict=True):
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
+  assert max(np.abs(leaf).max() for leaf in leaves[0]) > 0
+
+
 @pytest.mark.parametrize("remat", tried([False, True], lambda remat: remat))
 def test_neurons_of_a_vision_transformer(remat):
   config = clip.VisionConfig.vit(

@@ -100,6 +100,37 @@ def test_an_episode_must_begin_by_the_new_settings_too(every):
     flax.serialization.from_bytes(other, content)
 
 
+def test_a_schedule_must_give_the_episode_the_length_that_it_had():
+  start, steps = dense(resample_every=lambda episode: 10)
+  other, _ = dense(resample_every=lambda episode: 6)
+  content = flax.serialization.to_bytes(steps(start, 4))
+  flax.serialization.from_bytes(start, content)
+  # By the other one an episode would begin here, at the end of ten less six.
+  with pytest.raises(ValueError, match="episode_steps is 10 there and 6 here"):
+    flax.serialization.from_bytes(other, content)
+
+
+def test_another_precision_or_kind_of_period_is_named():
+  narrow = {"kernel": PARAMS["kernel"].astype(jnp.bfloat16)}
+  wide, tx = PARAMS, gx.gmixout(optax.adam(0.1), key=0)
+  for saved, wanted, message in (
+    (narrow, wide, "of float32 here, .* for weights of low precision"),
+    (wide, narrow, "of low precision here, .* for weights of float32"),
+  ):
+    content = flax.serialization.to_bytes(tx.init(saved))
+    with pytest.raises(ValueError, match=message):
+      flax.serialization.from_bytes(tx.init(wanted), content)
+  (_, number), _ = dense()
+  (_, schedule), _ = dense(resample_every=lambda episode: 5)
+  for saved, wanted, here in (
+    (number, schedule, "a schedule here, and was a number"),
+    (schedule, number, "a number here, and was a schedule"),
+  ):
+    content = flax.serialization.to_bytes(saved)
+    with pytest.raises(ValueError, match=f"resample_every is {here}"):
+      flax.serialization.from_bytes(wanted, content)
+
+
 @pytest.mark.parametrize("form", [dense, packed])
 def test_masks_of_another_version_are_refused(form, monkeypatch):
   start, steps = form(sampler="uniform")

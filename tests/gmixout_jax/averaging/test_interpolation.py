@@ -217,6 +217,23 @@ def test_infinities_that_all_share_stay(alpha):
     assert np.isfinite(merged["w"])
 
 
+@pytest.mark.parametrize(
+  "alpha", [jnp.linspace(0, 1, 3), np.linspace(0, 1, 3), None, jnp.array(1.5)]
+)
+def test_a_share_is_one_number(alpha):
+  start, end = {"w": jnp.zeros((2, 3))}, {"w": jnp.ones((2, 3))}
+  with pytest.raises(ValueError, match="alpha must be "):
+    averaging.interpolate(start, end, alpha)
+  found = jax.jit(averaging.interpolate)(start, end, 0.25)
+  np.testing.assert_allclose(found["w"], 0.25)
+
+
+def test_pythons_numbers_are_leaves_too():
+  trees = [{"t": 1.0}, {"t": 2.0}, {"t": 3.0}]
+  assert float(averaging.interpolate(*trees[:2], 0.5)["t"]) == 1.5
+  assert 1 <= float(averaging.model_stock(trees[0], trees[1:]).params["t"]) <= 3
+
+
 def test_the_ends_are_exact_where_the_other_is_infinite():
   start, end = {"w": MASKED}, {"w": jnp.ones(3)}
   at = lambda alpha: averaging.interpolate(start, end, alpha)["w"]

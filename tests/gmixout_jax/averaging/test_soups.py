@@ -273,3 +273,5 @@ def test_manifold_mixing_needs_a_sane_threshold_and_budget():
     averaging.manifold_soup(trees, float, powell, threshold=1.1)
   with pytest.raises(ValueError, match="budget must be at least 1, got 0"):
     averaging.manifold_soup(trees, float, powell, budget=0)
+  with pytest.raises(ValueError, match=r"scores must be at least 0, .* -0\.5"):
+    averaging.manifold_soup(trees, float, powell, scores=[-0.5])

@@ -228,8 +228,10 @@ def test_swads_window_refuses_what_it_cannot_use():
     averaging.swad_window(np.ones((2, 2)))
   with pytest.raises(ValueError, match=r"ratio must be at least 1, got 0\.9"):
     averaging.swad_window([1.0], ratio=0.9)
-  with pytest.raises(ValueError, match="tolerance must be at least 1, got 0"):
-    averaging.swad_window([1.0], tolerance=0)
+  for value in (0, 2.0):
+    message = f"tolerance must be an integer >= 1, got {value}"
+    with pytest.raises(ValueError, match=message):
+      averaging.swad_window([1.0], tolerance=value)
 
 
 def test_infinities_that_never_change_stay_in_the_average():

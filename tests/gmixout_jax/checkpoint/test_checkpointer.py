@@ -80,6 +80,39 @@ def test_a_saved_step_is_not_overwritten(tmp_path):
   assert files(tmp_path / "00000003") == before
 
 
+def test_whoever_goes_back_must_say_where_the_later_ones_go(tmp_path):
+  save(tmp_path, 1, 2, 3)
+  with Checkpoints(tmp_path) as checkpoints:
+    checkpoints.restore(state(), step=2)
+    for step in (2, 1):
+      with pytest.raises(ValueError, match=f"above 3, .* got {step}: to go on"):
+        checkpoints.save(step, state(9))
+  assert restore(tmp_path).step == 3
+
+
+def test_closed_ones_are_named(tmp_path):
+  checkpoints = Checkpoints(tmp_path)
+  checkpoints.close()
+  for use in (lambda: checkpoints.save(1, state(1)),
+              lambda: checkpoints.restore(state())):  # fmt: skip
+    with pytest.raises(ValueError, match=f"{tmp_path} are closed"):
+      use()
+
+
+def test_a_run_with_numpys_64_bits_has_many_lives(tmp_path):
+  """JAX holds 32, and so does what is restored and saved again."""
+  found = {"w": np.zeros(3), "seen": np.int64(0)}
+  for step in range(1, 4):
+    with Checkpoints(tmp_path) as checkpoints:
+      saved = checkpoints.restore({"w": np.zeros(3), "seen": np.int64(0)})
+      if saved is not None:
+        found = saved.state
+      checkpoints.save(step, {"w": found["w"] + 1, "seen": found["seen"] + 1})
+  saved = restore(tmp_path, {"w": np.zeros(3), "seen": np.int64(0)})
+  assert saved.state["w"].tolist() == [3.0] * 3
+  assert int(saved.state["seen"]) == 3
+
+
 @pytest.mark.parametrize("name", ["0", "7", "00000003", "notes.txt", "run_00"])
 def test_a_folder_of_something_else_is_refused_untouched(tmp_path, name):
   """Steps of another library, class folders: digits are nobody's mark."""

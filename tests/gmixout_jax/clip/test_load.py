@@ -205,6 +205,17 @@ def test_shards_are_read(tmp_path):
     clip.load(tmp_path)
 
 
+def test_of_two_forms_in_one_folder_the_one_with_weights_is_read(tmp_path):
+  """As models are published: one of them may be a pickle."""
+  clip.save(made(), tmp_path)
+  (tmp_path / "open_clip_config.json").write_text("{}")
+  (tmp_path / "open_clip_pytorch_model.bin").write_bytes(b"\x80\x02")
+  assert isinstance(clip.load(tmp_path), clip.ViT)
+  (tmp_path / "model.safetensors").unlink()
+  with pytest.raises(ValueError, match="model_cfg must be an object"):
+    clip.load(tmp_path)
+
+
 def test_a_folder_of_pickles_is_refused_with_what_converts_it(tmp_path):
   (tmp_path / "config.json").write_text('{"model_type": "vit"}')
   for name in ("pytorch_model.bin", "model.pt"):
@@ -232,6 +243,11 @@ def test_a_folder_of_pickles_is_refused_with_what_converts_it(tmp_path):
       {"open_clip_config.json": b'{"model_cfg": {"vision_cfg": '
        b'{"timm_model_name": "resnet50"}, "text_cfg": {}}}'},
       "vision_cfg: timm_model_name is not supported, got 'resnet50'",
+    ),
+    (
+      {"open_clip_config.json": b'{"model_cfg": {"vision_cfg": '
+       b'{"norm_kwargs": {}, "mlp_ratio": null}, "text_cfg": {}}}'},
+      "vision_cfg: mlp_ratio must be a number, got None",
     ),
   ],
 )  # fmt: skip
@@ -271,6 +287,38 @@ def test_arguments_without_a_meaning_are_refused(tmp_path):
       {"activation": "gelu", "eps": 1e-5},
     ),
     ({"model_args": {"norm_layer": "layernorm"}}, False, {}),
+    # Nothing but the name tells: of SigLIP's, some have another GELU.
+    *(
+      ({"architecture": f"vit_{name}"}, False, {"activation": activation})
+      for name, activation in (
+        ("base_patch16_siglip_224", "gelu"),
+        ("base_patch32_siglip_256", "gelu_tanh"),
+        ("base_patch32_siglip_gap_256", "gelu_tanh"),
+        ("large_patch16_siglip_384", "gelu"),
+        ("large_patch16_siglip_gap_512", "gelu_tanh"),
+        ("so400m_patch14_siglip_384", "gelu"),
+        ("so400m_patch16_siglip_gap_384", "gelu_tanh"),
+        ("so150m_patch16_reg4_map_256", "gelu"),
+      )
+    ),
+    (
+      {"architecture": "vit_giantopt_patch16_siglip_gap_384"},
+      False,
+      {"heads": 16, "activation": "gelu_tanh"},
+    ),
+    (
+      {"architecture": "vit_base_patch16_gap_224"},
+      False,
+      {"heads": 16, "activation": "gelu"},
+    ),
+    (
+      {
+        "architecture": "vit_giantopt_patch16_siglip_256",
+        "model_args": {"num_heads": 4, "act_layer": "gelu"},
+      },
+      False,
+      {"heads": 4, "activation": "gelu"},
+    ),
   ],
 )
 def test_timms_config_tells_what_tensors_do_not(raw, pre_norm, expected):
@@ -286,6 +334,9 @@ def test_timms_config_tells_what_tensors_do_not(raw, pre_norm, expected):
     ({"model_args": {"img_size": [28, 14]}}, r"one number .* got \[28, 14\]"),
     ({"model_args": 3}, "model_args must be an object, got 3"),
     ({"model_args": {"final_norm": False}}, "final_norm is not supported"),
+    ({"architecture": "vit_base_patch16_rpn_224"}, "rpn_224' is not supported"),
+    ({"pretrained_cfg": {"input_size": 224}}, "input_size must be .* got 224"),
+    ({"model_args": {"img_size": 2.5}}, "one number of pixels, got 2.5"),
   ],
 )
 def test_what_timms_config_asks_for_and_is_not_there_is_refused(raw, message):

@@ -146,6 +146,27 @@ def test_the_heads_of_published_vits_are_known(path, width, heads):
   assert timm_tensors.describe(tensors, {}).heads == heads
 
 
+def test_of_1536_heads_are_those_of_dinov2_alone(path):
+  rewrite(path)
+  tensors = weights.Files([path])
+  tensors.shapes["patch_embed.proj.weight"] = (1536, 3, 8, 8)
+  with pytest.raises(ValueError, match=r"heads must be given: .* 1536 wide"):
+    timm_tensors.describe(tensors, {})
+  hidden = tensors.shapes["blocks.0.mlp.fc2.weight"][1]
+  tensors.shapes["blocks.0.mlp.fc1.weight"] = (2 * hidden, 1536)
+  assert timm_tensors.describe(tensors, {}).heads == 24
+
+
+def test_who_pools_by_attention_is_asked_for_its_activation(path):
+  rewrite(path)
+  tensors = weights.Files([path])
+  tensors.shapes["attn_pool.latent"] = (1, 1, 12)
+  with pytest.raises(ValueError, match=r"^activation must be given: .* SigLIP"):
+    timm_tensors.describe(tensors, {"heads": 3})
+  found = timm_tensors.describe(tensors, {"heads": 3, "activation": "gelu"})
+  assert found.pool == "attention"
+
+
 def test_what_tensors_do_not_tell_is_asked_for(path):
   rewrite(path)
   ln = np.ones(12, np.float32)
