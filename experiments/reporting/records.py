@@ -92,6 +92,10 @@ def comparable(config: Record) -> Record:
     >>> comparable({"steps": 3, "dtype": "float32", "attention": "cudnn"})
     {'steps': 3, 'attention': 'cudnn'}
   """
+  usual = dict(DEFAULTS)
+  if "weights" in config and "backbone_digest" not in config:
+    # The study's ViT. A user's file may say otherwise where a line says nothing.
+    usual |= {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
   data = config.get("data")
   if isinstance(data, dict) and "target" in data and "skip_nonfinite" in config:
     # A line of `experiments.train` of 0.1.0, which took as many images of each.
@@ -99,7 +103,7 @@ def comparable(config: Record) -> Record:
   return {
     name: value
     for name, value in config.items()
-    if name not in DEFAULTS or value != DEFAULTS[name]
+    if name not in usual or value != usual[name]
   }
 
 

@@ -251,9 +251,12 @@ def test_configurations_are_compared_in_the_words_of_today():
     other = CONFIG | {name: "unusual"}
     assert records.comparable(other) == other
   assert records.comparable(CONFIG) is not CONFIG
-  # Without them the file of the weights says what its pixels are.
-  half = {"weights": "vit", "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
-  assert records.comparable(CONFIG | half) == CONFIG | half
+  # The study's ViT has pixels centred at a half; a user's file says which.
+  half = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
+  studied = CONFIG | {"weights": "vit"}
+  assert records.comparable(studied | half) == studied
+  users = studied | {"backbone_digest": "12"} | half
+  assert records.comparable(users) == users
   # Who left a domain out with `train` of 0.1.0 drew as many images of each.
   left_out = CONFIG | {"data": {"root": "PACS", "target": "photo"}}
   trained = records.comparable(left_out | {"skip_nonfinite": 0})
