@@ -7,7 +7,7 @@ import re
 import jax
 import pytest
 
-from tests.combinations import EXHAUSTIVE
+from tests.combinations import EXHAUSTIVE, tried
 
 EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
 # Those that fine-tune a network on digits with rows and columns swapped.
@@ -34,7 +34,10 @@ def test_every_script_is_run():
   assert found == {*SWAPPED, *OTHERS}
 
 
-@pytest.mark.parametrize("name", SWAPPED)
+# Guides that a test runs show Linen and NNX.
+@pytest.mark.parametrize(
+  "name", tried(SWAPPED, lambda name: name in ("two_forms", "equinox_model"))
+)
 def test_gmixout_learns_the_new_and_keeps_more_of_the_old(name, capsys):
   printed = run(name, capsys)
   rows = re.findall(r"^(\S+) +([\d.]+)% +([\d.]+)%$", printed, re.M)

@@ -94,7 +94,7 @@ def comparable(config: Record) -> Record:
   """
   usual = dict(DEFAULTS)
   if "weights" in config and "backbone_digest" not in config:
-    # The study's ViT. A user's file may say otherwise where a line says nothing.
+    # The study's ViT. Of a user's, the file says what a line does not.
     usual |= {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
   data = config.get("data")
   if isinstance(data, dict) and "target" in data and "skip_nonfinite" in config:

@@ -37,6 +37,7 @@ def test_an_export_over_the_backbone_is_refused(
   assert mine.read_bytes() == before
 
 
+@EXHAUSTIVE  # of one cell, in `harness/test_run.py`
 def test_an_export_of_another_run_is_not_taken_for_this_one(
   trained, photos, tmp_path
 ):

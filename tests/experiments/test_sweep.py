@@ -10,7 +10,7 @@ from experiments.task_options import TaskOptions
 from experiments.tasks.recipe import Recipe
 from experiments.training import metrics_log
 from experiments.training.watching import Watching
-from tests.combinations import tried
+from tests.combinations import EXHAUSTIVE, tried
 from tests.experiments import tiny
 from tests.experiments.harness.small import Small
 
@@ -223,6 +223,7 @@ def test_every_model_is_exported_and_read_again(tmp_path, pacs, vit_file):
   assert len(records.read(given.results)) == 2
 
 
+@EXHAUSTIVE  # without processes, in `harness/test_run.py`
 @pytest.mark.parametrize("workers", tried([0, 2], lambda workers: workers == 0))
 def test_a_cell_that_fails_is_reported_and_stops_no_other(
   tmp_path, pacs, vit_file, workers, capsys

@@ -16,6 +16,7 @@ from experiments.reporting import records
 from experiments.tasks.user_images import UserImages
 from experiments.training import metrics_log
 from gmixout_jax import clip
+from tests.combinations import EXHAUSTIVE
 
 SMALL = ("--batch-size", "4", "--steps", "3")
 
@@ -119,6 +120,7 @@ def test_an_experiment_by_name(trained, capsys, imagenet, vit_file, mlp):
   assert images_in(record, "validation") == 3
 
 
+@EXHAUSTIVE  # in `training/test_watching.py`
 def test_a_run_that_is_watched(trained, tmp_path, sketch, mlp, monkeypatch):
   shown, evaluated = [], Row.evaluated
 
@@ -184,6 +186,7 @@ def test_zero_shot_is_refused_where_a_head_was_fitted(trained, sketch):
     trained("zero_shot", *sketch)
 
 
+@EXHAUSTIVE  # in `training/test_watching.py`
 def test_evaluations_on_the_way_are_in_a_log(trained, sketch, mlp, capsys):
   """Which is no terminal, and has no rows that come and go."""
   trained("full_finetuning", *sketch, "--eval-every", "2", "--watch-ood")

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import gmixout_jax as gx
 from gmixout_jax._core import samplers
 from pallas_kernels.leaf import StratifiedLeaf
+from tests.combinations import EXHAUSTIVE
 
 EXACT = ("stratified", "uniform", "neuron")
 few = hypothesis.settings(max_examples=15, deadline=None, derandomize=True)
@@ -70,6 +71,7 @@ def lengths(shape, letters, letter):
   return [length for length, one in pairs if one == letter]
 
 
+@EXHAUSTIVE  # of one layout each, in the tests of layers
 @many
 @hypothesis.given(leaves(), SPARSITIES, st.sampled_from(EXACT))
 def test_kept_fractions(leaf, sparsity, sampler):

@@ -140,6 +140,7 @@ def test_compile_figures(tmp_path):
     assert equations[0] > equations[1]
 
 
+@EXHAUSTIVE  # of what `test_figures_are_written` shows of another
 def test_update_figures(tmp_path, monkeypatch):
   # Six programs: of a ViT they would be many times as large.
   small = lambda *_: nnx.eval_shape(lambda: tiny.classifier(classes=1000))

@@ -195,6 +195,7 @@ def test_the_tokenizer_knows_the_training_captions_alone(made):
   )
 
 
+@EXHAUSTIVE  # by the same checkpoints, in `training/test_resume.py`
 def test_a_stopped_run_goes_on_and_ends_the_same(made, data, tmp_path):
   settings = config(data, tmp_path, checkpoint=tmp_path / "kept", pacs=None)
   with pytest.raises(Stopped, match="after 2 of 4 steps"):

@@ -4,6 +4,7 @@ import copy
 
 from experiments import report as command
 from experiments.reporting import diagnosed, display_names, records
+from tests.combinations import EXHAUSTIVE
 from tests.experiments.reporting import lines
 
 
@@ -87,6 +88,7 @@ def test_diagnostics_are_part_of_the_report(tmp_path):
   assert "Difference" not in (tmp_path / "alone" / "report.md").read_text()
 
 
+@EXHAUSTIVE  # those of the digits are above
 def test_diagnostics_of_another_task_name_it(tmp_path):
   path = tmp_path / "runs.jsonl"
   own = {"root": "PACS", "source": "sketch"}

@@ -17,7 +17,7 @@ from experiments.reporting import (
   records,
   sections,
 )
-from tests.combinations import tried
+from tests.combinations import EXHAUSTIVE, tried
 
 
 def details(rng, names):
@@ -292,6 +292,7 @@ def test_wrong_files_end_in_an_error(tmp_path, capsys):
   assert "lacks" in capsys.readouterr().err
 
 
+@EXHAUSTIVE  # in our script above
 def test_tasks_in_other_scripts_have_pictures_of_their_own(tmp_path):
   path = tmp_path / "runs.jsonl"
   for data in ("犬", "猫", "a b", "a/b"):

@@ -41,6 +41,7 @@ def losses(method, dtype, steps):
   ).losses
 
 
+@EXHAUSTIVE  # which dtypes are computed in is in `test_lowering.py`
 def test_bfloat16_reaches_the_loss_of_float32():
   """Within 0.005 nats of it at every step, of 0.3 that are learned."""
   dense = dataclasses.replace(COMPACT, compact=False)

@@ -62,6 +62,7 @@ def assert_same_bits(ours, theirs):
     np.testing.assert_array_equal(leaf, other)
 
 
+@EXHAUSTIVE  # in `test_recipe.py` to rounding
 @pytest.mark.optimized
 def test_a_rate_that_is_data_gives_the_bits_of_optax_with_a_constant():
   method = FullFinetuning(learning_rate=3e-3)

@@ -24,6 +24,7 @@ from experiments.training.patience import Patience
 from experiments.training.run_checkpoints import Stopped
 from experiments.training.runs import Runs, Saving, Watch
 from experiments.training.watching import Watching
+from tests.combinations import EXHAUSTIVE
 from tests.experiments import tiny
 
 STEPS = 9
@@ -165,6 +166,7 @@ def test_methods_that_keep_weights_on_the_way_have_no_patience():
     runs.outcome(method)
 
 
+@EXHAUSTIVE  # unwatched, in `test_resume.py`
 def test_a_resumed_run_is_the_same_to_the_bit_and_in_its_log(
   tmp_path, scripted
 ):

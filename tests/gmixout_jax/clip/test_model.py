@@ -8,6 +8,7 @@ import pytest
 from flax import nnx
 
 from gmixout_jax import clip
+from tests.combinations import EXHAUSTIVE
 
 pytestmark = pytest.mark.slow
 
@@ -95,6 +96,7 @@ def test_parameter_paths_are_the_documented_ones():
   assert len(found) - len(outside) == 2 * len(blocks) == 2 * 16
 
 
+@EXHAUSTIVE  # each part of it has a test
 def test_a_fresh_model_learns_to_match(rng):
   """Init, gradient and state are sound: a few steps fit four pairs."""
   model = clip.CLIP(CONFIG, rngs=nnx.Rngs(0))

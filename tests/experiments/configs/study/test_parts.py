@@ -11,6 +11,7 @@ from experiments.methods.wise_ft import WiseFT
 from experiments.reporting import records
 from experiments.task_options import TaskOptions
 from experiments.tasks.digits import Digits
+from tests.combinations import EXHAUSTIVE
 from tests.experiments.harness.small import Small
 
 RESULTS = pathlib.Path(parts.__file__).parents[2] / "results"
@@ -91,6 +92,7 @@ def test_every_rate_runs_with_every_seed_and_then_what_is_made_of_the_chosen(
   assert lines_in(tmp_path, "short") == lines
 
 
+@EXHAUSTIVE  # which cells, in `test_plan.py`
 def test_as_much_work_is_more_steps_at_the_rate_and_its_neighbours(
   tmp_path, small
 ):
