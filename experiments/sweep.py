@@ -178,9 +178,8 @@ def stages_of(config: Config, started: Session) -> Stages:
       )
     if config.picture is not None:
       raise ValueError(
-        f"--config {config.config} writes several files:"
-        " `experiments.reporting.tables FILE --picture` draws one, not"
-        f" --picture {config.picture}."
+        f"--config {config.config} writes several files, got --picture"
+        f" {config.picture}: experiments.report draws them."
       )
     if config.watching.patience is not None:
       raise ValueError(

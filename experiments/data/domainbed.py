@@ -1,22 +1,15 @@
 """Reads a folder in DomainBed's layout: ``root/<domain>/<class>/<image>``.
 
 PACS, VLCS, OfficeHome, TerraIncognita and DomainNet are distributed this way.
-`open_images` decodes on demand, which is what DomainNet's 586,575 images
-need; `read` decodes everything once into memory as uint8: at 224 pixels
-PACS takes 1.5 GB.
 """
 
 import os
 import pathlib
-import warnings
 from collections import Counter
-
-import numpy as np
 
 from experiments.data import folders
 from experiments.data.decode import View
 from experiments.data.images import Files, ImageSet
-from experiments.data.split import Split
 
 _LAYOUT = "expected <root>/<domain>/<class>/<image>"
 
@@ -103,57 +96,3 @@ def open_images(
     domain_names=tuple(found),
     left_out=folders.notes(root, left_out),
   )
-
-
-def read(
-  root: str | os.PathLike[str],
-  *,
-  image_size: int,
-  workers: int | None = None,
-  skip_broken: bool = False,
-) -> dict[str, Split]:
-  """Decodes every domain of a DomainBed folder into memory.
-
-  Args:
-    root: The folder that holds one folder per domain.
-    image_size: Side of the decoded squares, in pixels.
-    workers: Decoding threads; one per core if None.
-    skip_broken: Whether to leave out images that cannot be decoded, with a
-      warning that counts them. Everything is then decoded twice.
-
-  Returns:
-    domain -> its images, ordered by class and file name. All share one list of
-    classes, so a label means the same everywhere.
-
-  Raises:
-    FileNotFoundError: If the folder or its images are missing.
-    ValueError: If classes differ between domains or an image is broken; or, of
-      those that may be, all of a domain or of a class in one are.
-  """
-  images = open_images(root, view=View(image_size))
-  before = images.counts()
-  if skip_broken:
-    images = images.intact(workers=workers)
-    if images.broken:
-      total = len(images) + len(images.broken)
-      warnings.warn(
-        f"left out {len(images.broken)} of {total} images; the first is"
-        f" {images.broken[0].name}.",
-        stacklevel=2,
-      )
-  domains = images.by_domain()
-  for name, domain in domains.items():
-    if not len(domain):
-      raise ValueError(
-        f"domain {name!r} in {root} has no image that can be decoded."
-      )
-  if (lost := np.argwhere((before > 0) & (images.counts() == 0))).size:
-    domain, label = lost[0]
-    raise ValueError(
-      f"class {images.class_names[label]!r} of domain"
-      f" {images.domain_names[domain]!r} in {root} has no image that can be"
-      f" decoded, of {before[domain, label]}."
-    )
-  return {
-    name: domain.in_memory(workers=workers) for name, domain in domains.items()
-  }

@@ -51,7 +51,7 @@ class Prompts:
     return isinstance(other, Prompts) and self._content == other._content
 
   def __hash__(self) -> int:
-    return hash(self._content)
+    return hash(self._content[-1])
 
   @functools.cached_property
   def _content(self) -> tuple[Any, ...]:

@@ -1,24 +1,14 @@
-"""Tables of results: a summary by method, and every set on its own.
+"""Tables for a terminal: a summary by method, and every set on its own."""
 
-  python -m experiments.reporting.tables RESULTS.jsonl --picture ood.png
-
-Reads result files and nothing else, so that a published table can be printed
-again from the published file.
-"""
-
-import pathlib
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import rich
 import rich.table
-import tyro
 from rich.markup import escape
 
-from experiments.command_line import checked
-from experiments.reporting import chosen_rates, figures, records
-from experiments.reporting.entries import Entry, check, group
+from experiments.reporting import chosen_rates, records
+from experiments.reporting.entries import Entry, group
 from experiments.reporting.entries import by_task as entries_of
 
 
@@ -172,39 +162,3 @@ def by_set(results: Sequence[records.Record]) -> rich.table.Table:
   for shift in shifts:
     add(shift, lambda metrics, shift=shift: metrics["ood"].get(shift))
   return view
-
-
-def show(
-  file: tyro.conf.Positional[pathlib.Path],
-  picture: pathlib.Path | None = None,
-) -> None:
-  """Prints the tables of a results file.
-
-  Args:
-    file: JSON lines, as `experiments.train` and `experiments.sweep` write
-      them.
-    picture: Where to draw accuracy out of against in distribution, if at all.
-
-  Raises:
-    ValueError: If a line is no run, or there is nothing to draw.
-  """
-  results = records.read(file)
-  for number, record in enumerate(results, start=1):
-    check(record, f"{file}:{number}")
-  rich.print(by_set(results))
-  rich.print(by_method(results))
-  if all("forward_passes" in record.get("stats", {}) for record in results):
-    rich.print(by_cost(results))
-  if picture is not None:
-    drawn = [entry for entry in group(results) if entry.has_targets]
-    if not drawn:
-      raise ValueError(
-        f"no line of {file} was tested out of distribution, which"
-        f" --picture {picture} was to show."
-      )
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    figures.ood_against_id(drawn).savefig(picture)
-
-
-if __name__ == "__main__":
-  tyro.cli(checked(show), description=__doc__)

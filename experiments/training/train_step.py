@@ -30,7 +30,7 @@ Step = Callable[..., tuple[State, Metrics]]
 
 def make_step(
   method: Method,
-  optimizer: optax.GradientTransformationExtraArgs,
+  make_optimizer: Callable[..., optax.GradientTransformationExtraArgs],
   graphdef: Any,
   mesh: jax.sharding.Mesh | None = None,
   recipe: Recipe = Recipe(),  # noqa: B008 (it is frozen)
@@ -41,7 +41,7 @@ def make_step(
 
   Args:
     method: Whose loss it is.
-    optimizer: From `guard`.
+    make_optimizer: (parameters, *inputs) → an optimizer, from `guard`.
     graphdef: Of the model.
     mesh: To spread the batch over, if any.
     recipe: Label mixing, micro-batches and clipping. The optimizer is made.
@@ -50,29 +50,9 @@ def make_step(
 
   Returns:
     A function of the parameters with the optimizer's state, a batch, all else
-    that the model holds, the number of the step, and a key.
+    that the model holds, the number of the step, a key, and the inputs of
+    `make_optimizer`.
   """
-  return _jitted(
-    method,
-    lambda params: optimizer,
-    graphdef,
-    mesh,
-    recipe,
-    measures_norm,
-    sharding,
-  )
-
-
-def _jitted(
-  method: Method,
-  make_optimizer: Callable[..., optax.GradientTransformationExtraArgs],
-  graphdef: Any,
-  mesh: jax.sharding.Mesh | None,
-  recipe: Recipe,
-  measures_norm: bool,
-  sharding: Sharding,
-) -> Step:
-  """`make_step` with an optimizer of the parameters and any further inputs."""
 
   def train_step(state, batch, rest, step, key, *given):
     params, opt_state = state
@@ -239,6 +219,6 @@ def _compiled(
     assert transform is not None
     return faults.guard(transform, skip_nonfinite)
 
-  return _jitted(
+  return make_step(
     method, optimizer, graphdef, mesh, recipe, measures_norm, sharding
   )

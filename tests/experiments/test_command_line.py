@@ -5,7 +5,6 @@ import pathlib
 import sys
 
 import pytest
-import tyro
 
 from experiments import (
   command_line,
@@ -21,7 +20,7 @@ from experiments.bench.gpu import __main__ as on_gpu
 from experiments.data import __main__ as data
 from experiments.diagnostics import __main__ as diagnostics
 from experiments.pretraining import pretrain_clip, pretrain_demo
-from experiments.reporting import records, tables
+from experiments.reporting import records
 
 BUCKET = "gs://bucket/x"
 
@@ -48,10 +47,6 @@ COMMANDS = {
   "pretrain_demo": (
     lambda words: command_line.parse(pretrain_demo.Config, args=words),
     "--out", BUCKET,
-  ),
-  "tables": (
-    lambda words: tyro.cli(command_line.checked(tables.show), args=words),
-    BUCKET,
   ),
   "report": (report.main, BUCKET),
 }  # fmt: skip

@@ -199,7 +199,7 @@ def test_a_line_that_is_there_is_not_run_again(
     assert len(records.read(path)) == count
   # In an earlier version's words it is the same.
   earlier = tmp_path / "earlier.jsonl"
-  usual = {"mean": [0.5] * 3, "std": [0.5] * 3, "remat": False, "warmup": 0.1}
+  usual = {"remat": False, "warmup": 0.1}
   told = first | {"config": first["config"] | usual | {"skip_nonfinite": 0}}
   records.append(earlier, told)
   trained("full_finetuning", *sketch, path=earlier)

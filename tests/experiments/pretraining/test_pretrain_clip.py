@@ -138,11 +138,11 @@ def test_what_is_published_is_what_the_folder_does(made):
   (line,) = records.read(made.results)
   _, held = made.data.open(pretrain_clip.View(SIZE)).split(4, seed=0)
   assert line["metrics"]["retrieval"] == embeddings.retrieval(made.out, held)
-  domains = domainbed.read(made.pacs, image_size=SIZE)
+  images = domainbed.open_images(made.pacs, view=pretrain_clip.View(SIZE))
   model = backbones.from_clip(made.out, tiny.CLASSES, zero_shot.TEMPLATES)
-  for name, split in domains.items():
+  for name, domain in images.by_domain().items():
     found = line["metrics"]["zero_shot"][name]
-    accuracy = evaluation.accuracy(model, split, batch_size=15)
+    accuracy = evaluation.accuracy(model, domain, batch_size=15)
     assert found["top1"] == pytest.approx(accuracy)
     by_class = np.mean(list(found["per_class"].values()))
     assert found["mean_per_class"] == pytest.approx(by_class, abs=1e-4)

@@ -66,7 +66,9 @@ def traced(method, model, mesh=None, sharding="data"):
     "label": jax.ShapeDtypeStruct((8,), jnp.int32),
   }
   begun = jax.eval_shape(begin, params)
-  step = make_step(method, optimizer, graphdef, mesh, sharding=sharding)
+  step = make_step(
+    method, lambda params: optimizer, graphdef, mesh, sharding=sharding
+  )
   return step.trace(begun, batch, rest, np.int32(0), KEY)  # pyright: ignore[reportFunctionMemberAccess]
 
 

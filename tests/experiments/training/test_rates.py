@@ -48,7 +48,7 @@ def with_constants(method, transform, key):
   optimizer = guard(transform(transform_key), 0)
   params = method.parametrize(nnx.to_pure_dict(state), transform_key)
   state = params, optimizer.init(trainable(params))
-  step = train_step.make_step(method, optimizer, graphdef)
+  step = train_step.make_step(method, lambda params: optimizer, graphdef)
   losses = []
   for number, batch in enumerate(some_batches()):
     state, metrics = step(state, batch, rest, np.int32(number), loss_key)

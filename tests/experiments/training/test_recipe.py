@@ -358,7 +358,9 @@ def test_a_step_measures_what_trains():
   frozen += [block["bias"] for block in grads["backbone"]["blocks"].values()]
   everything, still = optax.tree.norm(grads), optax.tree.norm(frozen)
   optimizer = faults.guard(method.transform(params, Schedule(3), KEY), 0)
-  step = make_step(method, optimizer, graphdef, None, Recipe(), True)
+  step = make_step(
+    method, lambda params: optimizer, graphdef, None, Recipe(), True
+  )
   started = jax.tree.map(jnp.copy, params)
   _, metrics = step(
     (started, optimizer.init(params)), given, rest, np.int32(0), KEY
