@@ -67,8 +67,6 @@ def take_taps(model: Any) -> None:
 
 def _takes(module: Any, tap: Tap) -> bool:
   """Whether a layer's product can have the tap in it."""
-  if not _multiplies_by_kernel(module):
-    return False
   if isinstance(module, nnx.Linear):
     own = module.dot_general is not jax.lax.dot_general
     rank = 2
@@ -82,7 +80,8 @@ def _takes(module: Any, tap: Tap) -> bool:
   if isinstance(layout, layouts.WholeInputs):
     rank += len(layout.layers)
   # Else a stack, which cannot be cut; or its letters name no layers.
-  return not own and rank == len(layout.shape)
+  fits = not own and rank == len(layout.shape)
+  return fits and _multiplies_by_kernel(module)
 
 
 def _multiplies_by_kernel(module: Any) -> bool:
@@ -93,6 +92,6 @@ def _multiplies_by_kernel(module: Any) -> bool:
   weights, wherever they went.
   """
   classes = type(module).__mro__
-  owner = next((cls for cls in classes if "__call__" in vars(cls)), None)
+  owner = next(cls for cls in classes if "__call__" in vars(cls))
   known = owner in _LAYERS or vars(owner).get("multiplies_by_kernel", False)
   return known and module.promote_dtype is dtypes.promote_dtype

@@ -60,6 +60,26 @@ CHANGING = {
 }
 
 
+class NoLayer(nnx.Module):
+  """Holds a kernel, and is not called."""
+
+  def __init__(self, rngs):
+    self.kernel = nnx.Param(jax.random.normal(rngs.params(), (12, 20)))
+
+
+def test_a_kernel_without_a_layer_has_its_gradient():
+  tapped, plain, args = tapped_and_plain(
+    NoLayer(nnx.Rngs(0)),
+    lambda model, x: jnp.mean((x @ model.kernel[...]) ** 2),
+    INPUTS[0],
+    target="kernel",
+  )
+  for ours, theirs in zip(
+    jax.tree.leaves(tapped(*args)), jax.tree.leaves(plain(*args)), strict=True
+  ):
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+
+
 @pytest.mark.parametrize("sampler", ["stratified", "neuron"])
 @pytest.mark.parametrize("name", CHANGING)
 def test_layers_that_change_their_kernel_first(name, sampler):
