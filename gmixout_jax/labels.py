@@ -215,25 +215,18 @@ def label_leaves(target: Target | Rules, params: Any) -> list[str]:
   ['frozen', 'mixed']
   """
   if isinstance(target, tuple):
-    labels = [
-      label if trains(leaf) else "frozen"
-      for label, leaf in zip(
-        jax.tree.leaves(gmixout_labels(params, target)),
-        jax.tree.leaves(params),
-        strict=True,
-      )
-    ]
+    labels = jax.tree.leaves(gmixout_labels(params, target))
     if labels and "mixed" not in labels:
       raise ValueError(
         f"target={target!r} mixes no leaf; at least one rule must. The leaves"
         f" are {quote_leaves(named_leaves(params))}."
       )
-    return labels
-  selected = select_leaves(target, params)
-  leaves = jax.tree.leaves(params)
+  else:
+    selected = select_leaves(target, params)
+    labels = ["mixed" if mixed else "dense" for mixed in selected]
   return [
-    "mixed" if mixed else "dense" if trains(leaf) else "frozen"
-    for mixed, leaf in zip(selected, leaves, strict=True)
+    label if trains(leaf) else "frozen"
+    for label, leaf in zip(labels, jax.tree.leaves(params), strict=True)
   ]
 
 

@@ -94,3 +94,10 @@ def block_numbers(block: tl.constexpr):
   """Numbers of the entries that this program has, uint32."""
   start = tl.program_id(0).to(tl.uint32) * block
   return start + tl.arange(0, block).to(tl.uint32)
+
+
+@triton.jit
+def difference(weights, others):
+  """As `pallas_kernels.difference`: 0 where both are one infinity."""
+  same = (weights == others) & (tl.abs(others) == float("inf"))
+  return tl.where(same, 0.0, weights - others)

@@ -43,7 +43,8 @@ def describe(state: MixState) -> Description:
     "moments": settings.moments,
     "rescale": settings.rescale,
   }
-  if callable(every) and scheduled is not None:
+  # Of states that are stacked, as `jax.vmap` makes them, it is not told.
+  if callable(every) and scheduled and scheduled.episode.ndim == 0:
     found[_STEPS] = int(resampling.length(every, scheduled.episode))
   return found
 
@@ -140,11 +141,11 @@ def _check_structure(
         f" {shape} here: the state is of another model, or was saved with other"
         " settings (sparsity, sampler, target, axes, residual)."
       )
-  ours = _shapes(serialization.to_state_dict(wanted.learned))
-  theirs = _shapes(saved["learned"])
-  for path in sorted(ours.keys() ^ theirs.keys()):
-    kinds = ("float32", "low precision")
-    here, there = kinds if path in theirs else kinds[::-1]
+  learned = _shapes(serialization.to_state_dict(wanted.learned))
+  for path in sorted(learned.keys() ^ _shapes(saved["learned"]).keys()):
+    here, there = "float32", "low precision"
+    if path in learned:
+      here, there = there, here
     raise ValueError(
       f"leaf {path!r} is of {here} here, and the state was saved for weights of"
       f" {there}: restore it beside those, and then cast the weights."
@@ -157,7 +158,6 @@ def _check_structure(
       f"resample_every is {here} here, and was {there} where the state was"
       " saved: go on with what saved it."
     )
-  ours = _shapes(serialization.to_state_dict(wanted.anchor))
   moments = wanted.settings.moments
   if described is not None and described.get("moments", moments) != moments:
     raise ValueError(

@@ -27,6 +27,7 @@ import jax.numpy as jnp
 
 from gmixout_jax._core import layouts
 from gmixout_jax._core.resampling import Episode
+from pallas_kernels.difference import difference
 
 _LIKE_IEEE = frozenset(
   map(jnp.dtype, (jnp.float16, jnp.bfloat16, jnp.float8_e5m2))
@@ -184,9 +185,9 @@ class ResetResidual(MixedLeaf):
     weights = self.active(leaf, step.indices)
     anchor = jnp.where(step.episode.starts, weights, memory.anchor)
     if memory.learned is None:
-      return self.divisor * _less(weights, anchor), AnchorState(anchor)
+      return self.divisor * difference(weights, anchor), AnchorState(anchor)
     learned = jnp.where(step.episode.starts, weights, memory.learned)
-    return _less(learned, anchor), AnchorState(anchor, learned)
+    return difference(learned, anchor), AnchorState(anchor, learned)
 
   def spread(
     self, packed: jax.Array, indices: jax.Array, like: jax.Array
@@ -226,7 +227,7 @@ class ResetResidual(MixedLeaf):
       memory = memory._replace(learned=memory.learned + update)
       factor = jnp.where(ends, 1 - decay, 1 / self.divisor)
       wanted = memory.anchor + factor * (residual + update)
-      change = _less(wanted, self.active(leaf, step.indices))
+      change = difference(wanted, self.active(leaf, step.indices))
     return change, memory
 
   def dense(
@@ -278,7 +279,7 @@ class KeptResidual(MixedLeaf):
     weights = leaf.astype(accumulator_dtype(leaf))
     anchor = jnp.where(first, weights, memory.anchor)
     learned = jnp.where(first, weights, memory.learned)
-    return _less(learned, anchor), AnchorState(anchor, learned)
+    return difference(learned, anchor), AnchorState(anchor, learned)
 
   def spread(
     self, packed: jax.Array, indices: jax.Array, like: jax.Array
@@ -306,12 +307,12 @@ class KeptResidual(MixedLeaf):
     assert memory.learned is not None
     learned = memory.learned + update
     decay = step.anchor_decay.astype(learned.dtype)
-    follow = (1 - decay) * _less(learned, memory.anchor)
+    follow = (1 - decay) * difference(learned, memory.anchor)
     anchor = memory.anchor + jnp.where(step.episode.ends, follow, 0)
     mask = self.layout.mask(step.redraw(step.episode.ends), leaf)
-    moved = _less(learned, anchor) / self.divisor
+    moved = difference(learned, anchor) / self.divisor
     weights = anchor + jnp.where(mask, moved, 0)
-    change = _less(weights, leaf.astype(weights.dtype))
+    change = difference(weights, leaf.astype(weights.dtype))
     return change, AnchorState(anchor, learned)
 
   def dense(
@@ -337,15 +338,6 @@ class KeptResidual(MixedLeaf):
     _, memory = self.begin(leaf, memory, step)
     assert memory.learned is not None
     return memory.learned.astype(leaf.dtype)
-
-
-def _less(weights: jax.Array, others: jax.Array) -> jax.Array:
-  """The difference; 0 where both are one infinity, which else is NaN.
-
-  A buffer may hold infinities, such as those that mask attention.
-  """
-  same = (weights == others) & jnp.isinf(others)
-  return jnp.where(same, 0, weights - others)
 
 
 def accumulator_dtype(leaf: Any) -> Any:
@@ -374,7 +366,7 @@ def _representable(
   wanted = weights + change
   if jnp.dtype(dtype) not in _LIKE_IEEE:
     rounded = jax.lax.optimization_barrier(wanted.astype(dtype))
-    return _less(rounded.astype(change.dtype), weights)
+    return difference(rounded.astype(change.dtype), weights)
   # Not astype, there and back: XLA takes that for the identity.
   nearest = jax.lax.reduce_precision(wanted, info.nexp, info.nmant)
   if info.tiny > jnp.finfo(change.dtype).tiny:
@@ -382,4 +374,4 @@ def _representable(
     step = jnp.asarray(info.smallest_subnormal, change.dtype)
     subnormal = jnp.abs(wanted) < jnp.asarray(info.tiny, change.dtype)
     nearest = jnp.where(subnormal, jnp.round(wanted / step) * step, nearest)
-  return _less(nearest, weights)
+  return difference(nearest, weights)

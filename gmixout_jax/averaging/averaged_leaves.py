@@ -48,18 +48,6 @@ def wide_dtype(*values: Any) -> np.dtype:
   return jax.dtypes.canonicalize_dtype(wide)
 
 
-def difference(end: jax.Array, start: jax.Array, dtype: Any) -> jax.Array:
-  """How far `end` is from `start`: nowhere, where both are one infinity.
-
-  A buffer may hold some, such as a mask of -inf, and ∞ − ∞ is NaN.
-
-  >>> difference(jnp.array([-jnp.inf, 3.0]), jnp.array([-jnp.inf, 1.0]), float)
-  Array([0., 2.], dtype=float32)
-  """
-  end, start = end.astype(dtype), start.astype(dtype)
-  return jnp.where(end == start, jnp.zeros((), end.dtype), end - start)
-
-
 def average_leaves(
   average: Callable[..., jax.Array],
   trees: Sequence[Any],

@@ -39,9 +39,8 @@ def interpolate(start: Any, end: Any, alpha: ArrayLike) -> Any:
 
   Raises:
     ValueError: If `alpha` is no scalar or known to be outside [0, 1], the
-      structures or the
-      shapes of a leaf differ, or a leaf of integers, booleans or keys does (or
-      may, being traced); the leaf is named, with both values.
+      structures or the shapes of a leaf differ, or a leaf of integers, booleans
+      or keys does (or may, being traced); the leaf is named, with both values.
 
   Example:
     >>> import jax.numpy as jnp

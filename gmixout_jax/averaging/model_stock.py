@@ -9,11 +9,11 @@ import jax.numpy as jnp
 
 from gmixout_jax.averaging.averaged_leaves import (
   check_trees,
-  difference,
   has_mean,
   wide_dtype,
 )
 from gmixout_jax.averaging.interpolation import mix_leaves
+from pallas_kernels.difference import difference
 
 
 class Stock(NamedTuple):
@@ -96,8 +96,8 @@ def model_stock(pretrained: Any, tuned: Sequence[Any]) -> Stock:
     if not has_mean(start):
       return jnp.zeros([])
     wide = wide_dtype(start)
-    start, arrays = jnp.asarray(start), map(jnp.asarray, ends)
-    deltas = [difference(end, start, wide).ravel() for end in arrays]
+    origin, *others = (jnp.asarray(leaf, wide) for leaf in (start, *ends))
+    deltas = [difference(other, origin).ravel() for other in others]
     norms = [jnp.linalg.norm(delta) for delta in deltas]
     cosines = []
     for i, j in itertools.combinations(range(len(deltas)), 2):

@@ -15,11 +15,11 @@ from jaxtyping import Array, Float, Int
 
 from gmixout_jax.averaging.averaged_leaves import (
   check_agreement,
-  difference,
   has_mean,
   wide_dtype,
 )
 from gmixout_jax.labels import named_leaves
+from pallas_kernels.difference import difference
 
 Rate = Callable[[Int[Array, ""]], Any]
 """From the number of the step, from 1, to the weight of its result."""
@@ -201,7 +201,7 @@ def average(
       if not has_mean(mean):
         return mean
       share = jnp.asarray(weight, mean.dtype)
-      return mean + share * difference(new, mean, mean.dtype)
+      return mean + share * difference(new.astype(mean.dtype), mean)
 
     average = jax.tree.map(follow, state.average, reached)
     return updates, AverageState(step, average, inner_state)

@@ -43,12 +43,12 @@ _BY_NAME: tuple[tuple[str, dict[str, Any]], ...] = (
     r"|^vit_large_patch16_siglip_(gap_)?512",
     {"activation": "gelu_tanh"},
   ),
-  (r"^vit_(?!.*_clip_)", {"activation": "gelu"}),
+  (r"_clip_\w*quickgelu", {"activation": "quick_gelu"}),
+  (r"^vit_|_clip_", {"activation": "gelu"}),
 )
 _OTHER_BLOCKS = "_rpn_"  # norms after attention and MLP, under the same names
 
-# timm's models of CLIP's image towers, and what they say of their activation.
-_CLIP, _QUICK = "_clip_", "quickgelu"
+_CLIP = "_clip_"  # timm's models of CLIP's image towers
 
 
 def note(config: VisionConfig, **more: Any) -> dict[str, str]:
@@ -153,8 +153,6 @@ def parse(raw: Mapping[str, Any], *, pre_norm: bool) -> dict[str, Any]:
         f" {activation!r}."
       )
     found["activation"] = activation
-  elif pre_norm and _CLIP in name:
-    found["activation"] = "quick_gelu" if _QUICK in name else "gelu"
   if pre_norm and _CLIP in name:
     found["eps"] = 1e-5
   return found

@@ -30,7 +30,7 @@ _UNSUPPORTED = {
   r"\.rel_pos|relative_position": "relative positions",
 }
 
-HEADS: dict[int, int] = {
+HEADS = {
   192: 3,
   384: 6,
   768: 12,

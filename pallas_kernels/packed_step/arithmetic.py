@@ -8,6 +8,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from pallas_kernels.difference import difference
+
 
 class PackedAdamState(NamedTuple):
   """What the active entries of a leaf carry from step to step.
@@ -88,10 +90,10 @@ def step_entries(
   )
   anchor = jnp.where(starts, weights, memory.anchor)
   if memory.learned is None:
-    learned, residual = None, divisor * _less(weights, anchor)
+    learned, residual = None, divisor * difference(weights, anchor)
   else:
     learned = jnp.where(starts, weights, memory.learned)
-    residual = _less(learned, anchor)
+    residual = difference(learned, anchor)
 
   mu = scalars.one_minus_b1 * gradient + scalars.b1 * memory.mu
   nu = scalars.one_minus_b2 * (gradient * gradient) + scalars.b2 * memory.nu
@@ -112,11 +114,5 @@ def step_entries(
   else:
     learned = learned + update
     wanted = anchor + jnp.where(ends, kept * moved, moved * (1 / divisor))
-    change = _less(wanted, weights)
+    change = difference(wanted, weights)
   return change, PackedAdamState(anchor, mu, nu, learned)
-
-
-def _less(weights: jax.Array, others: jax.Array) -> jax.Array:
-  """The difference; 0 where both are one infinity, which else is NaN."""
-  same = (weights == others) & (jnp.abs(others) == jnp.inf)
-  return jnp.where(same, jnp.zeros_like(weights), weights - others)

@@ -8,7 +8,13 @@ import triton.language as tl  # pyright: ignore[reportMissingImports]
 
 from pallas_kernels import leaf as leaves
 from pallas_kernels.packed_step.arithmetic import PackedAdamState, Scalars
-from pallas_kernels.triton import block_numbers, call, positions, sequential
+from pallas_kernels.triton import (
+  block_numbers,
+  call,
+  difference,
+  positions,
+  sequential,
+)
 
 BLOCK = 512
 
@@ -57,9 +63,9 @@ def packed_step_kernel(
   if narrow:
     now = tl.load(learned + slot, mask=here, other=0)
     now = tl.where(starts, before, now)
-    residual = now - centre
+    residual = difference(now, centre)
   else:
-    residual = divisor * (before - centre)
+    residual = divisor * difference(before, centre)
 
   first = tl.load(mu + slot, mask=here, other=0)
   first = one_minus_b1 * slope + b1 * first
@@ -72,7 +78,7 @@ def packed_step_kernel(
   if narrow:
     now = now + update
     change = tl.where(ends, kept * moved, moved * (1 / divisor))
-    change = centre + change - before
+    change = difference(centre + change, before)
     tl.store(learned + slot, now, mask=here)
   else:
     merge = moved * (kept - 1 / divisor)
