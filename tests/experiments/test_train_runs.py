@@ -54,7 +54,7 @@ def test_a_vit_on_a_domain_from_end_to_end(
   assert len(record["losses"]) == record["stats"]["steps"] == 3
 
   vit = clip.vit_from_safetensors(exported)
-  photo = domainbed.read(pacs, image_size=16)["photo"]
+  photo = domainbed.open_images(pacs, view=View(16)).domain("photo").in_memory()
   pixels = clip.preprocess(photo.images, mean=clip.HALF, std=clip.HALF)
   right = np.asarray(vit(pixels)).argmax(-1) == photo.labels
   assert record["metrics"]["ood"]["photo"] == pytest.approx(right.mean())

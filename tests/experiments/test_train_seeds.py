@@ -8,6 +8,7 @@ import pytest
 
 from experiments import methods
 from experiments.data import domainbed
+from experiments.data.decode import View
 from experiments.methods.full_finetuning import FullFinetuning
 from experiments.reporting.entries import group
 from experiments.training import runs
@@ -73,7 +74,7 @@ def test_a_method_sees_the_source_only_and_the_seed_cuts_it(
     [{image.tobytes() for image in part.in_memory().images} for part in data]
     for data in (first, other)
   ]
-  art = domainbed.read(pacs, image_size=16)["art"]
+  art = domainbed.open_images(pacs, view=View(16)).domain("art").in_memory()
   for train_images, validation in pixels:
     assert not train_images & validation
     assert train_images | validation == {i.tobytes() for i in art.images}
