@@ -113,7 +113,7 @@ def interrupted(monkeypatch, where, count):
     pytest.param("before a cell", 6, True, marks=EXHAUSTIVE),
     pytest.param("before a line is noted", 6, True, marks=EXHAUSTIVE),
     pytest.param("before a line is appended", 6, False, marks=EXHAUSTIVE),
-    ("before a line is appended", 6, True),
+    pytest.param("before a line is appended", 6, True, marks=EXHAUSTIVE),
   ],
 )
 def test_a_sweep_that_was_interrupted_goes_on(

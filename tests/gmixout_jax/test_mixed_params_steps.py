@@ -326,7 +326,7 @@ INSIDE = {
 }
 
 
-SOME = ("eager", "scan", "vmap of mixed", "grad", "closed over by shard_map")
+SOME = ("eager", "scan", "closed over by shard_map")
 
 
 @functools.cache

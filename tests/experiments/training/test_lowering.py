@@ -82,8 +82,11 @@ ON_EIGHT = (
 
 
 PRODUCTS = ("gmixout_dense", "random_mask")
-# Their steps are those of full fine-tuning or Mixout, at other rates.
-LIKE_ANOTHER = ("high_rate_mixout", "lp_ft", "swa", "swad", "uniform_soup")
+# Their steps are those of full fine-tuning or Mixout, at other rates; that of
+# FLYP has two towers, and runs in its own tests.
+LIKE_ANOTHER = (
+  "high_rate_mixout", "lp_ft", "swa", "swad", "uniform_soup", "flyp",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
