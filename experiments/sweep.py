@@ -318,8 +318,12 @@ def main(config: Config) -> None:
     )
     work: Any = functools.partial(run, failures=failures)
     if config.workers:
-      pool = processes.Pool(config.workers, config.cluster, config.partition)
-      work = functools.partial(processes.spread, pool=pool, failures=failures)
+      workers = processes.Workers(
+        config.workers, config.cluster, config.partition
+      )
+      work = functools.partial(
+        processes.spread, workers=workers, failures=failures
+      )
 
     def work_into(cells: Sequence[Cell], path: pathlib.Path) -> list[Record]:
       there = dataclasses.replace(places, results=path)

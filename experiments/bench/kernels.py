@@ -63,7 +63,7 @@ def run(
 
   Args:
     json: Where to write the figures, as they come.
-    repeats: Timed rounds.
+    repeats: TimedWork rounds.
     only: The most important first: "blocks" is `packed_step` on all block
       matrices of a model, all else a key of `WORKLOADS` on single leaves.
     dtypes: Of the weights, "bf16" or "f32"; the first is done with before the
@@ -108,7 +108,7 @@ def _check_names(
 
 
 @dataclasses.dataclass(frozen=True)
-class Comparison:
+class TimedWork:
   """Work to be timed on every implementation.
 
   Attributes:
@@ -122,7 +122,7 @@ class Comparison:
   adamw: Callable[[], Workload] | None = None
 
 
-def _models(dtype: str, factor: int) -> list[Comparison]:
+def _models(dtype: str, factor: int) -> list[TimedWork]:
   """All block matrices of each model, or a part of them, as one case."""
   cases = []
   for model, counts in clip_shapes.BLOCK_MATRICES.items():
@@ -131,7 +131,7 @@ def _models(dtype: str, factor: int) -> list[Comparison]:
       clip_shapes.CLIP[leaf] for leaf, n in counts.items() for _ in range(n)
     ]
     cases.append(
-      Comparison(
+      TimedWork(
         f"{BLOCKS}/{model}/{dtype}",
         functools.partial(blocks_workload, counts, dtype),
         functools.partial(adamw_workload, shapes, DTYPES[dtype]),
@@ -140,11 +140,11 @@ def _models(dtype: str, factor: int) -> list[Comparison]:
   return cases
 
 
-def _leaves(kernel: str, names: Sequence[str], dtype: str) -> list[Comparison]:
+def _leaves(kernel: str, names: Sequence[str], dtype: str) -> list[TimedWork]:
   """A case for each leaf that the kernel is timed on."""
   make, shapes = WORKLOADS[kernel]
   return [
-    Comparison(
+    TimedWork(
       f"{kernel}/{name}/{dtype}",
       functools.partial(make, shapes[name], DTYPES[dtype]),
       functools.partial(adamw_workload, [shapes[name]], DTYPES[dtype])
@@ -193,7 +193,7 @@ class Timer:
     self.results[f"{label}_of_copy"] = speed / copy
     figures.write(self.results, self._path)
 
-  def compare(self, cases: Sequence[Comparison]) -> None:
+  def compare(self, cases: Sequence[TimedWork]) -> None:
     """Measures some cases on every implementation, and their ratios.
 
     One that fails does not end the rest.

@@ -64,15 +64,19 @@ class Display:
     self.bar.remove_task(row)
 
   @contextlib.contextmanager
-  def counted(self, title: str, total: int, done: int) -> Iterator["Row"]:
+  def counted(
+    self, title: str, total: int, done: int
+  ) -> Iterator["ProgressRow"]:
     """A row that counts what has ended."""
-    row = Row(self.bar, title, total)
+    row = ProgressRow(self.bar, title, total)
     row.update(completed=done, visible=True)
     yield row
     row.remove()
 
   @contextlib.contextmanager
-  def running(self, title: str, *, steps: int, runs: int) -> Iterator["Row"]:
+  def running(
+    self, title: str, *, steps: int, runs: int
+  ) -> Iterator["ProgressRow"]:
     """The row of some runs on a task.
 
     Args:
@@ -80,14 +84,14 @@ class Display:
       steps: Of a run.
       runs: How many there are at most.
     """
-    row = Row(self.bar, title, steps * max(runs, 1), steps)
+    row = ProgressRow(self.bar, title, steps * max(runs, 1), steps)
     if not self.console.is_terminal:  # rows that go are never written there
       row.say = self.say
     yield row
     row.remove()
 
 
-class Row:
+class ProgressRow:
   """A row of progress, and below it that of an evaluation.
 
   Attributes:

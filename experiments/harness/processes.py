@@ -37,16 +37,16 @@ SECONDS_TO_SAVE = 60
 
 
 @dataclasses.dataclass(frozen=True)
-class Pool:
+class Workers:
   """Where the processes are.
 
   Attributes:
-    workers: How many at a time.
+    count: How many at a time.
     cluster: "local" processes, or jobs on "slurm".
     partition: Of Slurm.
   """
 
-  workers: int
+  count: int
   cluster: Cluster = "local"
   partition: str | None = None
 
@@ -99,7 +99,7 @@ def spread(
   places: Places,
   display: Display,
   *,
-  pool: Pool,
+  workers: Workers,
   failures: list[Failure],
 ) -> list[records.Record]:
   """Runs what the results file lacks; see `run`, which each process calls.
@@ -108,7 +108,7 @@ def spread(
     cells: To run.
     places: With a folder to save in.
     display: What shows it.
-    pool: Where, and how many at a time.
+    workers: Where, and how many at a time.
     failures: Cells that fail are put into it, and stop no other.
 
   Returns:
@@ -120,11 +120,11 @@ def spread(
   cells = list({cell.identity: cell for cell in cells}.values())
   done = already_in(cells, places, display)
   executor = submitit.AutoExecutor(
-    folder=places.checkpoint / "jobs", cluster=pool.cluster
+    folder=places.checkpoint / "jobs", cluster=workers.cluster
   )
   executor.update_parameters(timeout_min=MINUTES)
-  if pool.cluster == "slurm" and pool.partition is not None:
-    executor.update_parameters(slurm_partition=pool.partition)
+  if workers.cluster == "slurm" and workers.partition is not None:
+    executor.update_parameters(slurm_partition=workers.partition)
   asked = StopFile(places.checkpoint / "jobs" / f"stop-{uuid.uuid4().hex}")
   there = dataclasses.replace(places, stop=asked)
   waiting = _jobs(cells, done)
@@ -134,7 +134,7 @@ def spread(
       while waiting or running:
         if time.monotonic() > places.deadline:
           waiting = []
-        while waiting and len(running) < pool.workers:
+        while waiting and len(running) < workers.count:
           some = waiting.pop(0)
           running.append((some, executor.submit(Job(some, there))))
         for some, job in list(running):

@@ -20,7 +20,7 @@ from flax import nnx
 from experiments.data import workers
 from experiments.harness import measured
 from experiments.harness.cell import Cell, by_task_and_seed, sharing_runs
-from experiments.harness.display import Display, Row
+from experiments.harness.display import Display, ProgressRow
 from experiments.harness.places import Places
 from experiments.methods.zero_shot import ZeroShot
 from experiments.models import export
@@ -264,7 +264,7 @@ class _Group:
     return agreed(found)
 
   def _outcomes(
-    self, first: Cell, opened: Opened, row: Row
+    self, first: Cell, opened: Opened, row: ProgressRow
   ) -> measured.Outcomes:
     if opened.outcomes is not None:
       return opened.outcomes
@@ -300,7 +300,11 @@ class _Group:
     )
 
   def _run(
-    self, cell: Cell, opened: Opened, outcomes: measured.Outcomes, row: Row
+    self,
+    cell: Cell,
+    opened: Opened,
+    outcomes: measured.Outcomes,
+    row: ProgressRow,
   ) -> records.Record:
     places = self._places
     if isinstance(cell.method, ZeroShot) and not opened.zero_shot:

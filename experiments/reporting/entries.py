@@ -251,7 +251,7 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Comparison:
+class Difference:
   """An entry against a reference, on the seeds of both.
 
   Attributes:
@@ -268,7 +268,7 @@ class Comparison:
 
 def compare(
   entries: Sequence[Entry], reference: Entry, metric: str
-) -> list[Comparison]:
+) -> list[Difference]:
   """Every other entry that shares two seeds or more with the reference.
 
   This leaves out zero-shot, which is one run for all seeds.
@@ -281,7 +281,7 @@ def compare(
   ]
   adjusted = corrected([pair.p_t for _, pair in pairs])
   return [
-    Comparison(label, pair, q)
+    Difference(label, pair, q)
     for (label, pair), q in zip(pairs, adjusted, strict=True)
   ]
 

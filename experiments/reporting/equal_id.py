@@ -55,7 +55,7 @@ class MethodCurve:
     return int(self.config.get("steps", 0))
 
 
-class Row(NamedTuple):
+class AtScore(NamedTuple):
   """A method at one ID score of every seed.
 
   Attributes:
@@ -113,7 +113,7 @@ class Comparison:
   reference: MethodCurve
   others: tuple[MethodCurve, ...]
   levels: tuple[float, ...]
-  rows: tuple[Row, ...]
+  rows: tuple[AtScore, ...]
   overall: tuple[Overall, ...]
 
 
@@ -223,7 +223,7 @@ def _compared(
   wanted = equal_score.levels(reference.runs)
   levels = equal_score.means(wanted)
   base = equal_score.at_levels(reference.runs, wanted)
-  rows: list[Row] = []
+  rows: list[AtScore] = []
   for curve in (reference, *others):
     for level, at_base, own in zip(
       levels, base, equal_score.at_levels(curve.runs, wanted), strict=True
@@ -235,7 +235,7 @@ def _compared(
       if curve is not reference and both:
         paired = metrics.paired(own, at_base)
       mean = float(np.mean(list(own.values())))
-      rows.append(Row(curve.label, level, mean, paired, np.nan, len(own)))
+      rows.append(AtScore(curve.label, level, mean, paired, np.nan, len(own)))
   p = corrected([r.paired.p_t if r.paired else np.nan for r in rows])
   return Comparison(
     task,

@@ -9,7 +9,7 @@ import pytest
 
 from experiments.data import domainbed
 from experiments.data.decode import View
-from experiments.harness.display import Row
+from experiments.harness.display import ProgressRow
 from experiments.methods.gmixout import GMixout
 from experiments.models import evaluation, predictor
 from experiments.reporting import records
@@ -122,13 +122,13 @@ def test_an_experiment_by_name(trained, capsys, imagenet, vit_file, mlp):
 
 @EXHAUSTIVE  # in `training/test_watching.py`
 def test_a_run_that_is_watched(trained, tmp_path, sketch, mlp, monkeypatch):
-  shown, evaluated = [], Row.evaluated
+  shown, evaluated = [], ProgressRow.evaluated
 
   def spied(row, member, taken, found):
     evaluated(row, member, taken, found)
     shown.append((taken, sorted(found)))
 
-  monkeypatch.setattr(Row, "evaluated", spied)
+  monkeypatch.setattr(ProgressRow, "evaluated", spied)
   log = tmp_path / "log"
   record = trained(
     *("gmixout", *sketch[:-2], "--epochs", "1"),

@@ -70,7 +70,7 @@ def test_a_sweep_that_is_asked_to_stop_stops_its_jobs(
   cells = [Cell(task, FULL, seed) for seed in (0, 1, 2)]
   with pytest.raises(Stopped, match=r"the same command goes on from .*saved"):
     processes.spread(
-      cells, where, display(), pool=processes.Pool(2), failures=[]
+      cells, where, display(), workers=processes.Workers(2), failures=[]
     )
   assert [job.cancelled for job in executor.jobs] == [True, True]
   if job is Saving:  # and not before

@@ -46,7 +46,7 @@ def test_a_folder_of_something_else_is_refused_and_not_touched(
         [Cell(task, FULL, 0)],
         where,
         display(),
-        pool=processes.Pool(1),
+        workers=processes.Workers(1),
         failures=[],
       )
     assert everything(folder) == before
