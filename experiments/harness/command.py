@@ -66,11 +66,13 @@ def session(
   console = rich.console.Console(quiet=not leads())
   compilation_cache.keep(functools.partial(console.print, soft_wrap=True))
   host = None if coordinator is None else coordinator.rpartition(":")[0]
+  status = 0
   try:
     with peers.watched(host), stop_on_sigterm(saves=saves) as stop:
       yield Session(console, Display(console), stop)
   except Stopped as stopped:
     console.print(str(stopped), markup=False)
+    status = stopped.STATUS
   except WRONG_INPUT as error:
     if jax.process_count() > 1:
       peers.end(f"error: {error}")
@@ -81,3 +83,5 @@ def session(
     peers.end(f"error: {str(error).splitlines()[0]}")
   if distributed:
     jax.distributed.shutdown()  # waits for the others, of whom one may be late
+  if status:
+    sys.exit(status)

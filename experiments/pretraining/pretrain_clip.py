@@ -364,6 +364,7 @@ def main(config: Config) -> None:
     print(f"wrote {config.out} and {config.results}")
   except Stopped as stopped:
     print(stopped)
+    sys.exit(stopped.STATUS)
   except command_line.WRONG_INPUT as error:
     sys.exit(f"error: {error}")  # what the user gave is wrong, not the program
 

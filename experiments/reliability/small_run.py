@@ -32,6 +32,7 @@ from experiments.reporting import records
 from experiments.task_options import TaskOptions
 from experiments.tasks.task import Opened
 from experiments.training import loop
+from experiments.training.run_checkpoints import Stopped
 from gmixout_jax.clip import weights
 
 STEPS, SAVE_EVERY, PAUSE = 60, 2, 0.02
@@ -285,8 +286,12 @@ class Life:
       self.kill()
       raise RuntimeError(f"{self.folder}: exit codes {codes}, not errors.")
 
-  def end(self, seconds: float) -> None:
+  def end(self, seconds: float, *, stopped: bool = False) -> None:
     """Waits until the run has ended.
+
+    Args:
+      seconds: For how long.
+      stopped: Whether it was asked to stop, and may have.
 
     Raises:
       RuntimeError: If it failed or takes too long; with the end of the log.
@@ -295,7 +300,8 @@ class Life:
     for process in self.processes:
       process.join(max(until - time.monotonic(), 0))
     codes = [process.exitcode for process in self.processes]
-    if any(code != 0 for code in codes):
+    right = (0, Stopped.STATUS) if stopped else (0,)
+    if any(code not in right for code in codes):
       self.kill()
       logs = "\n".join(
         path.read_text()[-3000:] for path in sorted(self.folder.glob("log_*"))

@@ -165,7 +165,7 @@ def _happen(
     pid = life.processes[which].pid
     assert pid is not None
     os.kill(pid, signal.SIGTERM)
-    life.end(patience)  # all of them, saved
+    life.end(patience, stopped=True)  # all of them, saved
   elif kind.fault == "kill one":
     life.processes[which].kill()
     life.fail(patience)

@@ -20,7 +20,14 @@ State = tuple[Any, Any]  # parameters in their form, the optimizer's state
 
 
 class Stopped(Exception):
-  """A run that was asked to stop has saved itself, and did."""
+  """A run that was asked to stop has saved itself, and did.
+
+  Attributes:
+    STATUS: Of a command that stopped: the same as without a folder to save in,
+      so that nobody takes for finished what is not.
+  """
+
+  STATUS = 128 + signal.SIGTERM
 
 
 @dataclasses.dataclass

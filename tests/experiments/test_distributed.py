@@ -121,7 +121,8 @@ def test_sigterm_to_one_process_saves_and_stops_all(tmp_path, cache):
   life = Life.start(tmp_path, cache=cache, steps=400, processes=2)
   wait_for(life, steps=2)
   os.kill(life.processes[1].pid, signal.SIGTERM)
-  life.end(PATIENCE)  # all of them, without an error
+  life.end(PATIENCE, stopped=True)  # all of them, without an error
+  assert {process.exitcode for process in life.processes} == {143}
   assert "stopped as asked after" in (tmp_path / "log_0").read_text()
   assert not (tmp_path / "results.jsonl").exists()
   assert any((tmp_path / "run/run_00").glob("*/manifest.json"))

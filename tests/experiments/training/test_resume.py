@@ -163,7 +163,9 @@ def test_sigterm_saves_and_the_same_command_goes_on(
 
   monkeypatch.setattr(loop, "fit", fit_and_signal)
   capsys.readouterr()
-  command("stopped")
+  with pytest.raises(SystemExit) as ended:
+    command("stopped")
+  assert ended.value.code == 143
   shown = " ".join(capsys.readouterr().out.split())
   assert "stopped as asked after 4 of 6 steps" in shown
   assert not (tmp_path / "stopped/results.jsonl").exists()

@@ -45,7 +45,9 @@ def test_sigterm_is_caught_where_a_run_is_saved(
 ):
   seen = []
   options = ["--checkpoint", str(tmp_path / "run")] if saves else []
-  command(monkeypatch, seen, options)
+  with pytest.raises(SystemExit) as ended:
+    command(monkeypatch, seen, options)
+  assert ended.value.code == 143  # as a shell says of who SIGTERM has ended
   (handler,) = seen
   assert (handler is not signal.SIG_DFL) == saves
   assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
