@@ -17,7 +17,7 @@ Styles = dict[str, tuple[str, str]]
 
 WORDS = {"brier": "Brier score", "nll": "NLL"}
 
-_ROW, _LEAST = 0.2, 3.6  # inches: of a method on the right; of the whole
+_ROW, _LEAST = 0.2, 2.8  # inches: of a method on the right; of the whole
 
 
 def draw(comparisons: Sequence[Comparison], score: str) -> figure.Figure:
