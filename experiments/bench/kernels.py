@@ -63,7 +63,7 @@ def run(
 
   Args:
     json: Where to write the figures, as they come.
-    repeats: TimedWork rounds.
+    repeats: Timed rounds.
     only: The most important first: "blocks" is `packed_step` on all block
       matrices of a model, all else a key of `WORKLOADS` on single leaves.
     dtypes: Of the weights, "bf16" or "f32"; the first is done with before the
